@@ -1,5 +1,4 @@
-//! Answers on their way: how many bytes of them are kept, in all and for each network, and whether
-//! anybody reads them.
+//! Answers under way: limits on their bytes, in all and for each network, and detection of clients that do not read.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, IoSlice};
@@ -24,11 +23,11 @@ use piecework_core::network_of;
 
 /// The answers that are under way.
 ///
-/// When there is no room for another answer, those make way of which nobody has read anything for
-/// the longest: their connections are closed. If all are being read, the new one is refused.
+/// If there is no room for another answer, the connections whose clients have not read anything for the longest time
+/// are closed. If all clients are reading, the new answer is refused.
 #[derive(Debug)]
 pub(super) struct Answers {
-    /// Bytes at most, and bytes to one network at most. One answer alone may be longer.
+    /// The maximum number of bytes, in all and to one network. A single answer may be longer.
     most: usize,
     most_per_network: usize,
     under_way: Mutex<UnderWay>,
@@ -50,7 +49,7 @@ struct Answer {
     lasting: Lasting,
 }
 
-/// Room for one answer, given back when dropped.
+/// Room for one answer. Dropping it releases the room.
 #[derive(Debug)]
 pub(super) struct AnswerPlace {
     answers: Arc<Answers>,
@@ -59,32 +58,32 @@ pub(super) struct AnswerPlace {
 
 /// There is no room for another answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("too many answers wait to be read: read those you asked for, or try again in a moment")]
+#[error("too many answers wait to be read: read the pending answers, or try again in a moment")]
 pub struct TooManyAnswers;
 
-/// How a connection's client reads.
+/// The reading progress of a connection's client.
 #[derive(Debug)]
 pub(super) struct Progress {
     start: Instant,
-    /// Bytes that the system has taken.
+    /// The number of bytes that the system has accepted.
     written: AtomicU64,
-    /// Since when there has always been something to write, and when something was written last:
-    /// milliseconds after `start`. 0 if there is nothing to write.
+    /// Since when there has been data to write without a break, and when data was last written, in milliseconds after
+    /// `start`. 0 if there is nothing to write.
     busy_since: AtomicU64,
     moved_at: AtomicU64,
 }
 
-/// A connection whose progress is noted.
+/// A connection whose progress is recorded.
 #[derive(Debug)]
 pub(super) struct Watched<I> {
     io: I,
     progress: Arc<Progress>,
 }
 
-/// A body that is given to its connection in frames, and keeps its place until it is all there.
+/// A body that is passed to its connection in frames and keeps its room until all of it is written.
 struct Framed {
     body: Body,
-    /// What the body gave and the connection has not taken.
+    /// Data from the body that the connection has not taken yet.
     rest: Bytes,
     _place: AnswerPlace,
 }
@@ -103,10 +102,10 @@ impl Answers {
         self.under_way.lock().bytes
     }
 
-    /// Takes room for an answer of so many bytes over the connection of `lasting`.
+    /// Takes room for an answer of `bytes` bytes over the connection of `lasting`.
     ///
     /// # Errors
-    /// If there is none, and all answers in the way are being read.
+    /// If there is no room, and all other answers are being read.
     pub(super) fn take(
         self: &Arc<Self>,
         ip: IpAddr,
@@ -132,7 +131,7 @@ impl Answers {
                 .filter(|(stalled, _)| *stalled >= STALLED);
             let (_, number) = unread.ok_or(TooManyAnswers)?;
             if let Some(answer) = under_way.remove(number) {
-                tracing::debug!(%network, bytes = answer.bytes, "an unread answer makes way");
+                tracing::debug!(%network, bytes = answer.bytes, "closing an unread answer to make room");
                 answer.lasting.close();
             }
         }
@@ -146,8 +145,8 @@ impl Answers {
         Ok(AnswerPlace { answers: Arc::clone(self), number })
     }
 
-    /// Takes room for `response`, if it has a body of some size in memory. Without room, the
-    /// response is another one that says so.
+    /// Takes room for `response`, if it has a large body in memory. Without room, returns another response that
+    /// says so.
     pub(super) fn admit(
         self: &Arc<Self>,
         ip: IpAddr,
@@ -208,8 +207,8 @@ impl Progress {
         })
     }
 
-    /// Waits until the client does not read: until less than 512 KiB were written in 30 s, though
-    /// there was more to write all the time.
+    /// Waits until the client stalls: until less than 512 KiB were written in 30 s although there was always data to
+    /// write.
     pub(super) async fn unread(&self) {
         loop {
             let before = self.written.load(Ordering::Relaxed);
@@ -221,7 +220,7 @@ impl Progress {
         }
     }
 
-    /// For how long nothing was written though there was something to write.
+    /// Returns for how long nothing was written although there was data to write.
     fn stalled(&self) -> Duration {
         let since_move = self.now().saturating_sub(self.moved_at.load(Ordering::Relaxed));
         self.busy_for().min(Duration::from_millis(since_move))
@@ -245,7 +244,7 @@ impl Progress {
         }
     }
 
-    /// Milliseconds after `start`, but never 0.
+    /// Returns the milliseconds after `start`, but never 0.
     fn now(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
     }
@@ -299,7 +298,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.io).poll_flush(context);
         if flushed.is_ready() {
-            // It is asked for when everything there was is written.
+            // Called when all earlier data is written.
             self.progress.busy_since.store(0, Ordering::Relaxed);
         }
         flushed
@@ -343,23 +342,22 @@ impl HttpBody for Framed {
     }
 }
 
-/// Bytes of answers under way at most, and of those to one network: two of the longest, which are
-/// lists and logs. What is longer, and has no bound, is sent in parts as it is read.
+/// The maximum number of bytes of answers under way, and of those to one network: two of the longest, which are lists
+/// and logs. Longer, unbounded answers are sent in parts while the client reads.
 const MOST_BYTES: usize = 192 << 20;
 const MOST_BYTES_PER_NETWORK: usize = 48 << 20;
 
-/// Answers of so many bytes are not counted: the connection takes them whole.
+/// Answers up to this size are not counted, because the connection takes them whole.
 const SMALL: u64 = 64 * 1024;
 
-/// Bytes given to the connection at a time, so that it shows how much of a long answer was read.
+/// The number of bytes passed to the connection at a time, so that the progress of a long answer is visible.
 pub(super) const FRAME: usize = 64 * 1024;
 
-/// Who does not read this many bytes of what waits for them within this time does not want them.
-/// It is 17 KiB/s.
+/// A client that does not read this many bytes within this time does not want the answer. This is 17 KiB/s.
 pub(super) const READ_AT_LEAST: u64 = 512 * 1024;
 pub(super) const READ_WITHIN: Duration = Duration::from_secs(30);
 
-/// An answer of which nothing was read for so long makes way for others.
+/// An answer of which nothing was read for this time is closed if others need room.
 const STALLED: Duration = Duration::from_secs(2);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What connections come in by: TLS or not, straight or through proxies.
+//! The entrance of connections: with or without TLS, directly or through proxies.
 
 use std::io;
 use std::net::IpAddr;
@@ -14,49 +14,49 @@ use tokio_rustls::server::TlsStream;
 use super::proxies::{NoProxy, Proxies};
 use super::tls::{CertificateFiles, ServerTls, TlsError};
 
-/// How a server is reached.
+/// How clients reach a server.
 #[derive(Debug, Clone, Default)]
 pub struct Entrance {
-    /// The certificate; `None` takes plain HTTP only.
+    /// The certificate; `None` accepts only plain HTTP.
     pub tls: Option<Arc<ServerTls>>,
-    /// Who says whose requests it passes on.
+    /// The proxies that name the client of a request.
     pub proxies: Arc<Proxies>,
-    /// Who may ask by plain HTTP though there is a certificate.
+    /// Who may use plain HTTP although there is a certificate.
     pub plain: PlainHttp,
 }
 
-/// Who may ask by plain HTTP, at the port of HTTPS, where there is a certificate.
+/// Who may use plain HTTP at the HTTPS port if there is a certificate.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum PlainHttp {
-    /// Whoever likes.
+    /// All clients.
     #[default]
     Everybody,
-    /// Programs of this machine.
+    /// Only programs on this machine.
     ThisMachine,
 }
 
-/// Why a server cannot be reached as it was configured.
+/// Why a server cannot use its configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum EntranceError {
-    /// Its certificate cannot be used.
+    /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// Its proxies are none.
+    /// The configured proxies are invalid.
     #[error(transparent)]
     Proxies(#[from] NoProxy),
 }
 
-/// A connection that may be spoken over.
+/// A connection that is ready for HTTP.
 pub(super) enum Entered {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Entrance {
-    /// Reads the certificate, if one is named, and the addresses of proxies. Blocks.
+    /// Reads the certificate, if there is one, and parses the addresses of proxies. Blocks.
     ///
     /// # Errors
-    /// If the certificate cannot be used, or a proxy is no address.
+    /// If the certificate cannot be used, or a proxy is not an address.
     pub fn open(
         certificate: Option<PathBuf>,
         key: Option<PathBuf>,
@@ -73,13 +73,13 @@ impl Entrance {
         Ok(Self { tls, proxies: Arc::new(Proxies::parse(proxies)?), plain })
     }
 
-    /// Whether there is a certificate.
+    /// Returns whether there is a certificate.
     pub fn has_tls(&self) -> bool {
         self.tls.is_some()
     }
 
-    /// Lets a connection from `peer` in: one that begins as TLS does gets TLS, all others plain HTTP,
-    /// if they may. `None` if nothing can be said over it.
+    /// Prepares a connection from `peer`: one that begins like TLS gets TLS, any other gets plain HTTP if that is
+    /// allowed. Returns `None` if the connection cannot be used.
     pub(super) async fn enter(
         &self,
         mut stream: TcpStream,
@@ -101,7 +101,7 @@ impl Entrance {
                 refuse_plain(&mut stream, patience).await;
                 return None;
             }
-            // It says nothing, or is gone.
+            // The client sends nothing, or is gone.
             Ok(Ok(None) | Err(_)) | Err(_) => return None,
         }
         match timeout(patience, tls.acceptor().accept(stream)).await {
@@ -115,8 +115,8 @@ impl Entrance {
     }
 }
 
-/// Says that HTTPS is wanted. What was asked is read first, as far as it is there: else the answer
-/// would be lost with the reset that unread bytes cause.
+/// Answers that HTTPS is required. Reads the request first, as far as it has arrived, because unread bytes cause a
+/// reset, with which the answer would be lost.
 async fn refuse_plain(stream: &mut TcpStream, patience: Duration) {
     let body = r#"{"error":"from other machines this server takes HTTPS only: ask by https://"}"#;
     let answer = format!(
@@ -135,5 +135,5 @@ async fn refuse_plain(stream: &mut TcpStream, patience: Duration) {
     }
 }
 
-/// The first byte of TLS: a record of the handshake.
+/// The first byte of TLS: a handshake record.
 const HANDSHAKE: u8 = 0x16;

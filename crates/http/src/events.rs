@@ -1,6 +1,5 @@
-//! Answers that are made while they are read: server-sent events (HTML standard, section 9.2) with
-//! the comment that keeps their connection alive, and long answers in parts. What is told is the
-//! business of who tells it.
+//! Answers that are produced while the client reads them: server-sent events (HTML standard, section 9.2) with the
+//! comment that keeps their connection alive, and long answers in parts.
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
@@ -19,20 +18,20 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 use super::Lasting;
 use super::answers::{AnswerPlace, FRAME, READ_AT_LEAST, READ_WITHIN, TooManyAnswers};
 
-/// What a stream of events is told through. The stream ends when this is dropped.
+/// The sending side of a stream. The stream ends when this is dropped.
 #[derive(Debug)]
 pub struct Teller {
     told: mpsc::Sender<Bytes>,
-    /// Bytes that the connection has taken.
+    /// The number of bytes that the connection has taken.
     taken: Arc<AtomicU64>,
     lasting: Lasting,
 }
 
-/// The client of a stream has left, or was hung up on because it does not read.
+/// The client of a stream has left, or was disconnected because it does not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Left;
 
-/// An answer that tells what its teller says, and keeps its connection for that long.
+/// Returns a stream of events and its sending side. The stream keeps its connection open.
 pub fn event_stream(lasting: Lasting) -> (Teller, Response) {
     lasting.keep();
     let (teller, body) = channel(lasting, None);
@@ -40,8 +39,8 @@ pub fn event_stream(lasting: Lasting) -> (Teller, Response) {
     (teller, (head, body).into_response())
 }
 
-/// An answer of unknown length whose parts are told one by one, each of some 64 KiB, so that no more
-/// of it is kept than that. It ends when the teller is dropped.
+/// Returns an answer of unknown length and its sending side. The parts should have about 64 KiB each; no more than
+/// that is buffered. The answer ends when the sending side is dropped.
 ///
 /// # Errors
 /// If too many answers wait to be read.
@@ -49,7 +48,7 @@ pub fn answer_in_parts(
     lasting: Lasting,
     content_type: &'static str,
 ) -> Result<(Teller, Response), TooManyAnswers> {
-    // One part waits, another is in the connection's buffer.
+    // One part waits, and another is in the connection's buffer.
     let place = lasting.take(2 * FRAME)?;
     let (teller, body) = channel(lasting, place);
     Ok((teller, ([(CONTENT_TYPE, content_type)], body).into_response()))
@@ -62,19 +61,19 @@ fn channel(lasting: Lasting, place: Option<AnswerPlace>) -> (Teller, Body) {
     (Teller { told, taken, lasting }, Body::new(stream))
 }
 
-/// When to send [`BEAT`]: for the first time after one pause.
+/// Returns the interval for sending [`BEAT`]. The first tick comes after one pause.
 pub fn heartbeat() -> Interval {
     let mut beat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     beat
 }
 
-/// A comment, which listeners pass over.
+/// A comment, which clients ignore.
 pub const BEAT: &str = ": still here\n\n";
 
 impl Teller {
-    /// Tells `chunk`, which may be empty, once there is room for it. Of what was told before, 512
-    /// KiB have to be read every 30 s, or all there is: else the connection is closed.
+    /// Sends `chunk`, which may be empty, once there is room for it. The client has to read 512 KiB of earlier
+    /// data, or all of it, every 30 s; otherwise the connection is closed.
     pub async fn tell(&self, chunk: impl Into<Bytes>) -> Result<(), Left> {
         let chunk = chunk.into();
         if chunk.is_empty() {
@@ -104,16 +103,16 @@ impl Teller {
 }
 
 impl Drop for Teller {
-    /// Whoever does not read the end of a stream has the usual time for it.
+    /// A client has the usual time to read the end of a stream.
     fn drop(&mut self) {
         self.lasting.release();
     }
 }
 
-/// A body of what is told.
+/// The body of a stream.
 struct Stream {
     heard: mpsc::Receiver<Bytes>,
-    /// What was heard and not yet taken.
+    /// Data that was received and not yet taken.
     rest: Bytes,
     taken: Arc<AtomicU64>,
     _place: Option<AnswerPlace>,
@@ -140,6 +139,6 @@ impl HttpBody for Stream {
     }
 }
 
-/// Pause after which a comment is sent, so that a connection that is gone is noticed, and proxies
-/// do not close one that is quiet.
+/// The pause after which a comment is sent, so that a lost connection is noticed and proxies do not close a quiet
+/// one.
 const HEARTBEAT: Duration = Duration::from_secs(15);

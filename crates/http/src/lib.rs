@@ -1,5 +1,5 @@
-//! HTTP connections, accepted within bounds, each with a time for everything. What is asked
-//! over them is the business of the router that is served.
+//! An HTTP and HTTPS server with limits: on connections, on the time of each step, and on the memory of answers. It
+//! serves any router.
 //!
 //! ```
 //! use std::time::Duration;
@@ -21,14 +21,14 @@
 //! let timed_out = || StatusCode::REQUEST_TIMEOUT.into_response();
 //! let (stop, stopped) = tokio::sync::watch::channel(false);
 //! stop.send_replace(true);
-//! // Returns once it is told to stop and nothing is under way.
+//! // Returns when it is told to stop and nothing is under way.
 //! serve(listener, Entrance::default(), connections, router, timed_out, stopped).await;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! What is answered is bounded too: whoever does not read an answer is hung up on, and the bytes of
-//! answers that wait to be read are bounded for each network and in all.
+//! Answers are limited too: a client that does not read its answer is disconnected, and the bytes of unread answers
+//! are limited for each network and in all.
 
 pub mod metrics;
 pub mod web;
@@ -82,35 +82,35 @@ pub use site::{MAX_SHOWN, SiteRefusal, SiteRule};
 pub use streams::{STREAMS_PER_IP, StreamPlace, Streams, TooManyStreams};
 pub use tls::{CertificateFiles, ServerTls, TlsError};
 
-/// How much a server takes.
+/// The limits of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at most, over all listeners that share them.
+    /// The maximum number of connections, over all listeners that share these limits.
     pub max_connections: usize,
-    /// Connections from one IPv4 address or IPv6 /64 at most. Loopback may have three quarters of
-    /// all instead, and each user of this machine half of these.
+    /// The maximum number of connections from one IPv4 address or IPv6 /64. Loopback may have three quarters of all
+    /// instead, and each user of this machine half of these.
     pub max_connections_per_ip: usize,
-    /// Time for the head of a request; also how long a connection may idle.
+    /// The time for the head of a request, and for which a connection may be idle.
     pub header_timeout: Duration,
-    /// Time until a request's answer begins, the request's body included.
+    /// The time until the answer begins, including the request's body.
     pub request_timeout: Duration,
 }
 
-/// The two ends of a request's connection: in the extensions of each request.
+/// The two ends of a request's connection. Found in the extensions of each request.
 #[derive(Debug, Clone, Copy)]
 pub struct Ends {
-    /// The address that the request comes from: the connection's, or what a configured proxy says.
+    /// The address of the client: that of the connection, or the one that a configured proxy names.
     pub peer: SocketAddr,
-    /// The address of ours that was reached, if that is known.
+    /// The local address of the connection, if known.
     pub local: Option<IpAddr>,
 }
 
-/// In the extensions of each request: lets its connection live beyond the usual age, for answers
-/// that have no end, and ends it if nobody reads them.
+/// Controls the lifetime of a request's connection, for answers that have no end. Found in the extensions of each
+/// request.
 #[derive(Debug, Clone, Default)]
 pub struct Lasting(Arc<Hold>);
 
-/// The connections that are open, in all and from each address.
+/// The open connections, in all and from each address.
 #[derive(Debug)]
 pub struct Connections {
     limits: Limits,
@@ -126,24 +126,24 @@ impl Lasting {
         Self(Arc::new(Hold { connection: Some(connection), ..Hold::default() }))
     }
 
-    /// Takes room for an answer of so many bytes.
+    /// Takes room for an answer of `bytes` bytes.
     fn take(&self, bytes: usize) -> Result<Option<AnswerPlace>, TooManyAnswers> {
         let Some(connection) = &self.0.connection else { return Ok(None) };
         let Connection { client, answers, progress } = connection;
         answers.take(*client, bytes, progress, self).map(Some)
     }
 
-    /// The connection may stay for as long as its client does.
+    /// Lets the connection live as long as its client stays.
     pub fn keep(&self) {
         self.0.kept.store(true, Ordering::Relaxed);
     }
 
-    /// The connection lives as long as others again.
+    /// Restores the usual lifetime of the connection.
     pub fn release(&self) {
         self.0.kept.store(false, Ordering::Relaxed);
     }
 
-    /// The connection is to end at once, with whatever was not sent.
+    /// Ends the connection at once and discards unsent data.
     pub fn close(&self) {
         self.0.close.notify_one();
     }
@@ -169,36 +169,36 @@ impl Connections {
         })
     }
 
-    /// How many are open.
+    /// Returns the number of open connections.
     pub fn open(&self) -> u64 {
         self.shares.lock().taken() as u64
     }
 
-    /// How many were closed at once because there were too many.
+    /// Returns the number of connections that were closed at once because there were too many.
     pub fn rejected(&self) -> u64 {
         self.rejected.load(Ordering::Relaxed)
     }
 
-    /// Bytes of the answers that wait to be read.
+    /// Returns the number of bytes of unread answers.
     pub fn answer_bytes(&self) -> usize {
         self.answers.bytes()
     }
 
-    /// A place for a connection from `peer`, if there is one.
+    /// Takes a place for a connection from `peer`, if there is one.
     fn take(self: &Arc<Self>, peer: SocketAddr) -> Option<Place> {
         self.shares.lock().take(peer, Senders::now).ok()?;
         Some(Place { connections: Arc::clone(self), peer: Some(peer) })
     }
 
-    /// A place for a proxy, whose connections are those of many.
+    /// Takes a place for a proxy, whose connections come from many clients.
     fn take_shared(self: &Arc<Self>) -> Option<Place> {
         self.shares.lock().take_shared().ok()?;
         Some(Place { connections: Arc::clone(self), peer: None })
     }
 }
 
-/// Accepts connections by `entrance` until told to stop, then lets those under way end. `timed_out` is
-/// the answer to a request that took too long.
+/// Accepts connections through `entrance` until `stop` changes, then waits for the requests under way. `timed_out`
+/// returns the answer to a request that took too long.
 pub async fn serve(
     listener: TcpListener,
     entrance: Entrance,
@@ -217,7 +217,7 @@ pub async fn serve(
             Some(_) = open.join_next() => continue,
             _ = look.tick(), if entrance.has_tls() => {
                 if let Some(tls) = entrance.tls.clone() {
-                    // Nobody waits for it: until it is done, the certificate is that of before.
+                    // Runs in the background. Until it is done, the old certificate is used.
                     tokio::task::spawn_blocking(move || tls.look());
                 }
                 continue;
@@ -252,7 +252,7 @@ pub async fn serve(
     }
 }
 
-/// What all connections of a server share.
+/// The shared state of all connections of a server.
 struct Terms {
     limits: Limits,
     entrance: Entrance,
@@ -261,9 +261,9 @@ struct Terms {
     timed_out: fn() -> Response,
 }
 
-/// Serves one connection to its end.
+/// Serves one connection until it ends.
 async fn converse(stream: TcpStream, peer: SocketAddr, terms: Terms, stop: watch::Receiver<bool>) {
-    // Answers are written whole; waiting for more would only delay them.
+    // Answers are written whole, so that waiting for more data would only delay them.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection is already gone");
     }
@@ -282,12 +282,12 @@ async fn converse(stream: TcpStream, peer: SocketAddr, terms: Terms, stop: watch
         },
     };
     if let Err(error) = reset {
-        tracing::debug!(%error, "what a connection did not read may wait for it some more");
+        tracing::debug!(%error, "the connection could not be set to discard unsent data");
     }
 }
 
-/// Serves one connection to its end. Gives it back if it is to be reset: whoever has not read for
-/// long would leave the system with megabytes to send.
+/// Serves one connection until it ends. Returns it if it has to be reset, because a client that does not read would
+/// leave the system with megabytes to send.
 async fn talk<I>(stream: I, ends: Ends, terms: Terms, mut stop: watch::Receiver<bool>) -> Option<I>
 where
     I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -309,7 +309,7 @@ where
         async move {
             let answer = tokio::time::timeout(limits.request_timeout, router.oneshot(request));
             let response = match client {
-                // Whoever it is must not pass for the proxy.
+                // The client must not be treated as the proxy itself.
                 Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
                 Ok(_) => match answer.await {
                     Ok(Ok(response)) => response,
@@ -336,7 +336,7 @@ where
         }
         () = too_old(&lasting) => {
             std::pin::Pin::new(&mut connection).graceful_shutdown();
-            // Who still does not read its answer does not want it.
+            // A client that still does not read its answer does not want it.
             tokio::time::timeout(LAST_ANSWER, connection).await.unwrap_or(Ok(()))
         }
         _ = stop.changed() => {
@@ -350,7 +350,7 @@ where
     None
 }
 
-/// Waits until a connection has lived its time and may not stay.
+/// Waits until a connection has reached its maximum age and is not kept open.
 async fn too_old(lasting: &Lasting) {
     loop {
         tokio::time::sleep(MAX_AGE).await;
@@ -360,16 +360,16 @@ async fn too_old(lasting: &Lasting) {
     }
 }
 
-/// What a connection's age does not end, and what does.
+/// Whether a connection is kept open or closed.
 #[derive(Debug, Default)]
 struct Hold {
     kept: AtomicBool,
     close: Notify,
-    /// `None` for who waits for nothing but [`Lasting::close`].
+    /// `None` in an instance that only waits for [`Lasting::close`].
     connection: Option<Connection>,
 }
 
-/// What is known of the connection of an answer.
+/// The connection of an answer.
 #[derive(Debug)]
 struct Connection {
     client: IpAddr,
@@ -377,10 +377,10 @@ struct Connection {
     progress: Arc<Progress>,
 }
 
-/// One open connection's place.
+/// The place of one open connection.
 struct Place {
     connections: Arc<Connections>,
-    /// `None` of a proxy.
+    /// `None` for a proxy.
     peer: Option<SocketAddr>,
 }
 
@@ -394,26 +394,26 @@ impl Drop for Place {
     }
 }
 
-/// Bytes of a request's head. The longest scrape has 7,100; clients send a few hundred more.
+/// The maximum length of a request's head. The longest scrape has 7,100 bytes, and clients send a few hundred more.
 const MAX_HEADER: usize = 8 * 1024;
 
-/// Bytes a connection buffers: a head, or a part of a body.
+/// The buffer size of a connection: for a head or a part of a body.
 const MAX_BUFFER: usize = 64 * 1024;
 
-/// Header fields of a request; browsers send about 20.
+/// The maximum number of header fields in a request. Browsers send about 20.
 const MAX_HEADERS: usize = 64;
 
-/// How long a connection lives, however busy: long enough for 10 MiB at 17 KiB a second, and an end
-/// for those who do not read what they asked for.
+/// The maximum age of a connection, even if it is busy. Long enough for 10 MiB at 17 KiB/s, and it ends connections
+/// that are not read.
 const MAX_AGE: Duration = Duration::from_secs(600);
 
-/// How long the answer under way may take when a connection is too old.
+/// The time for the answer under way when a connection has reached its maximum age.
 const LAST_ANSWER: Duration = Duration::from_secs(30);
 
-/// How long requests under way may take when the server ends.
+/// The time for requests under way when the server stops.
 const SHUTDOWN_TIME: Duration = Duration::from_secs(2);
 
-/// Time between two looks at the files of a certificate.
+/// The time between two checks of the certificate's files.
 const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]

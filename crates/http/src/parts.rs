@@ -1,5 +1,5 @@
-//! Answers that are written while they are read: short ones go out whole, long ones in parts,
-//! compressed if the client takes that.
+//! Answers that are written while the client reads them. Short answers are sent whole, long ones in parts, compressed
+//! if the client accepts that.
 
 use std::future::Future;
 use std::io::Write;
@@ -17,29 +17,30 @@ use super::Lasting;
 use super::answers::FRAME;
 use super::events::{Left, Teller, answer_in_parts};
 
-/// What an answer is written to. It keeps 64 KiB of it, and as much again is on its way.
+/// The writer of an answer. It buffers 64 KiB, and as much again is on its way to the client.
 #[derive(Debug)]
 pub struct PartWriter {
     content_type: &'static str,
     lasting: Lasting,
     gzip: bool,
-    /// What was written and is in no part yet.
+    /// Data that is not in a part yet.
     buffer: Vec<u8>,
     stage: Stage,
 }
 
-/// How far an answer is.
+/// The stage of an answer.
 #[derive(Debug)]
 enum Stage {
-    /// All that was written so far is in the buffer.
+    /// Everything written so far is in the buffer.
     Begun(oneshot::Sender<Response>),
     Told(Teller, Option<Box<GzEncoder<Vec<u8>>>>),
     Left,
 }
 
-/// Answers a request with what `write` writes, of this type. `asked` are the request's headers.
+/// Answers a request with what `write` writes, with this content type. `asked` are the request's headers.
 ///
-/// If it is not ended, the client gets an error, or sees from its missing end that it is not whole.
+/// If `write` does not end the answer, the client gets an error, or sees from the missing end that the answer is
+/// incomplete.
 pub async fn answer_as_written<F>(
     lasting: Lasting,
     asked: &HeaderMap,
@@ -50,12 +51,12 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let (writer, answered) = part_writer(lasting, asked, content_type);
-    // To its end, even if whoever asked hangs up half-way.
+    // Runs to its end even if the client disconnects.
     tokio::spawn(write(writer));
     answered.await
 }
 
-/// Returns a writer, and the answer that begins with what is written to it first.
+/// Returns a writer, and the future answer, which begins with the first data written.
 pub fn part_writer(
     lasting: Lasting,
     asked: &HeaderMap,
@@ -71,17 +72,17 @@ pub fn part_writer(
     };
     let answered = async {
         let ended = || StatusCode::INTERNAL_SERVER_ERROR.into_response();
-        // The writer is gone without a word; if its task panicked, that was logged.
+        // The writer was dropped before it wrote anything. If its task panicked, that was logged.
         answered.await.unwrap_or_else(|_| ended())
     };
     (writer, answered)
 }
 
 impl PartWriter {
-    /// Writes some more.
+    /// Writes text.
     ///
     /// # Errors
-    /// If the client has left, or does not read.
+    /// If the client has left or does not read.
     pub async fn write(&mut self, bytes: impl AsRef<[u8]>) -> Result<(), Left> {
         self.buffer.extend_from_slice(bytes.as_ref());
         self.flush_if_full().await
@@ -90,11 +91,11 @@ impl PartWriter {
     /// Writes a value as JSON.
     ///
     /// # Errors
-    /// As [`PartWriter::write`].
+    /// See [`PartWriter::write`].
     pub async fn json(&mut self, value: &impl Serialize) -> Result<(), Left> {
         let before = self.buffer.len();
         if let Err(error) = serde_json::to_writer(&mut self.buffer, value) {
-            // Maps with text keys cannot fail to be written; should that change, say so.
+            // Maps with text keys cannot fail to be written. Logged in case that changes.
             tracing::error!(%error, "a value could not be written as JSON");
             self.buffer.truncate(before);
             self.buffer.extend_from_slice(b"null");
@@ -105,7 +106,7 @@ impl PartWriter {
     /// Writes the elements of a JSON list, without its brackets.
     ///
     /// # Errors
-    /// As [`PartWriter::write`].
+    /// See [`PartWriter::write`].
     pub async fn elements<T: Serialize>(
         &mut self,
         elements: impl IntoIterator<Item = T>,
@@ -119,10 +120,10 @@ impl PartWriter {
         Ok(())
     }
 
-    /// Sends what is left in the buffer. An answer that is not ended so is not whole for its client.
+    /// Ends the answer by sending the rest of the buffer. Without this the answer is incomplete for the client.
     ///
     /// # Errors
-    /// As [`PartWriter::write`].
+    /// See [`PartWriter::write`].
     pub async fn end(mut self) -> Result<(), Left> {
         if let Stage::Begun(_) = self.stage {
             let body = std::mem::take(&mut self.buffer);
@@ -147,10 +148,10 @@ impl PartWriter {
         }
     }
 
-    /// Answers something else, if nothing was told yet.
+    /// Replaces the answer, if nothing was sent yet.
     ///
     /// # Errors
-    /// If it is too late for that, or the client has left.
+    /// If a part was already sent, or the client has left.
     pub fn respond(mut self, response: Response) -> Result<(), Left> {
         match std::mem::replace(&mut self.stage, Stage::Left) {
             Stage::Begun(answer) => answer.send(response).map_err(|_| Left),
@@ -175,7 +176,7 @@ impl PartWriter {
                 encoder.write_all(&self.buffer).map_err(|error| failed(&error))?;
                 self.buffer.clear();
                 if encoder.get_ref().len() < PACKED_PART {
-                    // Others have their turn, as they have where something is told.
+                    // Lets other tasks run, as sending does.
                     tokio::task::yield_now().await;
                     return Ok(());
                 }
@@ -189,7 +190,7 @@ impl PartWriter {
         }
     }
 
-    /// From here on the answer is told in parts.
+    /// Switches to sending the answer in parts.
     fn begin(&mut self) -> Result<(), Left> {
         let Stage::Begun(answer) = std::mem::replace(&mut self.stage, Stage::Left) else {
             return Err(Left);
@@ -197,7 +198,7 @@ impl PartWriter {
         let (teller, response) = match answer_in_parts(self.lasting.clone(), self.content_type) {
             Ok(begun) => begun,
             Err(refusal) => {
-                // Who has left need not be told.
+                // Fails only if the client has left.
                 let _ = answer.send(refusal.into_response());
                 return Err(Left);
             }
@@ -210,7 +211,7 @@ impl PartWriter {
             false => (None, response),
         };
         answer.send(response).map_err(|_| Left)?;
-        // It may be longer than a connection's usual life, and ends if it is not read.
+        // It may take longer than a connection's usual lifetime, and ends if it is not read.
         self.lasting.keep();
         self.stage = Stage::Told(teller, encoder);
         Ok(())
@@ -219,7 +220,7 @@ impl PartWriter {
 
 fn packed(body: &[u8]) -> Body {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    // Writing to memory does not fail; if it did, an answer that ends too early says so.
+    // Writing to memory does not fail. If it did, the answer would end too early.
     if let Err(error) = encoder.write_all(body) {
         failed(&error);
     }
@@ -238,7 +239,7 @@ fn failed(error: &std::io::Error) -> Left {
     Left
 }
 
-/// Whether a client takes answers in gzip (RFC 9110, section 12.5.3).
+/// Returns whether a client accepts gzip (RFC 9110, section 12.5.3).
 fn takes_gzip(headers: &HeaderMap) -> bool {
     let mut takes = None;
     let mut takes_any = false;
@@ -257,13 +258,13 @@ fn takes_gzip(headers: &HeaderMap) -> bool {
     takes.unwrap_or(takes_any)
 }
 
-/// Room beyond a part for what makes it full.
+/// Additional room in the buffer for the text that fills a part.
 const ROOM: usize = 4 * 1024;
 
-/// Bytes of a part that is compressed.
+/// The size of a compressed part in bytes.
 const PACKED_PART: usize = 32 * 1024;
 
-/// Bytes of a whole answer that is worth compressing: less is one packet.
+/// The minimum size of a whole answer that is compressed. A smaller one fits into one packet.
 const WORTH_IT: usize = 1_400;
 
 #[cfg(test)]

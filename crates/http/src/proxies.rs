@@ -1,5 +1,4 @@
-//! Who asks, where a proxy passes requests on: `X-Forwarded-For` and `Forwarded` (RFC 7239), believed
-//! from addresses that were configured and from nobody else.
+//! The client behind a proxy: `X-Forwarded-For` and `Forwarded` (RFC 7239), trusted only from configured addresses.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,7 +7,7 @@ use axum::http::{HeaderMap, HeaderName};
 
 use piecework_core::printable;
 
-/// The addresses of proxies that say whose requests they pass on.
+/// The addresses of trusted proxies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Proxies {
     networks: Vec<Network>,
@@ -17,31 +16,31 @@ pub struct Proxies {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Network {
     ip: IpAddr,
-    /// Bits of it that count.
+    /// The number of significant bits.
     prefix: u8,
 }
 
-/// What is configured is no address.
+/// A configured proxy is not an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{}` in `proxies` is neither an address nor a network such as `10.0.0.0/8`",
     printable(.0)
 )]
 pub struct NoProxy(
-    /// The text as it was configured.
+    /// The configured text.
     pub String,
 );
 
-/// A proxy does not say whose request it passes on.
+/// Why the client behind a proxy is not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ForwardedError {
-    /// What it says is no address.
-    #[error("the proxy's `{0}` ends with no address")]
+    /// The header does not end with an address.
+    #[error("the proxy's `{0}` does not end with an address")]
     NoAddress(
         /// The header.
         &'static str,
     ),
-    /// Only one of the headers can be the proxy's, and the other is the client's.
+    /// Both headers are present. One is the proxy's and the other the client's.
     #[error(
         "`X-Forwarded-For` and `Forwarded` name different clients: have the proxy remove the one that \
          it does not set"
@@ -50,7 +49,7 @@ pub enum ForwardedError {
 }
 
 impl Proxies {
-    /// Reads addresses and networks (`10.0.0.0/8`).
+    /// Parses addresses and networks (`10.0.0.0/8`).
     ///
     /// # Errors
     /// If one is neither.
@@ -69,18 +68,18 @@ impl Proxies {
         Ok(Self { networks: texts.iter().map(read).collect::<Result<_, _>>()? })
     }
 
-    /// Whether a proxy is at `ip`.
+    /// Returns whether there is a proxy at `ip`.
     pub fn contains(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         self.networks.iter().any(|network| network.contains(ip))
     }
 
-    /// Returns who sent a request that came from `peer`: `peer` itself, unless that is a proxy and says
-    /// otherwise. Of several addresses the last one that is not a proxy's counts, since what stands
-    /// before it was written by who is there. The port is 0 where the proxy does not tell it.
+    /// Returns the client of a request that came from `peer`: `peer` itself, unless it is a proxy that names
+    /// another address. Of several addresses the last one that is not a proxy counts, because the client itself may
+    /// have written those before it. The port is 0 if the proxy does not name it.
     ///
     /// # Errors
-    /// If what the proxy says makes no sense.
+    /// If the proxy's headers are invalid.
     pub fn client(
         &self,
         peer: SocketAddr,
@@ -98,7 +97,7 @@ impl Proxies {
         }
     }
 
-    /// The last address that is not a proxy's; the first one if all are.
+    /// Returns the last address that is not a proxy; the first one if all are.
     fn last(
         &self,
         hops: &[String],
@@ -133,8 +132,8 @@ impl Network {
     }
 }
 
-/// The parts of a list in one or more headers, from the first to the last, as `read` understands them.
-/// A part that is not understood is empty, which is no address.
+/// Returns the elements of a list in one or more headers, in order, as parsed by `read`. An element that cannot be
+/// parsed is empty, which is not an address.
 fn hops(headers: &HeaderMap, name: HeaderName, read: impl Fn(&str) -> Option<&str>) -> Vec<String> {
     let mut hops = Vec::new();
     for value in headers.get_all(name) {
@@ -145,7 +144,7 @@ fn hops(headers: &HeaderMap, name: HeaderName, read: impl Fn(&str) -> Option<&st
     hops
 }
 
-/// What stands behind `for=` in one part of `Forwarded`.
+/// Returns the value of `for=` in one element of `Forwarded`.
 fn for_of(part: &str) -> Option<&str> {
     split(part, b';').into_iter().find_map(|pair| {
         let (name, value) = pair.split_once('=')?;
@@ -153,7 +152,7 @@ fn for_of(part: &str) -> Option<&str> {
     })
 }
 
-/// The parts of a text between separators that do not stand in quotes, trimmed.
+/// Splits a text at separators outside of quotes, and trims the parts.
 fn split(text: &str, separator: u8) -> Vec<&str> {
     let (mut parts, mut start, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
     for (at, byte) in text.bytes().enumerate() {
@@ -172,7 +171,7 @@ fn split(text: &str, separator: u8) -> Vec<&str> {
     parts
 }
 
-/// An address with or without a port, brackets and quotes.
+/// Parses an address with or without a port, brackets and quotes.
 fn address(hop: &str) -> Option<SocketAddr> {
     let bare = hop.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(hop);
     if let Ok(addr) = bare.parse::<SocketAddr>() {

@@ -1,52 +1,52 @@
-//! Which user of this machine is at the other end of a connection over loopback.
+//! Finds which local user owns the other end of a loopback connection.
 
 use std::collections::HashMap;
 use std::fs;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The users whose sockets are connected over TCP, by the address of the socket.
+/// The users of all connected TCP sockets, by the local address of the socket.
 ///
-/// From `/proc/self/net/tcp` and `tcp6`, which every process may read. Reading takes about a millisecond
-/// for a thousand connections.
+/// Read from `/proc/self/net/tcp` and `tcp6`, which every process may read. This takes about a millisecond for a
+/// thousand connections.
 #[derive(Debug, Default)]
 pub struct Senders {
     users: HashMap<SocketAddr, u32>,
 }
 
 impl Senders {
-    /// Those of this moment.
+    /// Reads the present connections.
     pub fn now() -> Self {
         let mut tables = String::new();
         for path in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
             let read = fs::File::open(path)
                 .and_then(|file| file.take(MAX_TABLE).read_to_string(&mut tables));
-            // A system without IPv6 has only the first; without both nobody is known.
+            // A system without IPv6 has only the first file. Without both no user is known.
             if let Err(error) = read {
-                tracing::debug!(%error, path, "connected users are not known");
+                tracing::debug!(%error, path, "the users of connections cannot be read");
             }
         }
         Self::of(tables.lines().filter_map(row))
     }
 
-    /// Returns the senders of these connections: local addresses with the users they belong to.
+    /// Returns a table with these local addresses and their users.
     pub(super) fn of(users: impl Iterator<Item = (SocketAddr, u32)>) -> Self {
         Self { users: users.collect() }
     }
 
-    /// The user id of whoever has the socket at `addr`, of this machine.
+    /// Returns the id of the user that owns the local socket at `addr`.
     pub fn user_of(&self, addr: SocketAddr) -> Option<u32> {
         self.users.get(&canonical(addr)).copied()
     }
 }
 
-/// The address and user of a socket: number, local address, remote address, state, queues, timer,
-/// retransmits, user.
+/// Returns the address and user of a socket. The columns are number, local address, remote address, state, queues,
+/// timer, retransmits, user.
 fn row(line: &str) -> Option<(SocketAddr, u32)> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     let (ip, port) = fields.next()?.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
-    // Words of 32 bits in the order of the machine.
+    // 32-bit words in the machine's byte order.
     let word = |at: usize| Some(u32::from_str_radix(ip.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
     let ip: IpAddr = match ip.len() {
         8 => Ipv4Addr::from(word(0)?).into(),
@@ -59,12 +59,12 @@ fn row(line: &str) -> Option<(SocketAddr, u32)> {
     Some((canonical(SocketAddr::new(ip, port)), fields.nth(5)?.parse().ok()?))
 }
 
-/// A socket of IPv6 has an IPv4 address in another form.
+/// Converts the IPv4-mapped address of an IPv6 socket.
 fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
-/// Bytes of a table that are read: some 25,000 connections.
+/// The maximum number of bytes read from a file: some 25,000 connections.
 const MAX_TABLE: u64 = 4 << 20;
 
 #[cfg(test)]

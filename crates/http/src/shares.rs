@@ -1,4 +1,4 @@
-//! Places that are shared out, so that nobody takes them all.
+//! Places for connections or streams, limited for each client.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -6,26 +6,26 @@ use std::net::{IpAddr, SocketAddr};
 use super::Senders;
 use piecework_core::network_of;
 
-/// Places, how many each client may have, and who has them.
+/// The places, the limit for each client, and who has them.
 ///
-/// A client is an IPv4 address or IPv6 /64. Loopback, from where proxies and all users of the machine
-/// come, may have three quarters of all places, and each user of the machine half of these.
+/// A client is an IPv4 address or IPv6 /64. Loopback, which proxies and all users of the machine share, may have
+/// three quarters of all places, and each user of the machine half of these.
 #[derive(Debug)]
 pub(super) struct Shares {
     most: usize,
     most_per_network: usize,
     taken: usize,
     by_network: HashMap<IpAddr, usize>,
-    /// The connections from this machine, which are told apart by user.
+    /// The connections from this machine, with their users.
     local: Vec<SocketAddr>,
 }
 
-/// There is no place left.
+/// Why there is no place left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoPlace {
-    /// There is no place left for anybody.
+    /// All places are taken.
     InAll,
-    /// The client has its share.
+    /// The client has reached its limit.
     ToOne,
 }
 
@@ -34,7 +34,7 @@ impl Shares {
         Self { most, most_per_network, taken: 0, by_network: HashMap::new(), local: Vec::new() }
     }
 
-    /// Takes a place for `peer`. `senders` tells who the users of this machine are.
+    /// Takes a place for `peer`. `senders` returns the users of local connections.
     pub fn take(&mut self, peer: SocketAddr, senders: fn() -> Senders) -> Result<(), NoPlace> {
         if self.taken >= self.most {
             return Err(NoPlace::InAll);
@@ -58,7 +58,7 @@ impl Shares {
         if self.local.len() >= all {
             return Err(NoPlace::ToOne);
         }
-        // Nobody can have more than a share before so many are taken.
+        // Nobody can exceed a share before this many are taken.
         if self.local.len() >= each {
             let senders = senders();
             let user = senders.user_of(peer);
@@ -71,12 +71,12 @@ impl Shares {
         Ok(())
     }
 
-    /// How many each user of this machine may have.
+    /// Returns the limit for each user of this machine.
     pub fn each_user(&self) -> usize {
         (self.most - self.most / 4).div_ceil(2)
     }
 
-    /// Takes a place that counts to nobody's share.
+    /// Takes a place that counts for no client.
     pub fn take_shared(&mut self) -> Result<(), NoPlace> {
         if self.taken >= self.most {
             return Err(NoPlace::InAll);
@@ -85,12 +85,12 @@ impl Shares {
         Ok(())
     }
 
-    /// Gives back a place of [`Shares::take_shared`].
+    /// Releases a place of [`Shares::take_shared`].
     pub fn give_back_shared(&mut self) {
         self.taken -= 1;
     }
 
-    /// Gives back the place of `peer`.
+    /// Releases the place of `peer`.
     pub fn give_back(&mut self, peer: SocketAddr) {
         self.taken -= 1;
         let network = network_of(peer.ip());
@@ -105,7 +105,7 @@ impl Shares {
         }
     }
 
-    /// How many are taken.
+    /// Returns the number of taken places.
     pub fn taken(&self) -> usize {
         self.taken
     }

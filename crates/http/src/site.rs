@@ -1,9 +1,9 @@
-//! Which names a server may be asked by, and pages of which sites may ask it.
+//! Which host names requests may use, and pages of which sites may send them.
 //!
-//! Any web page can make a browser send requests to addresses that only the browser's machine
-//! reaches. Two rules protect from that. The `Host` must be one that only the server's own pages
-//! have, because the name of a stranger's page may be made to lead here (DNS rebinding). And a
-//! request that says that a page of another site sent it (`Origin`, `Sec-Fetch-Site`) is refused.
+//! Any web page can make a browser send requests to addresses that only the browser's machine reaches. Two rules
+//! protect from that. The `Host` must be one that only the server's own pages have, because the name of another
+//! page may be made to resolve to this server (DNS rebinding). And a request is refused if its headers (`Origin`,
+//! `Sec-Fetch-Site`) say that a page of another site sent it.
 
 use std::net::IpAddr;
 
@@ -14,33 +14,33 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use piecework_core::{Scope, printable, scope_of};
 
-/// The names that a server may be asked by, besides addresses and `localhost`.
+/// The host names that are allowed besides addresses and `localhost`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SiteRule {
-    /// In lower case, without a dot at the end.
+    /// Lower case, without a trailing dot.
     names: Vec<String>,
 }
 
 /// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SiteRefusal {
-    /// It does not say, or says twice, which host it wants.
+    /// The request has no `Host`, or several.
     #[error("a request needs exactly one `Host` header")]
     NoHost,
-    /// It wants a host that is not known here.
+    /// The host is not allowed.
     #[error(
         "`{}` is not a name of this server: ask by address or `localhost`, or add the name to \
          `host_names` in its section of config.toml",
         printable(.0)
     )]
     Host(
-        /// Which; at most [`MAX_SHOWN`] characters.
+        /// The host or origin, at most [`MAX_SHOWN`] characters.
         String,
     ),
-    /// A page of another site sent it.
+    /// A page of another site sent the request.
     #[error("requests from pages of other sites are refused; this one is from `{}`", printable(.0))]
     Origin(
-        /// Which; at most [`MAX_SHOWN`] characters.
+        /// The host or origin, at most [`MAX_SHOWN`] characters.
         String,
     ),
 }
@@ -57,16 +57,16 @@ impl SiteRefusal {
 }
 
 impl SiteRule {
-    /// A rule that allows `host_names` too.
+    /// Returns a rule that also allows `host_names`.
     pub fn new(host_names: &[String]) -> Self {
         let names = host_names.iter().map(|name| plain_name(name).to_ascii_lowercase());
         Self { names: names.collect() }
     }
 
-    /// Checks a request to a server that has no names but its own.
+    /// Checks a request to a server that knows all its names.
     ///
     /// # Errors
-    /// If the host is not one of the server's, or the request comes from another site's page.
+    /// If the host is not allowed, or a page of another site sent the request.
     pub fn check(&self, parts: &Parts) -> Result<(), SiteRefusal> {
         let host = host(parts)?;
         if !self.allows(host.host()) {
@@ -76,15 +76,15 @@ impl SiteRule {
         check_fetch_site(&parts.headers)
     }
 
-    /// Checks a request to a server that is there for others: it may have names that it does not
-    /// know, and pages may link to it. `local` is the address of ours that was reached.
+    /// Checks a request to a public service, which may have names that it does not know and to which pages may
+    /// link. `local` is the local address of the connection.
     ///
-    /// A public address is reached by whoever likes, so a name that leads to it gives a page
-    /// nothing, and any is taken. A private one is asked by names without a dot too: they are
-    /// given out in its own network, and no stranger's page can have one.
+    /// Anybody can reach a public address directly, so a name that resolves to it gives a page nothing, and any
+    /// name is allowed. A private address also allows names without a dot: they are assigned in its own network,
+    /// and pages from outside cannot have such a name.
     ///
     /// # Errors
-    /// As [`SiteRule::check`].
+    /// See [`SiteRule::check`].
     pub fn check_shared(&self, parts: &Parts, local: Option<IpAddr>) -> Result<(), SiteRefusal> {
         let host = host(parts)?;
         let name = plain_name(host.host());
@@ -107,8 +107,8 @@ impl SiteRule {
     }
 }
 
-/// The host that is asked for. A request's own address goes above its header (RFC 9112, 3.2.2), and
-/// a client that sends both as different ones means no good.
+/// Returns the requested host. The request target takes precedence over the header (RFC 9112, 3.2.2). A request in
+/// which the two differ is refused.
 fn host(parts: &Parts) -> Result<Authority, SiteRefusal> {
     let mut headers = parts.headers.get_all(HOST).iter();
     let (Some(value), None) = (headers.next(), headers.next()) else {
@@ -125,8 +125,8 @@ fn host(parts: &Parts) -> Result<Authority, SiteRefusal> {
     }
 }
 
-/// Whether it is a host and perhaps a port and nothing else: what follows a bracket is no part of the
-/// host to those who split it, and may be one to those who look it up.
+/// Returns whether the text is a host with an optional port and nothing else. Programs disagree about text after a
+/// closing bracket, so it is refused.
 fn is_plain(host: &Authority) -> bool {
     let rest = host.as_str().strip_prefix(host.host());
     rest.is_some_and(|rest| {
@@ -151,8 +151,7 @@ fn check_fetch_site(headers: &HeaderMap) -> Result<(), SiteRefusal> {
     }
 }
 
-/// Whether somebody followed a link to us in a window of its own, which the other page cannot look
-/// into.
+/// Returns whether the user followed a link in a top-level window, which the other page cannot read.
 fn is_link(parts: &Parts) -> bool {
     let is = |name, wanted: &str| {
         let mut values = parts.headers.get_all(name).iter();
@@ -161,12 +160,12 @@ fn is_link(parts: &Parts) -> bool {
     parts.method == Method::GET && is(SEC_FETCH_MODE, "navigate") && is(SEC_FETCH_DEST, "document")
 }
 
-/// Whether pages from `origin` are our own, given that we are asked as `host`.
+/// Returns whether `origin` is the server itself, requested as `host`.
 fn is_origin_of(origin: &HeaderValue, host: &Authority) -> bool {
     let Ok(origin) = origin.to_str() else { return false };
     let (rest, port) = match (origin.strip_prefix("http://"), origin.strip_prefix("https://")) {
         (Some(rest), _) => (rest, 80),
-        // Somebody has put TLS before us.
+        // A proxy adds TLS.
         (_, Some(rest)) => (rest, 443),
         _ => return false,
     };
@@ -176,7 +175,7 @@ fn is_origin_of(origin: &HeaderValue, host: &Authority) -> bool {
         && !origin.as_str().contains('@')
 }
 
-/// A name without the dot that ends a full one.
+/// Returns a name without the trailing dot of a fully qualified name.
 fn plain_name(name: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }
@@ -189,7 +188,7 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
-/// Characters of a refused host or origin that the refusal shows.
+/// The maximum number of characters of a refused host or origin in the refusal.
 pub const MAX_SHOWN: usize = 80;
 
 #[cfg(test)]

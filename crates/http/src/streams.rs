@@ -1,4 +1,4 @@
-//! How many streams of events there are, in all and to each address.
+//! Limits on streams of events, in all and to each address.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::Senders;
 use super::shares::{NoPlace, Shares};
 
-/// The streams that are open.
+/// The open streams.
 #[derive(Debug)]
 pub struct Streams {
     most: usize,
@@ -16,7 +16,7 @@ pub struct Streams {
     shares: Mutex<Shares>,
 }
 
-/// A stream's place, given back when dropped.
+/// The place of a stream. Dropping it releases the place.
 #[derive(Debug)]
 pub struct StreamPlace {
     streams: Arc<Streams>,
@@ -26,27 +26,26 @@ pub struct StreamPlace {
 /// There is no place for another stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TooManyStreams {
-    /// The bound over all addresses is reached.
+    /// The overall limit is reached.
     #[error("there are too many streams of events, `{0}` at most: end one")]
     InAll(usize),
-    /// To the one that asks.
+    /// The limit for the client's address is reached.
     #[error("your address has too many streams of events, `{0}` at most: end one")]
     ToOne(usize),
 }
 
 impl Streams {
-    /// None yet, and never more than `most`; no more than `most_per_ip` to one IPv4 address or IPv6
-    /// /64. Loopback may have three quarters of all instead, and each user of this machine half of
-    /// these.
+    /// Returns limits of `most` streams in all and `most_per_ip` to one IPv4 address or IPv6 /64. Loopback may have
+    /// three quarters of all instead, and each user of this machine half of these.
     pub fn new(most: usize, most_per_ip: usize) -> Arc<Self> {
         let shares = Mutex::new(Shares::new(most, most_per_ip));
         Arc::new(Self { most, most_per_ip, shares })
     }
 
-    /// A place for a stream to `peer`.
+    /// Takes a place for a stream to `peer`.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is no place.
     pub fn take(self: &Arc<Self>, peer: SocketAddr) -> Result<StreamPlace, TooManyStreams> {
         let mut shares = self.shares.lock();
         shares.take(peer, Senders::now).map_err(|refusal| match refusal {
@@ -67,7 +66,7 @@ impl Drop for StreamPlace {
     }
 }
 
-/// Streams to one address at most, in daemon and tracker. A page has one.
+/// The maximum number of streams to one address, in daemon and tracker. A page has one.
 pub const STREAMS_PER_IP: usize = 32;
 
 #[cfg(test)]

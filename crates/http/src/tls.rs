@@ -1,4 +1,4 @@
-//! TLS for a server: its certificate, read anew when its files change.
+//! TLS for a server. The certificate is reloaded when its files change.
 
 use std::fs;
 use std::io;
@@ -18,13 +18,13 @@ use piecework_core::printable_path;
 /// A certificate and its key, as PEM files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateFiles {
-    /// The server's certificate first, then those that lead to a root.
+    /// The server's certificate first, then the intermediate certificates.
     pub certificate: PathBuf,
     /// The private key: PKCS#8, PKCS#1 or SEC1.
     pub key: PathBuf,
 }
 
-/// Why a server has no TLS.
+/// Why TLS cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
@@ -36,15 +36,15 @@ pub enum TlsError {
         #[source]
         error: io::Error,
     },
-    /// There is nothing of the kind in a file.
+    /// A file does not contain the expected item.
     #[error("`{}` has no {what} in PEM form", printable_path(.path))]
     Nothing {
         /// The file.
         path: PathBuf,
-        /// What was looked for.
+        /// The expected item.
         what: &'static str,
     },
-    /// Certificate and key are no pair, or not supported.
+    /// Certificate and key do not match, or are not supported.
     #[error("the certificate `{}` cannot be used with the key `{}`: {error}", printable_path(.certificate), printable_path(.key))]
     Unusable {
         /// The certificate's file.
@@ -55,8 +55,8 @@ pub enum TlsError {
         #[source]
         error: rustls::Error,
     },
-    /// One file is named without the other.
-    #[error("`certificate` and `certificate_key` have to be named both, or neither")]
+    /// Only one of the two files is configured.
+    #[error("`certificate` and `certificate_key` have to be set together")]
     OneOfTwo,
 }
 
@@ -70,11 +70,11 @@ pub struct ServerTls {
 #[derive(Debug)]
 struct Current {
     config: Arc<ServerConfig>,
-    /// The files as they were looked at last, whether or not they could be used.
+    /// The files at the last check, whether or not they could be used.
     stamps: Option<[Stamp; 2]>,
 }
 
-/// What changes with a file: device, number, length, and when it was changed.
+/// The identity of a file's contents: device, inode, length, and modification time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp(u64, u64, u64, i64, i64);
 
@@ -82,20 +82,20 @@ impl ServerTls {
     /// Reads certificate and key. Blocks.
     ///
     /// # Errors
-    /// If there are none, or they are no pair.
+    /// If a file is missing, or the two do not match.
     pub fn open(files: CertificateFiles) -> Result<Arc<Self>, TlsError> {
         let stamps = stamps(&files);
         let config = Arc::new(read(&files)?);
         Ok(Arc::new(Self { files, current: Mutex::new(Current { config, stamps }) }))
     }
 
-    /// What takes connections with the certificate as it is now.
+    /// Returns the acceptor for connections with the present certificate.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.current.lock().config))
     }
 
-    /// Reads the files anew if they have changed. If they cannot be used, as when one of them is not
-    /// written yet, the certificate stays, and they are looked at again when they change. Blocks.
+    /// Reloads the files if they have changed. If they cannot be used, for instance because one of them is not
+    /// written yet, the old certificate stays, and they are checked again when they change. Blocks.
     pub fn look(&self) {
         let now = stamps(&self.files);
         let seen = std::mem::replace(&mut self.current.lock().stamps, now);
@@ -110,7 +110,9 @@ impl ServerTls {
                     printable_path(&self.files.certificate)
                 );
             }
-            Err(error) => tracing::warn!(%error, "the certificate of before stays in use"),
+            Err(error) => {
+                tracing::warn!(%error, "the new certificate cannot be used; the old one stays in use")
+            }
         }
     }
 }
@@ -148,7 +150,7 @@ fn read(files: &CertificateFiles) -> Result<ServerConfig, TlsError> {
     Ok(config)
 }
 
-/// `None` while one of the files is not there.
+/// Returns `None` while one of the files does not exist.
 fn stamps(files: &CertificateFiles) -> Option<[Stamp; 2]> {
     let stamp = |path: &Path| {
         let metadata = fs::metadata(path).ok()?;

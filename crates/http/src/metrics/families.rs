@@ -1,5 +1,4 @@
-//! All families of figures there are: those of the daemon, those of the tracker, and those of any
-//! process of ours.
+//! All families of metrics: of the daemon, of the tracker, and of any program.
 
 use super::{Family, Kind};
 
@@ -26,7 +25,7 @@ macro_rules! families {
 }
 
 families! {
-    /// Told by every program of ours that tells figures.
+    /// The families of every program with metrics.
     PROCESS:
     BUILD_INFO = Gauge "piecework_build_info" ["version"]
         "1, with the program's version.";
@@ -45,7 +44,7 @@ families! {
 }
 
 families! {
-    /// Told by the daemon.
+    /// The families of the daemon.
     DAEMON:
     TORRENTS = Gauge "piecework_torrents" ["state"]
         "Torrents by what they do.";
@@ -88,7 +87,7 @@ families! {
 }
 
 families! {
-    /// Told by the tracker.
+    /// The families of the tracker.
     TRACKER:
     TRACKER_ANNOUNCES = Counter "piecework_tracker_announces_total" ["transport"]
         "Announces, refused ones included.";

@@ -1,8 +1,7 @@
-//! Figures for Prometheus: which there are, how they are written, and what this process
-//! uses.
+//! Metrics for Prometheus: the families, the text format, and the metrics of the process.
 //!
-//! Every family of figures stands in [`families`], once; `docs/metrics.md` and the dashboard are
-//! held against that. A [`Page`] writes the text format, version 0.0.4.
+//! [`families`] lists every family once; tests compare `docs/metrics.md` and the dashboard with it. A [`Exposition`]
+//! writes the text format, version 0.0.4.
 
 pub mod families;
 mod process;
@@ -11,57 +10,57 @@ use std::fmt::Write;
 
 pub use process::process;
 
-/// What a figure does over time.
+/// The kind of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// It only grows, until the program starts anew.
+    /// The value only grows until the program restarts.
     Counter,
-    /// It goes up and down.
+    /// The value goes up and down.
     Gauge,
 }
 
-/// Figures of one name.
+/// The metrics with one name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Family {
-    /// Its name, with its unit in it.
+    /// The name, which includes the unit.
     pub name: &'static str,
-    /// What it does over time.
+    /// The kind of its values.
     pub kind: Kind,
-    /// The name of its one label, if it has one. Labels have few values, which the code lists: none
-    /// comes from outside.
+    /// The name of its label, if it has one. Labels have few values, which the code lists; no value comes from
+    /// outside.
     pub label: Option<&'static str>,
-    /// What it is, in a line.
+    /// A description in one line.
     pub help: &'static str,
 }
 
-/// An answer in the text format, figure by figure.
+/// Builds an answer in the text format.
 ///
 /// ```
-/// use piecework_http::metrics::{Page, families};
+/// use piecework_http::metrics::{Exposition, families};
 ///
-/// let mut page = Page::default();
+/// let mut page = Exposition::default();
 /// page.one(&families::PEERS, 3_u32);
 /// page.each(&families::ANNOUNCES, [("answered", 7_u32), ("failed", 0)]);
 /// assert!(page.finish().ends_with("piecework_announces_total{outcome=\"failed\"} 0\n"));
 /// ```
 #[derive(Debug, Default)]
-pub struct Page {
+pub struct Exposition {
     text: String,
 }
 
-/// A value; beyond 2^53 the last digits are lost, as Prometheus knows floating point only.
+/// A value. Beyond 2^53 the last digits are lost, because Prometheus has only floating-point numbers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Value(f64);
 
-impl Page {
-    /// A family without a label.
+impl Exposition {
+    /// Writes a family without a label.
     pub fn one(&mut self, family: &Family, value: impl Into<Value>) {
         debug_assert_eq!(family.label, None, "{} has a label", family.name);
         self.head(family);
         self.sample(family.name, None, value.into());
     }
 
-    /// A family with a label: all its values, each once.
+    /// Writes a family with a label: each of its values once.
     pub fn each<V: Into<Value>>(
         &mut self,
         family: &Family,
@@ -75,7 +74,7 @@ impl Page {
         }
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn finish(self) -> String {
         self.text
     }
@@ -147,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_page_is_in_the_text_format() {
-        let mut page = Page::default();
+        let mut page = Exposition::default();
         page.one(&PLAIN, 0.25);
         page.each(&LABELLED, [("x", 1_u64 << 40), ("say \"\\\n\"", 0)]);
         assert_eq!(
@@ -164,7 +163,7 @@ mod tests {
 
     #[test]
     fn values_that_are_no_numbers_have_their_words() {
-        let mut page = Page::default();
+        let mut page = Exposition::default();
         let values = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.5, 1e21];
         page.each(&LABELLED, values.map(|value| ("x", value)));
         let text = page.finish();

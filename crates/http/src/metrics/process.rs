@@ -1,4 +1,4 @@
-//! What this process uses, as the system counts it.
+//! The resource usage of this process.
 
 use std::fs;
 use std::time::{Duration, SystemTime};
@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime};
 use rustix::param::clock_ticks_per_second;
 use rustix::process::{Resource, getrlimit};
 
-use super::{Page, families};
+use super::{Exposition, families};
 
-/// Writes what every program of ours tells of itself. What the system does not tell is left out.
-pub fn process(page: &mut Page) {
+/// Writes the metrics that every program has. Values that the system does not provide are left out.
+pub fn process(page: &mut Exposition) {
     page.each(&families::BUILD_INFO, [(env!("CARGO_PKG_VERSION"), 1_u32)]);
     if let Some(Times { used, started }) = fs::read_to_string("/proc/self/stat")
         .ok()
@@ -30,14 +30,14 @@ pub fn process(page: &mut Page) {
         }
     }
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
-        // Reading the folder takes one.
+        // One is used for reading the folder.
         page.one(&families::OPEN_FDS, open.count().saturating_sub(1));
     }
     let most = getrlimit(Resource::Nofile).current;
     page.one(&families::MAX_FDS, most.map_or(f64::INFINITY, |most| most as f64));
 }
 
-/// Processor time used, and when the process started.
+/// The processor time used, and the start time of the process.
 #[derive(Debug, PartialEq)]
 struct Times {
     used: Duration,
@@ -45,9 +45,9 @@ struct Times {
 }
 
 impl Times {
-    /// From the text of `/proc/self/stat` and `/proc/stat`.
+    /// Parses the text of `/proc/self/stat` and `/proc/stat`.
     fn parse(own: &str, all: &str, ticks_a_second: u64) -> Option<Self> {
-        // The name in parentheses may hold anything; behind it stands field 3.
+        // The name in parentheses may contain any characters. Field 3 follows it.
         let fields: Vec<&str> = own.rsplit_once(')')?.1.split_ascii_whitespace().collect();
         let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
         let time =
@@ -61,7 +61,7 @@ impl Times {
     }
 }
 
-/// The bytes of a line such as `VmRSS:     1234 kB`.
+/// Returns the bytes of a line such as `VmRSS:     1234 kB`.
 fn kib(status: &str, key: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(key))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn this_process_tells_everything() {
-        let mut page = Page::default();
+        let mut page = Exposition::default();
         process(&mut page);
         let text = page.finish();
         for family in families::PROCESS {

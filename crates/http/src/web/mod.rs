@@ -1,7 +1,7 @@
-//! The web pages of daemon and tracker, kept inside the program: each file with its type,
-//! its ETag, and the headers that let a browser do with it only what the pages need.
+//! The web pages of daemon and tracker, embedded in the program: each file with its type, its ETag, and headers that
+//! restrict the browser to what the pages need.
 //!
-//! The files lie in `web/`: `common/` is for both pages, `daemon/` and `tracker/` are each for its own.
+//! The files are in `web/`: `common/` is for both pages, `daemon/` and `tracker/` are for one of them.
 
 use std::borrow::Cow;
 
@@ -17,16 +17,16 @@ use axum::routing::get;
 use bytes::Bytes;
 use rust_embed::{EmbeddedFile, RustEmbed};
 
-/// Whose page.
+/// The pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Page {
-    /// The daemon's: its torrents, and who gave them which piece.
+    /// The page of the daemon: its torrents, and who gave which piece.
     Daemon,
-    /// The tracker's: its catalogue, and who holds which piece.
+    /// The page of the tracker: its catalogue, and who holds which piece.
     Tracker,
 }
 
-/// A file of the pages, ready to be sent.
+/// A file of the pages, ready to send.
 #[derive(Debug, Clone)]
 struct Asset {
     kind: &'static str,
@@ -38,7 +38,7 @@ struct Asset {
 #[folder = "web/"]
 struct Files;
 
-/// Serves `page` at `/ui/`, and what it is made of below. Only `GET` and `HEAD` are taken.
+/// Returns a router that serves `page` at `/ui/`, and its files below. Only `GET` and `HEAD` are allowed.
 pub fn router<S: Clone + Send + Sync + 'static>(page: Page) -> Router<S> {
     let mut router = Router::new().route("/ui", get(async || redirect()));
     for name in Files::iter() {
@@ -52,13 +52,13 @@ pub fn router<S: Clone + Send + Sync + 'static>(page: Page) -> Router<S> {
     router
 }
 
-/// Whether a request for `/` is that of somebody who looks with a browser.
+/// Returns whether a request for `/` comes from a browser.
 pub fn is_wanted(headers: &HeaderMap) -> bool {
     let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     accepted.any(|value| value.split(',').any(|kind| essence(kind) == "text/html"))
 }
 
-/// Sends a browser to the page.
+/// Returns a redirect to the page.
 pub fn redirect() -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SEE_OTHER;
@@ -76,7 +76,7 @@ impl Page {
         }
     }
 
-    /// Where the file `name` is served, if it belongs to this page.
+    /// Returns the path at which the file `name` is served, if it belongs to this page.
     fn path_of(self, name: &str) -> Option<String> {
         match name.strip_prefix(self.folder()) {
             Some("index.html") => Some("/ui/".to_owned()),
@@ -87,10 +87,10 @@ impl Page {
 }
 
 impl Asset {
-    /// `None` for what is no part of a page.
+    /// Returns `None` for a file that is not part of a page.
     fn new(name: &str, file: EmbeddedFile) -> Option<Self> {
         let kind = kind_of(name)?;
-        // The hash was taken when the program was built.
+        // The hash was computed when the program was built.
         let hash = file.metadata.sha256_hash();
         let digits = data_encoding::HEXLOWER.encode(&hash[..ETAG_BYTES]);
         let bytes = match file.data {
@@ -119,7 +119,7 @@ impl Asset {
     }
 }
 
-/// Whether whoever asks says that it has the file with this ETag (RFC 9110, 13.1.2).
+/// Returns whether the client says that it has the file with this ETag (RFC 9110, 13.1.2).
 fn is_known(asked: &HeaderMap, etag: &[u8]) -> bool {
     let mut values = asked.get_all(IF_NONE_MATCH).iter();
     values.any(|value| {
@@ -135,7 +135,7 @@ fn kind_of(name: &str) -> Option<&'static str> {
     KINDS.iter().find(|(known, _)| *known == ending).map(|(_, kind)| *kind)
 }
 
-/// A media type without its parameters.
+/// Returns a media type without its parameters.
 fn essence(kind: &str) -> String {
     kind.split(';').next().unwrap_or("").trim().to_ascii_lowercase()
 }
@@ -147,12 +147,12 @@ const KINDS: [(&str, &str); 4] = [
     ("svg", "image/svg+xml"),
 ];
 
-/// Bytes of the SHA-256 that an ETag shows: 128 bits.
+/// The number of bytes of the SHA-256 in an ETag: 128 bits.
 const ETAG_BYTES: usize = 16;
 
-/// Headers of every file. The browser may keep it but asks each time whether it is still the same, so
-/// that page and program are always of one version; it runs no script and shows no style that is not
-/// a file from here, speaks to nobody else, and no other page can frame or open it.
+/// The headers of every file. The browser may cache it but has to revalidate it, so that page and program always
+/// have the same version. It runs only scripts and styles from files of this server and connects to no other
+/// server, and no other page can frame or open the page.
 const HEADERS: [(HeaderName, &str); 6] = [
     (
         CONTENT_SECURITY_POLICY,

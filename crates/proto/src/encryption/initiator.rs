@@ -18,11 +18,11 @@ pub struct Initiator {
     rng: Rng,
     /// What came and is not used.
     came: Vec<u8>,
-    state: State,
+    state: InitiatorState,
 }
 
 #[derive(Debug)]
-enum State {
+enum InitiatorState {
     /// Its public key is to come.
     Key(KeyPair),
     /// The verification constant is to come, behind padding; `incoming` is at its first byte.
@@ -48,7 +48,7 @@ impl Initiator {
     ) -> Self {
         out.extend_from_slice(keys.public());
         pad(out, &mut rng);
-        let (first, state) = (first.to_vec(), State::Key(keys));
+        let (first, state) = (first.to_vec(), InitiatorState::Key(keys));
         Self { info_hash, methods, first, rng, came: Vec::new(), state }
     }
 
@@ -64,44 +64,49 @@ impl Initiator {
     ) -> Result<Option<Agreement>, EncryptionError> {
         self.came.extend_from_slice(bytes);
         loop {
-            let state = std::mem::replace(&mut self.state, State::Over);
+            let state = std::mem::replace(&mut self.state, InitiatorState::Over);
             match self.step(state, out)? {
-                Step::Wait(state) => {
+                InitiatorStep::Wait(state) => {
                     self.state = state;
                     return Ok(None);
                 }
-                Step::On(state) => self.state = state,
-                Step::Done(agreement) => return Ok(Some(agreement)),
+                InitiatorStep::On(state) => self.state = state,
+                InitiatorStep::Done(agreement) => return Ok(Some(agreement)),
             }
         }
     }
 
-    fn step(&mut self, state: State, out: &mut Vec<u8>) -> Result<Step, EncryptionError> {
+    fn step(
+        &mut self,
+        state: InitiatorState,
+        out: &mut Vec<u8>,
+    ) -> Result<InitiatorStep, EncryptionError> {
+        use InitiatorStep::{Done, On, Wait};
         Ok(match state {
-            State::Key(keys) => {
+            InitiatorState::Key(keys) => {
                 let Some(theirs) = self.came.first_chunk::<PUBLIC_KEY_LEN>() else {
-                    return Ok(Step::Wait(State::Key(keys)));
+                    return Ok(Wait(InitiatorState::Key(keys)));
                 };
                 let secret = keys.share(theirs)?;
                 self.came.drain(..PUBLIC_KEY_LEN);
                 let [mut outgoing, incoming] = ciphers(&secret, self.info_hash);
                 self.identify(&secret, &mut outgoing, out);
-                Step::On(State::Mark { incoming, outgoing })
+                On(InitiatorState::Mark { incoming, outgoing })
             }
-            State::Mark { mut incoming, outgoing } => {
+            InitiatorState::Mark { mut incoming, outgoing } => {
                 // What eight zeros look like in its stream.
                 let mut mark = VC;
                 incoming.clone().apply(&mut mark);
                 let Some(end) = find_mark(&self.came, &mark)? else {
-                    return Ok(Step::Wait(State::Mark { incoming, outgoing }));
+                    return Ok(Wait(InitiatorState::Mark { incoming, outgoing }));
                 };
                 self.came.drain(..end);
                 incoming.skip(VC.len());
-                Step::On(State::Choice { incoming, outgoing })
+                On(InitiatorState::Choice { incoming, outgoing })
             }
-            State::Choice { mut incoming, outgoing } => {
+            InitiatorState::Choice { mut incoming, outgoing } => {
                 let Some(choice) = self.came.first_chunk::<6>() else {
-                    return Ok(Step::Wait(State::Choice { incoming, outgoing }));
+                    return Ok(Wait(InitiatorState::Choice { incoming, outgoing }));
                 };
                 let mut choice = *choice;
                 self.came.drain(..choice.len());
@@ -113,11 +118,11 @@ impl Initiator {
                 let method = method.filter(|method| self.methods.contains(*method));
                 let method = method.ok_or(EncryptionError::NoMethod(bits))?;
                 let left = length(pad, LONGEST_PAD)?;
-                Step::On(State::Padding { incoming, outgoing, method, left })
+                On(InitiatorState::Padding { incoming, outgoing, method, left })
             }
-            State::Padding { mut incoming, outgoing, method, left } => {
+            InitiatorState::Padding { mut incoming, outgoing, method, left } => {
                 if self.came.len() < left {
-                    return Ok(Step::Wait(State::Padding { incoming, outgoing, method, left }));
+                    return Ok(Wait(InitiatorState::Padding { incoming, outgoing, method, left }));
                 }
                 self.came.drain(..left);
                 incoming.skip(left);
@@ -129,9 +134,9 @@ impl Initiator {
                         Some(Ciphers { incoming, outgoing })
                     }
                 };
-                Step::Done(Agreement { info_hash: self.info_hash, method, ciphers, early })
+                Done(Agreement { info_hash: self.info_hash, method, ciphers, early })
             }
-            State::Over => Step::Wait(State::Over),
+            InitiatorState::Over => Wait(InitiatorState::Over),
         })
     }
 
@@ -155,9 +160,9 @@ impl Initiator {
     }
 }
 
-enum Step {
+enum InitiatorStep {
     /// More bytes are needed.
-    Wait(State),
-    On(State),
+    Wait(InitiatorState),
+    On(InitiatorState),
     Done(Agreement),
 }

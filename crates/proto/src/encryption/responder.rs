@@ -15,11 +15,11 @@ pub struct Responder {
     rng: Rng,
     /// What came and is not used.
     came: Vec<u8>,
-    state: State,
+    state: ResponderState,
 }
 
 #[derive(Debug)]
-enum State {
+enum ResponderState {
     /// Its public key is to come.
     Key(KeyPair),
     /// The mark of our secret is to come, behind padding.
@@ -27,18 +27,18 @@ enum State {
     /// The hidden mark of the torrent is to come.
     Torrent(Box<SharedSecret>),
     /// The methods it offers are to come.
-    Offer(Known),
+    Offer(KnownTorrent),
     /// Padding of so many bytes is to come, and the length of its first message.
-    Padding { known: Known, method: Method, left: usize },
+    Padding { known: KnownTorrent, method: Method, left: usize },
     /// Its first message of so many bytes is to come.
-    First { known: Known, method: Method, left: usize },
+    First { known: KnownTorrent, method: Method, left: usize },
     /// It has failed or ended.
     Over,
 }
 
 /// The torrent and its ciphers.
 #[derive(Debug)]
-struct Known {
+struct KnownTorrent {
     info_hash: InfoHash,
     incoming: Rc4,
     outgoing: Rc4,
@@ -48,7 +48,7 @@ impl Responder {
     /// Waits for a handshake and allows `methods`; of those that the peer offers as well it takes
     /// the cheapest.
     pub fn new(methods: Methods, keys: KeyPair, rng: Rng) -> Self {
-        Self { methods, rng, came: Vec::new(), state: State::Key(keys) }
+        Self { methods, rng, came: Vec::new(), state: ResponderState::Key(keys) }
     }
 
     /// Takes bytes that came and appends what is to be sent to `out`. `find` gives the torrent of a
@@ -66,54 +66,55 @@ impl Responder {
     ) -> Result<Option<Agreement>, EncryptionError> {
         self.came.extend_from_slice(bytes);
         loop {
-            let state = std::mem::replace(&mut self.state, State::Over);
+            let state = std::mem::replace(&mut self.state, ResponderState::Over);
             match self.step(state, out, &find)? {
-                Step::Wait(state) => {
+                ResponderStep::Wait(state) => {
                     self.state = state;
                     return Ok(None);
                 }
-                Step::On(state) => self.state = state,
-                Step::Done(agreement) => return Ok(Some(agreement)),
+                ResponderStep::On(state) => self.state = state,
+                ResponderStep::Done(agreement) => return Ok(Some(agreement)),
             }
         }
     }
 
     fn step(
         &mut self,
-        state: State,
+        state: ResponderState,
         out: &mut Vec<u8>,
         find: impl Fn(&[u8; 20]) -> Option<InfoHash>,
-    ) -> Result<Step, EncryptionError> {
+    ) -> Result<ResponderStep, EncryptionError> {
+        use ResponderStep::{Done, On, Wait};
         Ok(match state {
-            State::Key(keys) => {
+            ResponderState::Key(keys) => {
                 let Some(theirs) = self.came.first_chunk::<PUBLIC_KEY_LEN>() else {
-                    return Ok(Step::Wait(State::Key(keys)));
+                    return Ok(Wait(ResponderState::Key(keys)));
                 };
                 out.extend_from_slice(keys.public());
                 pad(out, &mut self.rng);
                 let secret = keys.share(theirs)?;
                 self.came.drain(..PUBLIC_KEY_LEN);
-                Step::On(State::Mark(Box::new(secret)))
+                On(ResponderState::Mark(Box::new(secret)))
             }
-            State::Mark(secret) => {
+            ResponderState::Mark(secret) => {
                 let Some(end) = find_mark(&self.came, &secret_mark(&secret))? else {
-                    return Ok(Step::Wait(State::Mark(secret)));
+                    return Ok(Wait(ResponderState::Mark(secret)));
                 };
                 self.came.drain(..end);
-                Step::On(State::Torrent(secret))
+                On(ResponderState::Torrent(secret))
             }
-            State::Torrent(secret) => {
+            ResponderState::Torrent(secret) => {
                 let Some(hidden) = self.take::<20>() else {
-                    return Ok(Step::Wait(State::Torrent(secret)));
+                    return Ok(Wait(ResponderState::Torrent(secret)));
                 };
                 let mark = veil(hidden, &secret);
                 let info_hash = find(&mark).ok_or(EncryptionError::UnknownTorrent)?;
                 let [incoming, outgoing] = ciphers(&secret, info_hash);
-                Step::On(State::Offer(Known { info_hash, incoming, outgoing }))
+                On(ResponderState::Offer(KnownTorrent { info_hash, incoming, outgoing }))
             }
-            State::Offer(mut known) => {
+            ResponderState::Offer(mut known) => {
                 let Some(mut offer) = self.take::<14>() else {
-                    return Ok(Step::Wait(State::Offer(known)));
+                    return Ok(Wait(ResponderState::Offer(known)));
                 };
                 known.incoming.apply(&mut offer);
                 let [vc @ .., a, b, c, d, pad_0, pad_1] = offer;
@@ -124,11 +125,11 @@ impl Responder {
                 let method = self.methods.choose(Methods::from_bits(bits));
                 let method = method.ok_or(EncryptionError::NoMethod(bits))?;
                 let left = length([pad_0, pad_1], LONGEST_PAD)?;
-                Step::On(State::Padding { known, method, left })
+                On(ResponderState::Padding { known, method, left })
             }
-            State::Padding { mut known, method, left } => {
+            ResponderState::Padding { mut known, method, left } => {
                 if self.came.len() < left + 2 {
-                    return Ok(Step::Wait(State::Padding { known, method, left }));
+                    return Ok(Wait(ResponderState::Padding { known, method, left }));
                 }
                 self.came.drain(..left);
                 known.incoming.skip(left);
@@ -136,15 +137,15 @@ impl Responder {
                 self.came.drain(..2);
                 known.incoming.apply(&mut len);
                 let left = length(len, LONGEST_FIRST)?;
-                Step::On(State::First { known, method, left })
+                On(ResponderState::First { known, method, left })
             }
-            State::First { known, method, left } => {
+            ResponderState::First { known, method, left } => {
                 if self.came.len() < left {
-                    return Ok(Step::Wait(State::First { known, method, left }));
+                    return Ok(Wait(ResponderState::First { known, method, left }));
                 }
-                Step::Done(self.agree(known, method, left, out))
+                Done(self.agree(known, method, left, out))
             }
-            State::Over => Step::Wait(State::Over),
+            ResponderState::Over => Wait(ResponderState::Over),
         })
     }
 
@@ -155,8 +156,14 @@ impl Responder {
     }
 
     /// Tells the peer the method. Its first message of `len` bytes is here.
-    fn agree(&mut self, known: Known, method: Method, len: usize, out: &mut Vec<u8>) -> Agreement {
-        let Known { info_hash, mut incoming, mut outgoing } = known;
+    fn agree(
+        &mut self,
+        known: KnownTorrent,
+        method: Method,
+        len: usize,
+        out: &mut Vec<u8>,
+    ) -> Agreement {
+        let KnownTorrent { info_hash, mut incoming, mut outgoing } = known;
         let hidden = out.len();
         out.extend_from_slice(&VC);
         out.extend_from_slice(&method.bit().to_be_bytes());
@@ -179,10 +186,10 @@ impl Responder {
     }
 }
 
-enum Step {
+enum ResponderStep {
     /// More bytes are needed.
-    Wait(State),
-    On(State),
+    Wait(ResponderState),
+    On(ResponderState),
     Done(Agreement),
 }
 
