@@ -6,7 +6,7 @@
 //!
 //! let mut bytes = Vec::new();
 //! encode(&Message::Have(PieceIndex(7)), &mut bytes);
-//! // Half of it is not a message yet; all of it is.
+//! // The first half is not a complete message yet.
 //! let limits = DecodeLimits::new(100);
 //! assert_eq!(decode(&bytes[..6], &limits)?, Decoded::Incomplete { need: 9 });
 //! let message = Message::Have(PieceIndex(7));
@@ -14,8 +14,8 @@
 //! # Ok::<(), piecework_proto::wire::WireError>(())
 //! ```
 //!
-//! [`wire`] is what peers say to each other, [`encryption`] how they hide it, [`announce`] what peers
-//! and trackers say.
+//! [`wire`] is the protocol between peers, [`encryption`] hides it, and [`announce`] is the protocol between peers
+//! and trackers.
 
 #![warn(missing_docs)]
 

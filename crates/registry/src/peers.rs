@@ -466,10 +466,10 @@ mod tests {
             let hasher = FixedState::with_seed(1);
             let mut list = PeerList::<[u8; 4]>::new();
             let mut model = BTreeMap::new();
-            let standings =
+            let reachabilities =
                 [Reachability::Seen, Reachability::Unchecked, Reachability::Refused, Reachability::Lost];
             for (what, port, reachability, complete) in changes {
-                let reachability = standings[usize::from(reachability)];
+                let reachability = reachabilities[usize::from(reachability)];
                 let at = list.find([10, 0, 0, 1], port, &hasher);
                 prop_assert_eq!(at.is_some(), model.contains_key(&port));
                 match (what, at) {
@@ -500,7 +500,7 @@ mod tests {
                 list.check(&hasher);
                 let mut seen = 0;
                 for complete in [true, false] {
-                    for standing in standings {
+                    for reachability in reachabilities {
                         for at in list.range(complete, reachability) {
                             let port = list.get(at).port;
                             prop_assert_eq!(model.get(&port), Some(&(complete, reachability)));

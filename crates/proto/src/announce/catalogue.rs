@@ -1,5 +1,4 @@
-//! What our tracker's catalogue and its clients say to each other over HTTP: the JSON, and the
-//! queries. Requests and answers are in [`crate::announce`] because both sides share them.
+//! The HTTP API of the tracker's catalogue: JSON and queries. Both sides use these types.
 
 use serde::{Deserialize, Serialize};
 use url::form_urlencoded;
@@ -8,18 +7,17 @@ use super::AnnounceError;
 use super::query::{escape, key, once, pairs, peer_id, port, required};
 use piecework_core::{AnnounceKey, Bitfield, InfoHash, PeerId, base64};
 
-/// Bytes of a `.torrent` that is read, made, or handed out, at most: the hashes of two million pieces
-/// are 40 MB.
+/// The maximum length of a `.torrent` file that is read, made, or served. The hashes of two million pieces are 40 MB.
 pub const MAX_TORRENT_LEN: usize = 100 * 1024 * 1024;
 
-/// Bytes of a `.torrent` that is taken of somebody who is not known to be the owner: enough for 1.6
-/// TiB in pieces of 2 MiB. Several are received at a time, and a tracker keeps them.
+/// The maximum length of a `.torrent` file from anybody but the operator: enough for 1.6 TiB in pieces of 2 MiB. A
+/// tracker receives several at a time and keeps them.
 pub const MAX_UPLOAD_LEN: usize = 16 * 1024 * 1024;
 
-/// Bytes of the name a torrent is registered under: as many as a file name may have.
+/// The maximum length of a torrent's name in the catalogue: that of a file name.
 pub const MAX_NAME_LEN: usize = 255;
 
-/// Bytes of a description: a paragraph.
+/// The maximum length of a description: a paragraph.
 pub const MAX_DESCRIPTION_LEN: usize = 1024;
 
 /// One torrent of the catalogue.
@@ -27,23 +25,23 @@ pub const MAX_DESCRIPTION_LEN: usize = 1024;
 pub struct CatalogueEntry {
     /// The torrent.
     pub info_hash: InfoHash,
-    /// The name it is found by. Unescaped.
+    /// The torrent's name. Unescaped.
     pub name: String,
-    /// Bytes of content.
+    /// The size of the content in bytes.
     pub size: u64,
     /// Number of pieces.
     pub pieces: u32,
-    /// Bytes a piece.
+    /// The size of a piece in bytes.
     pub piece_length: u32,
     /// Number of files.
     pub files: u32,
-    /// Peers come from its trackers alone (BEP 27).
+    /// Whether peers may come only from its trackers (BEP 27).
     pub private: bool,
-    /// What people wrote about it. Unescaped.
+    /// The description. Unescaped.
     pub description: Option<String>,
-    /// Peers that have everything.
+    /// The number of complete peers.
     pub complete: u32,
-    /// Peers that do not.
+    /// The number of incomplete peers.
     pub incomplete: u32,
     /// When it was registered, in seconds since 1970.
     pub registered_at: i64,
@@ -56,16 +54,16 @@ pub struct CatalogueList {
     pub torrents: Vec<CatalogueEntry>,
 }
 
-/// How a torrent is to be registered: the query of `POST /torrents`.
+/// The options for registering a torrent: the query of `POST /torrents`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct RegisterOptions {
-    /// Name to be found by, in place of the one in the torrent.
+    /// The name in the catalogue, in place of the one in the torrent.
     pub name: Option<String>,
-    /// A note for people.
+    /// A description for users.
     pub description: Option<String>,
-    /// Leave it out of lists: only who has the info-hash can fetch it.
+    /// Whether to leave it out of lists, so that only clients with the info-hash can fetch it.
     pub unlisted: bool,
-    /// Do not connect to its peers to see what they hold.
+    /// Whether the tracker must not connect to its peers to read their holdings.
     pub unobserved: bool,
 }
 
@@ -74,45 +72,45 @@ pub struct RegisterOptions {
 pub struct Registered {
     /// The torrent.
     pub info_hash: InfoHash,
-    /// The name it is found by. Unescaped.
+    /// The torrent's name. Unescaped.
     pub name: String,
-    /// Needed to remove it; `None` if it was registered before by somebody else.
+    /// The token for removing it; `None` if the torrent was already registered.
     pub token: Option<String>,
 }
 
 /// Answer to any request that failed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CatalogueFault {
-    /// Why, in a sentence.
+    /// The reason, as a sentence.
     pub error: String,
 }
 
-/// Who reports which pieces it holds: the query of `POST /torrents/{info_hash}/holdings`, whose
-/// body is the bitfield as on the wire.
+/// The sender of a report of holdings: the query of `POST /torrents/{info_hash}/holdings`, whose body is the
+/// bitfield in its wire form.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HoldingsReport {
-    /// The id that the reporting peer announces.
+    /// The announced peer id.
     pub peer_id: PeerId,
-    /// The port it announces.
+    /// The announced port.
     pub port: u16,
-    /// The key it announces, by which the tracker knows that it is the same peer.
+    /// The announced key, which proves that it is the same peer.
     pub key: AnnounceKey,
 }
 
-/// What peers that share an address and port hold of several torrents: the body of `POST /holdings`,
-/// whose query is `peer_id` and `port` of a [`HoldingsReport`].
+/// Reports for several torrents of peers at one address and port: the body of `POST /holdings`, whose query is the
+/// `peer_id` and `port` of a [`HoldingsReport`].
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct HoldingsBatch {
-    /// One report a torrent, [`MAX_BATCH`] at most.
+    /// One report for each torrent, at most [`MAX_BATCH`].
     pub torrents: Vec<BatchedHoldings>,
 }
 
-/// What is held of one torrent.
+/// The report for one torrent.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct BatchedHoldings {
-    /// Which torrent these are the holdings of.
+    /// The torrent's info-hash.
     pub info_hash: InfoHash,
-    /// The key announced for it, as in the query of an announce.
+    /// The announced key, in the form of an announce's query.
     pub key: String,
     /// The pieces held.
     pub have: BatchedPieces,
@@ -122,9 +120,9 @@ pub struct BatchedHoldings {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BatchedPieces {
-    /// All of them.
+    /// All pieces.
     All,
-    /// None.
+    /// No pieces.
     None,
     /// Base64 of the bitfield as on the wire.
     #[serde(untagged)]
@@ -137,26 +135,26 @@ pub enum BatchedPieces {
 /// Answer to `POST /holdings`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct BatchAnswer {
-    /// What became of each report, in the order of the request.
+    /// The outcome of each report, in the order of the request.
     pub torrents: Vec<BatchOutcome>,
 }
 
-/// What became of the report of one torrent.
+/// The outcome of the report for one torrent.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct BatchOutcome {
-    /// Which torrent was reported.
+    /// The torrent's info-hash.
     pub info_hash: InfoHash,
-    /// The status that a report of this torrent alone would have been answered with.
+    /// The HTTP status that a report for this torrent alone would have got.
     pub status: u16,
-    /// Why it was refused; `None` if it was taken.
+    /// Why the report was refused; `None` if it was accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// Reports in a [`HoldingsBatch`] at most.
+/// The maximum number of reports in a [`HoldingsBatch`].
 pub const MAX_BATCH: usize = 500;
 
-/// Bytes of a [`HoldingsBatch`] at most: 500 torrents of some 2,000 pieces each.
+/// The maximum length of a [`HoldingsBatch`]: 500 torrents with some 2,000 pieces each.
 pub const MAX_BATCH_LEN: usize = 256 * 1024;
 
 impl BatchedHoldings {
@@ -196,7 +194,7 @@ impl BatchedHoldings {
 }
 
 impl RegisterOptions {
-    /// The query, without the `?`; empty if there is nothing to say.
+    /// Returns the query without the `?`; empty if all options have their defaults.
     pub fn encode_query(&self) -> String {
         let mut out = form_urlencoded::Serializer::new(String::new());
         if let Some(name) = &self.name {
@@ -214,12 +212,12 @@ impl RegisterOptions {
         out.finish()
     }
 
-    /// Reads the query. Keys we do not know are passed over; an empty name or description is none.
+    /// Parses the query. Unknown keys are ignored. An empty name or description counts as absent.
     ///
     /// # Errors
-    /// If a key is there twice, or a value is too long.
+    /// If a key is repeated, or a value is too long.
     pub fn decode_query(query: &str) -> Result<Self, AnnounceError> {
-        // Bounds the query as a whole.
+        // Limits the query as a whole.
         let _ = pairs(query)?;
         let (mut name, mut description, mut unlisted, mut observe) = (None, None, None, None);
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -244,7 +242,7 @@ impl RegisterOptions {
 }
 
 impl HoldingsReport {
-    /// The query, without the `?`.
+    /// Returns the query without the `?`.
     pub fn encode_query(&self) -> String {
         let Self { peer_id, port, key } = self;
         format!("peer_id={}&port={port}&key={key}", escape(&peer_id.0))
@@ -255,19 +253,19 @@ impl HoldingsReport {
         format!("peer_id={}&port={port}", escape(&peer_id.0))
     }
 
-    /// Reads the query of a batch: the peer id and the port.
+    /// Parses the query of a batch: the peer id and the port.
     ///
     /// # Errors
-    /// As [`HoldingsReport::decode_query`].
+    /// See [`HoldingsReport::decode_query`].
     pub fn decode_batch_query(query: &str) -> Result<(PeerId, u16), AnnounceError> {
         let (id, listens, _) = Self::decode_parts(query)?;
         Ok((required(id, "peer_id")?, required(listens, "port")?))
     }
 
-    /// Reads the query. Keys we do not know are passed over.
+    /// Parses the query. Unknown keys are ignored.
     ///
     /// # Errors
-    /// If a key is missing or there twice, or its value is not what it should be.
+    /// If a key is missing or repeated, or a value is not valid.
     pub fn decode_query(query: &str) -> Result<Self, AnnounceError> {
         let (id, listens, number) = Self::decode_parts(query)?;
         Ok(Self {
@@ -291,7 +289,7 @@ impl HoldingsReport {
     }
 }
 
-/// What the query of a report has, each part if it is there.
+/// The parts of a report's query, each if present.
 type Parts = (Option<PeerId>, Option<u16>, Option<AnnounceKey>);
 
 /// Bytes of a report's info-hash, names and punctuation.

@@ -1,57 +1,57 @@
-//! What can be wrong with an announce or its answer in HTTP form.
+//! Errors in HTTP announces and answers.
 
 use piecework_core::bencode::BencodeError;
 use piecework_core::printable_bytes;
 
-/// The query or answer is not what it should be.
+/// Why a query or answer is not valid.
 #[derive(Debug, thiserror::Error)]
 pub enum AnnounceError {
-    /// A query longer than any announce is.
+    /// The query is too long.
     #[error("a query of `{len}` bytes is more than the `{limit}` taken here")]
     QueryTooLong {
-        /// The answer's length so far, in bytes.
+        /// The length so far, in bytes.
         len: usize,
-        /// The longest answer taken, in bytes.
+        /// The limit, in bytes.
         limit: usize,
     },
-    /// A key that must be there is not.
+    /// A required key is missing.
     #[error("`{key}` is missing")]
     Missing {
         /// The key.
         key: &'static str,
     },
-    /// A key that may be there once is there twice.
+    /// A key is repeated.
     #[error("`{key}` is there twice")]
     Duplicate {
         /// The key.
         key: &'static str,
     },
-    /// A key that says who announces what is there twice, with different values.
+    /// An identifying key is repeated with different values.
     #[error("`{key}` is there twice, with different values")]
     Conflict {
         /// The key.
         key: &'static str,
     },
-    /// A value that is not what its key asks for.
+    /// A value is not valid for its key.
     #[error("`{key}` is `{value}`, not {wanted}")]
     BadValue {
         /// The key.
         key: &'static str,
         /// The value, shortened and safe to show.
         value: String,
-        /// What it should be.
+        /// The expected form.
         wanted: &'static str,
     },
-    /// More info-hashes than one scrape may name.
+    /// A scrape has too many info-hashes.
     #[error("more than `{limit}` info-hashes in one scrape")]
     TooManyHashes {
-        /// Info-hashes taken.
+        /// The limit.
         limit: usize,
     },
-    /// The answer is not bencode, or too much of it.
+    /// The answer is not valid bencode, or too large.
     #[error("the tracker's answer is not one: {0}")]
     NotBencode(#[from] BencodeError),
-    /// The answer lacks what makes it one.
+    /// The answer lacks a required part.
     #[error("the tracker's answer is not one: {fault}")]
     BadReply {
         /// What is wrong with it.
@@ -60,13 +60,13 @@ pub enum AnnounceError {
 }
 
 impl AnnounceError {
-    /// The `value` found at `key` is not `wanted`.
+    /// Returns the error for a `value` at `key` that is not `wanted`.
     pub(super) fn bad_value(key: &'static str, value: &[u8], wanted: &'static str) -> Self {
         let shown = &value[..value.len().min(MAX_SHOWN)];
         Self::BadValue { key, value: printable_bytes(shown), wanted }
     }
 }
 
-/// Bytes of a stranger's value that an error repeats: enough to recognise it, even a twenty-byte
-/// hash in percent-encoded form.
+/// The maximum length of a foreign value in an error: enough to recognize even a twenty-byte hash in
+/// percent-encoded form.
 const MAX_SHOWN: usize = 64;

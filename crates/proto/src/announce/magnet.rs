@@ -1,4 +1,4 @@
-//! Magnet links (BEP 9): an info-hash, and where somebody may know more.
+//! Magnet links (BEP 9): an info-hash, and where to find more about it.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -8,59 +8,60 @@ use url::Url;
 use super::{PeerName, Scheme, TrackerUrl};
 use piecework_core::{InfoHash, printable};
 
-/// A magnet link, as far as it is used here.
+/// The parts of a magnet link that are used here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Magnet {
     /// The torrent it names (`xt=urn:btih:`).
     pub info_hash: InfoHash,
-    /// What it calls the torrent (`dn`). It may hold anything: show it through `base::printable`.
+    /// The name of the torrent (`dn`). It may contain any characters: show it through
+    /// [`printable`](piecework_core::printable).
     pub name: Option<String>,
-    /// Its trackers (`tr`), each once, that can be asked.
+    /// The supported trackers (`tr`), each once.
     pub trackers: Vec<TrackerUrl>,
     /// Web addresses of the `.torrent` (`xs`, `as`).
     pub sources: Vec<String>,
     /// Peers (`x.pe`), by address or by name.
     pub peers: Vec<PeerName>,
-    /// A sentence for each thing in it that is not used. All text in them is printable.
+    /// A sentence for each part that is not used. All text in them is printable.
     pub unused: Vec<String>,
 }
 
-/// The text is no magnet link that can be used.
+/// Why a text is not a usable magnet link.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MagnetError {
-    /// It does not begin as one.
+    /// The text does not begin like a magnet link.
     #[error("it does not begin with `magnet:?`")]
     NotMagnet,
-    /// Longer than any sensible link.
+    /// The text is too long.
     #[error("the magnet link has `{0}` bytes, more than the `{MAX_LEN}` taken here")]
     TooLong(usize),
-    /// It names no torrent.
+    /// The link has no info-hash.
     #[error("the magnet link names no torrent: it has no `xt=urn:btih:` with an info-hash")]
     NoTorrent,
-    /// It names one by another hash than SHA-1.
+    /// The link has another hash than SHA-1.
     #[error(
         "the magnet link is of a version 2 torrent only (`urn:btmh:`), which is not supported yet"
     )]
     VersionTwoOnly,
-    /// What should be an info-hash is none.
+    /// The info-hash is not valid.
     #[error("`{0}` in the magnet link is no info-hash: 40 hexadecimal digits, or 32 of base32")]
     BadHash(
-        /// What stands there, safe to show.
+        /// The value, safe to show.
         String,
     ),
 }
 
 impl Magnet {
-    /// Whether `text` is meant to be a magnet link.
+    /// Returns whether `text` begins like a magnet link.
     pub fn is_meant(text: &str) -> bool {
         let scheme = text.trim_start().as_bytes().get(..SCHEME.len());
         scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(SCHEME.as_bytes()))
     }
 
-    /// Reads a link.
+    /// Parses a link.
     ///
     /// # Errors
-    /// If it is none, is longer than 64 KiB, or has no SHA-1 info-hash.
+    /// If it is not a magnet link, is longer than 64 KiB, or has no SHA-1 info-hash.
     pub fn parse(text: &str) -> Result<Self, MagnetError> {
         let text = text.trim();
         if !Self::is_meant(text) {
@@ -70,7 +71,7 @@ impl Magnet {
             return Err(MagnetError::TooLong(text.len()));
         }
         let (_, query) = text.split_once('?').ok_or(MagnetError::NotMagnet)?;
-        // Some sites write `&` as HTML does.
+        // Some sites escape `&` as in HTML.
         let query = query.replace("&amp;", "&");
         let mut hash = None;
         let mut has_version_two = false;
@@ -84,7 +85,7 @@ impl Magnet {
         };
         let mut web_seeds = 0;
         for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
-            // Several of a kind may be numbered: `tr.1`.
+            // Repeated keys may be numbered: `tr.1`.
             let (kind, number) = key.split_once('.').unwrap_or((&key, "0"));
             let is_numbered = number.bytes().all(|byte| byte.is_ascii_digit());
             match kind {
@@ -113,9 +114,8 @@ impl Magnet {
         }
     }
 
-    /// Its trackers as [`TrackerTarget::parse`](super::TrackerTarget::parse) reads them, so that a
-    /// catalogue which one of ours has can be asked: one for each host and port. One that is reached over
-    /// UDP has its catalogue on the same port.
+    /// Returns the trackers in the form of [`TrackerTarget::parse`](super::TrackerTarget::parse), so that their
+    /// catalogues can be asked: one for each host and port. A UDP tracker has its catalogue on the same port.
     pub fn tracker_names(&self) -> Vec<String> {
         let mut places = Vec::new();
         let mut names = Vec::new();
@@ -172,7 +172,7 @@ impl FromStr for Magnet {
     }
 }
 
-/// The kind and value of `urn:KIND:VALUE`.
+/// Returns the kind and value of `urn:KIND:VALUE`.
 fn urn(text: &str) -> Option<(&str, &str)> {
     let rest = text.get(..4).filter(|urn| urn.eq_ignore_ascii_case("urn:")).map(|_| &text[4..])?;
     let (kind, value) = rest.split_once(':')?;
@@ -188,7 +188,7 @@ fn read_hash(text: &str) -> Result<InfoHash, MagnetError> {
     })
 }
 
-/// Twenty bytes in base32 (RFC 4648), as links had them before BEP 9 asked for hexadecimal digits.
+/// Decodes twenty bytes in base32 (RFC 4648), which links used before BEP 9 required hexadecimal digits.
 fn base32(text: &str) -> Option<[u8; 20]> {
     if text.len() != 32 {
         return None;
@@ -211,21 +211,21 @@ fn base32(text: &str) -> Option<[u8; 20]> {
 
 const SCHEME: &str = "magnet:";
 
-/// Bytes of a link: those with a hundred trackers have some 8 KiB.
+/// The maximum length of a link. A link with a hundred trackers has some 8 KiB.
 const MAX_LEN: usize = 64 << 10;
 
-/// Trackers, peers and addresses of the `.torrent` that are kept.
+/// The maximum number of trackers, of peers, and of addresses of the `.torrent` file.
 const MAX_TRACKERS: usize = 50;
 const MAX_PEERS: usize = 100;
 const MAX_SOURCES: usize = 4;
 
-/// Peers by name that are kept: each is a question to the system's resolver.
+/// The maximum number of peers by host name, because each needs a DNS query.
 const MAX_NAMES: usize = 8;
 
-/// Trackers that are not used which are named.
+/// The maximum number of unsupported trackers that are named in sentences.
 const MAX_UNUSED: usize = 5;
 
-/// Characters of a wrong hash that are shown.
+/// The maximum number of characters of an invalid hash in an error.
 const MAX_SHOWN: usize = 80;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Announce and scrape in HTTP and UDP form, both directions, one model for client and
-//! server (BEP 3, 7, 15, 23, 24, 31, 41, 48), and the types of our tracker's catalogue. No I/O.
+//! Announce and scrape over HTTP and UDP, for client and server (BEP 3, 7, 15, 23, 24, 31, 41, 48), and the types
+//! of the catalogue. No I/O.
 
 pub mod catalogue;
 pub mod http;

@@ -1,4 +1,4 @@
-//! Announce and scrape, whatever carries them.
+//! Announce and scrape, independent of the transport.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -9,92 +9,92 @@ use bytes::Bytes;
 
 use piecework_core::{AnnounceKey, InfoHash, PeerId, printable};
 
-/// Peers taken from one answer at most. Trackers give 50 to 200; a lying one may give a million.
+/// The maximum number of peers read from one answer. Trackers give 50 to 200; a malicious one may give a million.
 pub const MAX_PEERS: usize = 2_000;
 
-/// Peers by name taken from one answer at most: each is a question to the system's resolver.
+/// The maximum number of peers by host name read from one answer, because each needs a DNS query.
 pub const MAX_NAMED_PEERS: usize = 16;
 
-/// Bytes of a DNS name at most (RFC 1035).
+/// The maximum length of a DNS name (RFC 1035).
 const MAX_NAME_LEN: usize = 253;
 
-/// What a peer tells a tracker (BEP 3).
+/// An announce of a peer to a tracker (BEP 3).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Announce {
     /// The torrent that is announced.
     pub info_hash: InfoHash,
-    /// The id that the announcing peer also shows in handshakes.
+    /// The peer id, which handshakes contain as well.
     pub peer_id: PeerId,
-    /// The port it accepts peers on; 0 of one that accepts none, or that leaves and did not say it.
+    /// The port that accepts connections; 0 if the peer accepts none, or leaves without naming its port.
     pub port: u16,
     /// Payload bytes sent since `started`.
     pub uploaded: u64,
     /// Payload bytes received since `started`.
     pub downloaded: u64,
-    /// Bytes still missing; 0 says that it is a seed, [`Announce::LEFT_UNKNOWN`] nothing.
+    /// Bytes still missing; 0 for a seed, [`Announce::LEFT_UNKNOWN`] if not known.
     pub left: u64,
-    /// What has changed since the peer's last announce.
+    /// The event since the last announce.
     pub event: AnnounceEvent,
-    /// Peers wanted; `None` leaves it to the tracker.
+    /// The wanted number of peers; `None` leaves it to the tracker.
     pub num_want: Option<u32>,
-    /// Random number by which the tracker knows the peer again when its address changes.
+    /// The key by which the tracker recognizes the peer when its address changes.
     pub key: Option<AnnounceKey>,
-    /// The address it wants to be known by; trackers usually take the packet's.
+    /// The address that others should use. Trackers usually use the packet's address instead.
     pub ip: Option<IpAddr>,
-    /// Peers are to be given as a string of addresses (BEP 23). UDP knows no other way.
+    /// Whether the answer should have peers in compact form (BEP 23). Always the case over UDP.
     pub compact: bool,
-    /// Where peers are given one by one, their ids may be left out.
+    /// Whether peer ids may be left out of the non-compact form.
     pub no_peer_id: bool,
-    /// What the tracker's last answer gave as its id. HTTP only.
+    /// The tracker id of the tracker's last answer. HTTP only.
     pub tracker_id: Option<Bytes>,
 }
 
 /// Why a peer announces.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum AnnounceEvent {
-    /// The interval is over.
+    /// A regular announce.
     #[default]
     None,
     /// The peer announces for the first time.
     Started,
-    /// The peer leaves the swarm and is handed out no more.
+    /// The peer leaves the swarm.
     Stopped,
-    /// It has just got its last piece.
+    /// The peer has just got its last piece.
     Completed,
 }
 
-/// What a tracker answers to an announce.
+/// A tracker's answer to an announce.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AnnounceReply {
-    /// Time until the next regular announce. Whole seconds on the wire.
+    /// The time until the next regular announce. Whole seconds on the wire.
     pub interval: Duration,
-    /// Least time until any other.
+    /// The minimum time until any announce.
     pub min_interval: Option<Duration>,
-    /// Peers that have everything.
+    /// The number of complete peers.
     pub complete: u32,
-    /// Peers that do not.
+    /// The number of incomplete peers.
     pub incomplete: u32,
     /// Addresses of peers, IPv4 and IPv6.
     pub peers: Vec<SocketAddr>,
-    /// Peers that it gives by name (BEP 3), yet to be looked up.
+    /// Peers by host name (BEP 3), to be looked up.
     pub named: Vec<PeerName>,
-    /// The ids of these peers, in their order, where they are known. Written into answers that give
-    /// peers one by one; not read from answers.
+    /// The ids of these peers, in the same order, where known. Written into non-compact answers, and not read from
+    /// answers.
     pub peer_ids: Vec<Option<PeerId>>,
-    /// The address the tracker sees us at (BEP 24).
+    /// The client's address as the tracker sees it (BEP 24).
     pub external_ip: Option<IpAddr>,
-    /// A note for people; the announce was taken all the same.
+    /// A warning for the user. The announce was accepted.
     pub warning: Option<String>,
-    /// To be sent back with the next announce. HTTP only.
+    /// The tracker id to send with the next announce. HTTP only.
     pub tracker_id: Option<Bytes>,
 }
 
 /// A peer by the DNS name of its host.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PeerName {
-    /// The name of its host.
+    /// The host name.
     pub host: String,
-    /// The port it accepts peers on.
+    /// The port that accepts connections.
     pub port: u16,
 }
 
@@ -109,22 +109,22 @@ pub struct PeerNameError(
 /// A tracker's refusal of an announce.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Refusal {
-    /// Why, in the tracker's words. Unescaped.
+    /// The tracker's reason. Unescaped.
     pub reason: String,
-    /// When the tracker wants to be asked again, if it says so.
+    /// When the client may try again, if the tracker says so.
     pub retry: Option<Retry>,
 }
 
-/// When a tracker that refused wants to be asked again.
+/// When a client may try again after a refusal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Retry {
     /// Not before this time has passed.
     After(Duration),
-    /// Not at all (BEP 31, `never`).
+    /// Never (BEP 31).
     Never,
 }
 
-/// A question for the counts of some torrents (BEP 48).
+/// A request for the counts of some torrents (BEP 48).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Scrape {
     /// The torrents whose counts are wanted.
@@ -141,7 +141,7 @@ pub struct ScrapeReply {
 /// A torrent's counts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct ScrapeEntry {
-    /// Peers that have everything.
+    /// The number of complete peers.
     pub complete: u32,
     /// How often `completed` was announced.
     pub downloaded: u32,
@@ -150,16 +150,16 @@ pub struct ScrapeEntry {
 }
 
 impl Announce {
-    /// In place of the bytes left: the peer does not know, or did not say.
+    /// The value of `left` if the peer does not know or say it.
     pub const LEFT_UNKNOWN: u64 = u64::MAX;
 
-    /// Returns the bytes left that a peer means: who does not know them says the largest number it
-    /// has, which is that of 63 bits in many clients.
+    /// Normalizes the announced bytes left. A client that does not know them sends its largest number, in many
+    /// clients 2^63 - 1.
     pub fn left_of(said: u64) -> u64 {
         if said >= i64::MAX as u64 { Self::LEFT_UNKNOWN } else { said }
     }
 
-    /// A regular announce of a peer that has moved nothing and has `left` bytes to get, compact.
+    /// Returns a regular, compact announce of a peer that has transferred nothing and misses `left` bytes.
     pub fn new(info_hash: InfoHash, peer_id: PeerId, port: u16, left: u64) -> Self {
         Self {
             info_hash,
@@ -180,8 +180,8 @@ impl Announce {
 }
 
 impl PeerName {
-    /// Returns the peer at `host` and `port`. `None` if the host has not the form of a DNS name, as an
-    /// address has not, or the port is 0.
+    /// Returns the peer at `host` and `port`; `None` if the host does not have the form of a DNS name or the port
+    /// is 0.
     pub fn new(host: &str, port: u16) -> Option<Self> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         let is_name = (1..=MAX_NAME_LEN).contains(&host.len())
@@ -195,7 +195,7 @@ impl PeerName {
 impl FromStr for PeerName {
     type Err = PeerNameError;
 
-    /// Reads `IP:PORT` or `HOST:PORT`.
+    /// Parses `IP:PORT` or `HOST:PORT`.
     fn from_str(text: &str) -> Result<Self, PeerNameError> {
         let text = text.trim();
         let fault = || PeerNameError(text.to_owned());
@@ -218,7 +218,7 @@ impl fmt::Display for PeerName {
 }
 
 impl AnnounceReply {
-    /// An answer without peers or counts.
+    /// Returns an answer without peers or counts.
     pub fn new(interval: Duration) -> Self {
         Self {
             interval,

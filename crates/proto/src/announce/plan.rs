@@ -1,29 +1,29 @@
-//! Where a torrent that exists already is announced.
+//! Where an existing torrent is announced.
 
 use super::TrackerUrl;
 use piecework_core::printable;
 
-/// The trackers of a torrent that somebody else made, and whether it may be put into a catalogue.
+/// The trackers for a torrent that somebody else made, and whether it may be registered.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AnnouncePlan {
     /// Where to announce, in tiers: the torrent's own trackers first.
     pub tiers: Vec<Vec<String>>,
-    /// It may be registered with the trackers that were named.
+    /// Whether it may be registered with the named trackers.
     pub register: bool,
 }
 
-/// Trackers beside a torrent's own.
+/// Trackers in addition to a torrent's own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NamedTrackers<'a> {
     /// The trackers, by tier (BEP 12).
     pub tiers: &'a [Vec<TrackerUrl>],
-    /// A user named them for this torrent; they are not from the configuration.
+    /// Whether a user named them for this torrent, as opposed to the configuration.
     pub explicit: bool,
-    /// The user said in as many words that a private torrent may be published there.
+    /// Whether the user explicitly allowed to publish a private torrent there.
     pub publish_private: bool,
 }
 
-/// A private torrent is not announced to a tracker that it does not name (BEP 27).
+/// The refusal to announce a private torrent to a tracker that it does not name (BEP 27).
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
     "`{}` is private, so it is announced to its own trackers only, and `{}` is not one of them",
@@ -47,8 +47,8 @@ impl AnnouncePlan {
     /// | private | by a user, another | refused | |
     /// | private | by a user, to publish it there | its own and those | yes |
     ///
-    /// Private torrents are not registered, since a catalogue hands out the `.torrent`, and with it
-    /// any pass key in the addresses of its trackers.
+    /// Private torrents are not registered, because a catalogue serves the `.torrent`, and with it any pass key in
+    /// the URLs of its trackers.
     ///
     /// # Errors
     /// If a private torrent would be announced to a tracker that it does not name.
@@ -84,7 +84,7 @@ impl AnnouncePlan {
     }
 }
 
-/// Returns what makes two addresses ways to one tracker.
+/// Returns the part of a URL that identifies the tracker.
 fn place(url: &TrackerUrl) -> (String, u16) {
     (url.host(), url.port())
 }

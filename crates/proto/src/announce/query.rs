@@ -1,4 +1,4 @@
-//! Query strings, which carry raw bytes in percent-encoded form.
+//! Query strings with raw bytes in percent-encoded form.
 
 use std::fmt::Display;
 
@@ -7,13 +7,13 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use super::AnnounceError;
 use piecework_core::{AnnounceKey, InfoHash, PeerId};
 
-/// `bytes` as a query value.
+/// Returns `bytes` as a query value.
 pub(super) fn escape(bytes: &[u8]) -> impl Display + '_ {
     percent_encode(bytes, ESCAPED)
 }
 
-/// The keys and values of `query`, still in percent-encoded form, within bounds. A client that puts
-/// `?` before its own keys behind an announce URL that has a query already is understood.
+/// Returns the keys and values of `query`, still percent-encoded. Also accepts a second `?`, which some clients add
+/// to an announce URL that already has a query.
 pub(super) fn pairs(query: &str) -> Result<impl Iterator<Item = (&str, &str)>, AnnounceError> {
     if query.len() > MAX_QUERY_LEN {
         return Err(AnnounceError::QueryTooLong { len: query.len(), limit: MAX_QUERY_LEN });
@@ -26,7 +26,7 @@ pub(super) fn pairs(query: &str) -> Result<impl Iterator<Item = (&str, &str)>, A
     Ok(parts.map(|part| part.split_once('=').unwrap_or((part, ""))))
 }
 
-/// Puts `value` where nothing was found before.
+/// Stores `value`. Fails if there already was one.
 pub(super) fn once<T>(
     slot: &mut Option<T>,
     key: &'static str,
@@ -39,7 +39,7 @@ pub(super) fn once<T>(
     Ok(())
 }
 
-/// Puts `value` where nothing else was found before.
+/// Stores `value`. Fails if there already was a different one.
 pub(super) fn same<T: PartialEq>(
     slot: &mut Option<T>,
     key: &'static str,
@@ -52,12 +52,12 @@ pub(super) fn same<T: PartialEq>(
     Ok(())
 }
 
-/// What was found at a key that must be there.
+/// Returns the value of a required key.
 pub(super) fn required<T>(slot: Option<T>, key: &'static str) -> Result<T, AnnounceError> {
     slot.ok_or(AnnounceError::Missing { key })
 }
 
-/// The info-hash in `value`: twenty bytes, or forty hexadecimal digits, as scripts send it.
+/// Parses an info-hash: twenty bytes, or the forty hexadecimal digits that scripts send.
 pub(super) fn info_hash(value: &str) -> Result<InfoHash, AnnounceError> {
     match value.parse() {
         Ok(hash) if value.len() == 40 => Ok(hash),
@@ -65,20 +65,19 @@ pub(super) fn info_hash(value: &str) -> Result<InfoHash, AnnounceError> {
     }
 }
 
-/// The peer id in `value`.
+/// Parses a peer id.
 pub(super) fn peer_id(value: &str) -> Result<PeerId, AnnounceError> {
     twenty("peer_id", value).map(PeerId)
 }
 
-/// The port in `value`; 0 of who takes no connections.
+/// Parses a port; 0 for a peer that accepts no connections.
 pub(super) fn port(value: &str) -> Result<u16, AnnounceError> {
     let fault = || AnnounceError::bad_value("port", value.as_bytes(), "a port from 0 to 65535");
     value.parse().map_err(|_| fault())
 }
 
-/// The announce key in `value`. Clients send what they like: eight hexadecimal digits, as all
-/// common ones do, are read as the number they are (and the number UDP announces carry), thirty-two
-/// as a long key; any other text is folded into a number.
+/// Parses an announce key. Its form is not standardized. Eight hexadecimal digits, which all common clients send,
+/// are the number in UDP announces; thirty-two are a long key. Any other text is hashed to a number.
 pub(super) fn key(value: &str) -> AnnounceKey {
     if value.len() == 32
         && let Ok(long) = u128::from_str_radix(value, 16)
@@ -89,12 +88,12 @@ pub(super) fn key(value: &str) -> AnnounceKey {
     let hex = (1..=8).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_hexdigit());
     let folded = || {
         let mut decoded = [0; 64];
-        // `%ab` and `%AB` are the same byte. What cannot be decoded counts as it is.
+        // `%ab` and `%AB` are the same byte. A value that cannot be decoded is used as it is.
         let bytes = match unescape(value, &mut decoded) {
             Some(len) => &decoded[..len],
             None => value.as_bytes(),
         };
-        // FNV-1a: no secret is kept by it, equal texts only have to give equal numbers.
+        // FNV-1a: equal texts give equal numbers. It need not be secure.
         let fold = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
         bytes.iter().fold(0x811c_9dc5, fold)
     };
@@ -102,8 +101,8 @@ pub(super) fn key(value: &str) -> AnnounceKey {
     AnnounceKey::Short(short.unwrap_or_else(folded))
 }
 
-/// Decodes `value` into `out` and says how many bytes it has; `None` if there is no room for it
-/// or a `%` without two digits. A `+` is a space, as in forms: BitTorrent has every other `+` escaped.
+/// Decodes `value` into `out` and returns its length; `None` if there is no room, or a `%` without two digits. A
+/// `+` is a space, as in forms: BitTorrent escapes every other `+`.
 pub(super) fn unescape(value: &str, out: &mut [u8]) -> Option<usize> {
     let mut len = 0;
     let mut rest = value.as_bytes();
@@ -133,8 +132,8 @@ fn hex_digit(digit: u8) -> Option<u8> {
     (digit as char).to_digit(16).map(|value| value as u8)
 }
 
-/// The longest query taken. An announce in which every byte is escaped has less than 600 bytes, a
-/// scrape of [`MAX_SCRAPE_HASHES`](super::http::MAX_SCRAPE_HASHES) torrents 7,100.
+/// The maximum length of a query. An announce with every byte escaped has less than 600 bytes, a scrape of
+/// [`MAX_SCRAPE_HASHES`](super::http::MAX_SCRAPE_HASHES) torrents 7,100.
 const MAX_QUERY_LEN: usize = 8 * 1024;
 
 /// All but the unreserved characters of RFC 3986.

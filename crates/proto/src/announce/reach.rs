@@ -1,9 +1,8 @@
-//! Where the address of a tracker may lead.
+//! Which IP addresses a tracker's URL may lead to.
 //!
-//! Addresses of trackers come in `.torrent` files and in answers over HTTP. Without a rule, whoever
-//! writes them can have this program send requests into its own network (server-side request
-//! forgery). The rule goes by three things: who named the address ([`Provenance`]), what stands
-//! in it, and the [`Scope`] of the IP address that its host turns out to have.
+//! URLs of trackers come from `.torrent` files and HTTP answers. Without a rule, their authors could make this
+//! program send requests into its own network (server-side request forgery). The rule depends on who named the URL
+//! ([`Provenance`]), on its form, and on the [`Scope`] of the IP address that its host resolves to.
 //!
 //! | named by | global | private | link-local | loopback | special |
 //! |---|---|---|---|---|---|
@@ -13,24 +12,24 @@
 //! | a redirect of a request that the user named | yes | from there | from there | from there | no |
 //! | any other redirect | yes | no | no | no | no |
 //!
-//! "At `/announce`" means that the path is exactly that, and "at `…/announce`" that its last
-//! segment is; in both cases without a query, user name, or password of its own. A UDP tracker is not
-//! told a path, so it may also have none. "From there" means that the address that redirects has the
-//! same scope. The rule is libtorrent's `ssrf_mitigation`, and stricter: that allows private
-//! networks to every `.torrent`, and paths that only begin with `/announce`.
+//! "At `/announce`" means that the path is exactly that, and "at `…/announce`" that its last segment is; in both
+//! cases without a query, user name, or password. A UDP tracker's path is not sent, so it may also be empty. "From
+//! there" means that the redirecting address has the same scope. The rule is a stricter form of libtorrent's
+//! `ssrf_mitigation`, which allows private networks to every `.torrent`, and paths that only begin with
+//! `/announce`.
 
 use url::Url;
 
 use piecework_core::Scope;
 
-/// Who named an address.
+/// Who named a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Provenance {
-    /// The user: in the configuration, on the command line, or by the API as the owner.
+    /// The user: in the configuration, on the command line, or over the API as the owner.
     Named,
     /// A `.torrent` that came from a tracker in a private network or on this machine.
     Nearby,
-    /// Anybody else: a `.torrent`, an answer, a request of somebody who is not the owner.
+    /// Anybody else: a `.torrent`, an answer, or a request from somebody who is not the owner.
     #[default]
     Foreign,
 }
@@ -43,10 +42,10 @@ impl Reach {
     /// Addresses of every scope.
     pub const ALL: Self = Self(0b1_1111);
 
-    /// Addresses that the whole internet reaches, and no others.
+    /// Only addresses that are reachable from the whole internet.
     pub const GLOBAL: Self = Self(1 << Scope::Global as u8);
 
-    /// Where a request for `url` may go that begins with it.
+    /// Returns the scopes that a request for `url` may go to.
     pub fn of(provenance: Provenance, url: &Url) -> Self {
         let mut reach = Self::GLOBAL;
         match provenance {
@@ -59,7 +58,7 @@ impl Reach {
         if is_announce(url, Depth::Top) { reach.and(Scope::Loopback) } else { reach }
     }
 
-    /// Where a redirect may lead that an address of scope `from` gives to such a request.
+    /// Returns the scopes that a redirect from an address of scope `from` may lead to.
     pub fn of_redirect(provenance: Provenance, from: Scope) -> Self {
         match (provenance, from) {
             (Provenance::Named, Scope::Private | Scope::LinkLocal | Scope::Loopback) => {
@@ -69,7 +68,7 @@ impl Reach {
         }
     }
 
-    /// Whether addresses of that scope are among them.
+    /// Returns whether the reach includes this scope.
     pub fn includes(self, scope: Scope) -> bool {
         self.0 & 1 << scope as u8 != 0
     }
@@ -86,13 +85,13 @@ enum Depth {
     Any,
 }
 
-/// Whether `url` has the form of a tracker's address and nothing more.
+/// Returns whether `url` has only the parts of a plain tracker URL.
 fn is_announce(url: &Url, depth: Depth) -> bool {
     let bare = url.query().is_none() && url.username().is_empty() && url.password().is_none();
     let path = match (url.scheme(), depth) {
         ("udp", _) => matches!(url.path(), "" | "/" | "/announce"),
         (_, Depth::Top) => url.path() == "/announce",
-        // An escape or parameter on the way could mean another path to the server.
+        // The server could interpret an escape or parameter as another path.
         (_, Depth::Any) => {
             url.path().ends_with("/announce") && !url.path().contains(['%', ';', '\\'])
         }
@@ -148,7 +147,7 @@ mod tests {
         let table = [
             ("http://h/announce", "y--y-"),
             ("http://h:5000/announce#top", "y--y-"),
-            // The parser takes dots out of a path before it is looked at.
+            // The parser removes dot segments before this check.
             ("http://h/admin/../announce", "y--y-"),
             ("udp://h:1", "y--y-"),
             ("udp://h:1/", "y--y-"),

@@ -1,4 +1,4 @@
-//! How trackers are named.
+//! Addresses of trackers and catalogues.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -13,8 +13,8 @@ use url::{Host, Position, Url};
 use super::{Provenance, Reach};
 use piecework_core::printable;
 
-/// The address of a tracker: `http://…`, `https://…` or `udp://host:port…`, and who named it. Two
-/// are equal if their addresses are, whoever named them.
+/// The URL of a tracker, `http://…`, `https://…` or `udp://host:port…`, and who named it. Two values are equal if
+/// their URLs are, whoever named them.
 #[derive(Clone)]
 pub struct TrackerUrl {
     /// Many torrents have the same few trackers: see [`TrackerUrls`].
@@ -22,24 +22,24 @@ pub struct TrackerUrl {
     provenance: Provenance,
 }
 
-/// Addresses of trackers, of which each is in memory once however many torrents announce there.
+/// A pool of tracker URLs, which keeps each in memory once, however many torrents announce there.
 #[derive(Debug, Default)]
 pub struct TrackerUrls {
     known: BTreeSet<Arc<Url>>,
-    /// With so many, those that nobody has any more are dropped.
+    /// At this number of entries, unused ones are dropped.
     enough: usize,
 }
 
-/// The address of a catalogue, and who named it.
+/// The URL of a catalogue, and who named it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct CatalogueUrl {
     /// `http://host:port`.
     pub base: String,
-    /// Who named it. One that was derived from a tracker in a `.torrent` is foreign.
+    /// Who named it. A catalogue derived from a tracker in a `.torrent` is foreign.
     pub provenance: Provenance,
 }
 
-/// What a tracker is spoken to with.
+/// The protocol of a tracker.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Scheme {
     /// BEP 3.
@@ -50,46 +50,46 @@ pub enum Scheme {
     Udp,
 }
 
-/// A tracker as people name it to our programs.
+/// A tracker as users name it to the programs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TrackerTarget {
     /// Where to announce, in tiers (BEP 12).
     pub tiers: Vec<Vec<TrackerUrl>>,
-    /// Where its catalogue would be if it is one of ours: `http://host:port`.
+    /// Where its catalogue is if it is a Piecework tracker: `http://host:port`.
     pub catalogue: Option<String>,
 }
 
-/// The text is no address of a tracker.
+/// Why a text is not the address of a tracker.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TrackerUrlError {
-    /// Longer than any sensible address.
+    /// The text is too long.
     #[error("a tracker address of `{len}` bytes is more than the `{limit}` taken here")]
     TooLong {
         /// The text's length, in bytes.
         len: usize,
-        /// The longest text taken, in bytes.
+        /// The limit, in bytes.
         limit: usize,
     },
-    /// Not an address at all.
+    /// The text is not a URL.
     #[error("`{text}` is not the address of a tracker: {fault}")]
     NotUrl {
-        /// What was given, safe to show.
+        /// The given text, safe to show.
         text: String,
         /// What is wrong with it.
         fault: url::ParseError,
     },
-    /// Of a kind we do not speak.
+    /// The scheme is not supported.
     #[error("`{text}` begins with `{scheme}`; trackers are reached by `http`, `https` or `udp`")]
     Scheme {
-        /// What was given, safe to show.
+        /// The given text, safe to show.
         text: String,
-        /// What stands before the colon.
+        /// The scheme.
         scheme: String,
     },
-    /// No host, or no port where it must be given.
+    /// The host or a required port is missing.
     #[error("`{text}` lacks a {part}")]
     Lacks {
-        /// What was given, safe to show.
+        /// The given text, safe to show.
         text: String,
         /// The part that is missing.
         part: &'static str,
@@ -97,17 +97,16 @@ pub enum TrackerUrlError {
     /// A short form that is not `HOST:PORT`.
     #[error("`{text}` is neither `IP:PORT` nor the URL of a tracker")]
     NotTarget {
-        /// What was given, safe to show.
+        /// The given text, safe to show.
         text: String,
     },
 }
 
 impl TrackerUrl {
-    /// Reads an address, as a foreign one.
+    /// Parses a URL. It counts as named by a foreign source.
     ///
     /// # Errors
-    /// If it is longer than 2 KiB, no URL, of another scheme than the three, without a host, or a
-    /// UDP one without a port.
+    /// If it is longer than 2 KiB, not a URL, has an unsupported scheme or no host, or is a UDP URL without a port.
     pub fn parse(text: &str) -> Result<Self, TrackerUrlError> {
         check_len(text)?;
         let shown = || printable(text).into_owned();
@@ -128,13 +127,13 @@ impl TrackerUrl {
         }
     }
 
-    /// The same address, named by somebody else.
+    /// Returns the same URL with another provenance.
     pub fn named_by(self, provenance: Provenance) -> Self {
         Self { provenance, ..self }
     }
 
-    /// The same address, named by the user if it is among `named`. If one of these has its host and
-    /// port, it counts as nearby at least.
+    /// Returns the same URL, named by the user if it is among `named`. If one of these has its host and port, it
+    /// counts at least as nearby.
     pub fn named_among<'a>(self, mut named: impl Iterator<Item = &'a Self> + Clone) -> Self {
         if named.clone().any(|other| *other == self) {
             return self.named_by(Provenance::Named);
@@ -153,24 +152,24 @@ impl TrackerUrl {
         self.provenance
     }
 
-    /// Where requests to it may go.
+    /// Returns the scopes that requests to it may go to.
     pub fn reach(&self) -> Reach {
         Reach::of(self.provenance, &self.url)
     }
 
-    /// What it is spoken to with.
+    /// Returns the protocol.
     pub fn scheme(&self) -> Scheme {
-        // Only these three get past `parse`.
+        // `parse` accepts only these three.
         scheme_of(&self.url).unwrap_or(Scheme::Http)
     }
 
-    /// Returns the host name or IP address as it stands in the address: IPv6 in brackets.
+    /// Returns the host name or IP address as in the URL: IPv6 in brackets.
     pub fn host_str(&self) -> &str {
-        // `parse` takes none without a host.
+        // `parse` accepts no URL without a host.
         self.url.host_str().unwrap_or_default()
     }
 
-    /// Host name or IP address, the latter without brackets.
+    /// Returns the host name or IP address without brackets.
     pub fn host(&self) -> String {
         match self.url.host() {
             Some(Host::Ipv6(ip)) => ip.to_string(),
@@ -179,7 +178,7 @@ impl TrackerUrl {
         }
     }
 
-    /// Port, given or usual for the scheme.
+    /// Returns the port, or the default port of the scheme.
     pub fn port(&self) -> u16 {
         self.url.port_or_known_default().unwrap_or(0)
     }
@@ -192,12 +191,12 @@ impl TrackerUrl {
         }
     }
 
-    /// The address as it is shown and put into a `.torrent`.
+    /// Returns the URL in the form that is shown and put into a `.torrent`.
     pub fn as_str(&self) -> &str {
         self.url.as_str()
     }
 
-    /// The address with `query` behind its own, if it has one.
+    /// Returns the URL with `query` appended to its own query, if it has one.
     pub fn with_query(&self, query: &str) -> String {
         let base = self.url.as_str();
         let base = base.split_once('#').map_or(base, |(base, _)| base);
@@ -205,7 +204,7 @@ impl TrackerUrl {
         format!("{base}{separator}{query}")
     }
 
-    /// Returns the path and query that a UDP tracker is told (BEP 41); empty if it has none.
+    /// Returns the path and query that are sent to a UDP tracker (BEP 41); empty if there are none.
     pub fn url_data(&self) -> &str {
         match &self.url[Position::BeforePath..Position::AfterQuery] {
             "/" => "",
@@ -213,8 +212,8 @@ impl TrackerUrl {
         }
     }
 
-    /// Where this tracker answers scrapes: an HTTP one says so by the name `announce` of its last
-    /// path segment (BEP 48), a UDP one always does.
+    /// Returns the URL for scrapes, if the tracker answers them: an HTTP tracker if its last path segment begins with
+    /// `announce` (BEP 48), a UDP tracker always.
     pub fn scrape(&self) -> Option<Self> {
         if self.scheme() == Scheme::Udp {
             return Some(self.clone());
@@ -229,19 +228,17 @@ impl TrackerUrl {
 }
 
 impl TrackerTarget {
-    /// Reads what people write: a URL, or a bare `IP:PORT` (or `host:port`), which means announce
-    /// over UDP there, over HTTP where that fails, and metainfo over HTTP. Its trackers count as
-    /// named by the user.
+    /// Parses what users write: a URL, or a bare `IP:PORT` or `HOST:PORT`. The latter means to announce over UDP,
+    /// over HTTP if that fails, and to use the catalogue over HTTP. The trackers count as named by the user.
     ///
     /// # Errors
-    /// If it is neither.
+    /// If it is neither of these.
     pub fn parse(text: &str) -> Result<Self, TrackerUrlError> {
         let text = text.trim();
         check_len(text)?;
         if text.contains("://") {
             let mut url = TrackerUrl::parse(text)?.named_by(Provenance::Named);
-            // A web server's root is where its front page is: whoever names a tracker so means the
-            // usual place.
+            // A server's root is its front page. A user who writes it means the usual announce path.
             if url.url.path() == "/" && url.url.query().is_none() {
                 Arc::make_mut(&mut url.url).set_path("/announce");
             }
@@ -262,7 +259,7 @@ impl TrackerTarget {
         if !bare {
             return Err(fault());
         }
-        // Parsed once more as URLs: a port must still fit 16 bits and not be 0.
+        // Parsed again as URLs, because a port must still fit 16 bits and not be 0.
         let udp = TrackerUrl::parse(&format!("udp://{text}/announce")).map_err(|_| fault())?;
         let http = TrackerUrl::parse(&format!("http://{text}/announce")).map_err(|_| fault())?;
         let catalogue = Some(format!("http://{text}"));
@@ -272,7 +269,7 @@ impl TrackerTarget {
 }
 
 impl TrackerUrls {
-    /// Has `url` share its address with those that were passed in before and are still there.
+    /// Makes `url` share its text with an equal URL that is still in use.
     pub fn share(&mut self, url: &mut TrackerUrl) {
         if let Some(known) = self.known.get(&url.url) {
             url.url = Arc::clone(known);
@@ -287,12 +284,12 @@ impl TrackerUrls {
 }
 
 impl CatalogueUrl {
-    /// One that the user named.
+    /// Returns a catalogue that the user named.
     pub fn named(base: impl Into<String>) -> Self {
         Self { base: base.into(), provenance: Provenance::Named }
     }
 
-    /// The catalogue that the tracker of a `.torrent` has, if it is one of ours.
+    /// Returns the catalogue that a tracker in a `.torrent` has if it is a Piecework tracker.
     pub fn of_tracker(tracker: &TrackerUrl) -> Option<Self> {
         let base = TrackerTarget::parse(tracker.as_str()).ok()?.catalogue?;
         Some(Self { base, provenance: tracker.provenance })
@@ -353,7 +350,7 @@ impl fmt::Debug for TrackerUrl {
     }
 }
 
-/// Returns a sentence for each of a torrent's trackers that cannot be asked (`wss://` and the like), of a few.
+/// Returns a sentence for each of the first unsupported trackers of a torrent (such as `wss://`).
 pub fn unusable(tiers: &[Vec<String>]) -> Vec<String> {
     let told = |url: &String| {
         let error = url.parse::<TrackerUrl>().err()?;
@@ -362,7 +359,7 @@ pub fn unusable(tiers: &[Vec<String>]) -> Vec<String> {
     tiers.iter().flatten().filter_map(told).take(MOST_UNUSABLE).collect()
 }
 
-/// Trackers that cannot be asked which are named.
+/// The maximum number of unsupported trackers that are named.
 const MOST_UNUSABLE: usize = 5;
 
 fn scheme_of(url: &Url) -> Option<Scheme> {
@@ -381,10 +378,10 @@ fn check_len(text: &str) -> Result<(), TrackerUrlError> {
     Ok(())
 }
 
-/// Bytes of a tracker's address: with pass keys they come to a few hundred.
+/// The maximum length of a tracker's URL. URLs with pass keys have a few hundred bytes.
 const MAX_URL_LEN: usize = 2 * 1024;
 
-/// Addresses among which those that nobody has are not looked for.
+/// The number of entries up to which unused ones are not searched for.
 const FEW_URLS: usize = 64;
 
 #[cfg(test)]

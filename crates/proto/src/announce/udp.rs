@@ -1,4 +1,4 @@
-//! Announce and scrape as datagrams (BEP 15, and the path of BEP 41).
+//! Announce and scrape over UDP (BEP 15, with the path of BEP 41).
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -8,107 +8,106 @@ use bytes::{Buf, BufMut, Bytes};
 use super::{Announce, AnnounceEvent, AnnounceReply, MAX_PEERS, ScrapeEntry};
 use piecework_core::{AnnounceKey, InfoHash, PeerId};
 
-/// Torrents in one scrape at most (BEP 15).
+/// The maximum number of torrents in one scrape (BEP 15).
 pub const MAX_SCRAPE_HASHES: usize = 74;
 
-/// The longest request taken: an announce, and options behind it that hold a path (BEP 41), or a
-/// full scrape of 1,496 bytes.
+/// The maximum length of a request: an announce with options that contain a path (BEP 41), or a full scrape of 1,496
+/// bytes.
 pub const MAX_REQUEST_LEN: usize = 2_048;
 
-/// The longest answer: what one IPv4 datagram can carry.
+/// The maximum length of an answer: the largest payload of an IPv4 datagram.
 pub const MAX_RESPONSE_LEN: usize = 65_507;
 
-/// What a client sends.
+/// A request of a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request {
-    /// Asks for a connection id, which proves that the sender's address is its own.
+    /// Asks for a connection id, which proves that the client receives packets at its address.
     Connect {
         /// Repeated in the answer.
         transaction: u32,
     },
     /// An announce.
     Announce {
-        /// From the answer to a connect.
+        /// The connection id from the answer to a connect.
         connection_id: u64,
         /// Repeated in the answer.
         transaction: u32,
         /// The announce itself.
         announce: Announce,
-        /// Path and query of the tracker's address (BEP 41), where a passkey may stand. Empty if
-        /// there is none.
+        /// Path and query of the tracker's URL (BEP 41), which may contain a passkey. Empty if there is none.
         url_data: Bytes,
     },
     /// A scrape: asks for the counts of torrents.
     Scrape {
-        /// From the answer to a connect.
+        /// The connection id from the answer to a connect.
         connection_id: u64,
         /// Repeated in the answer.
         transaction: u32,
-        /// Of these torrents, 1 to [`MAX_SCRAPE_HASHES`].
+        /// The torrents, 1 to [`MAX_SCRAPE_HASHES`].
         hashes: Vec<InfoHash>,
     },
 }
 
-/// What a tracker sends.
+/// An answer of a tracker.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Response {
     /// The answer to a connect request.
     Connect {
-        /// The number that the request gave, by which answers are matched.
+        /// The transaction number of the request.
         transaction: u32,
-        /// For the next two minutes.
+        /// The connection id, valid for two minutes.
         connection_id: u64,
     },
     /// The answer to an announce.
     Announce {
-        /// The number that the request gave, by which answers are matched.
+        /// The transaction number of the request.
         transaction: u32,
-        /// Only interval, counts and peers of the asker's family travel.
+        /// The answer. Only the interval, the counts and the peers of the client's address family are sent.
         reply: AnnounceReply,
     },
     /// The answer to a scrape.
     Scrape {
-        /// The number that the request gave, by which answers are matched.
+        /// The transaction number of the request.
         transaction: u32,
-        /// In the order of the hashes asked for.
+        /// The counts in the order of the requested hashes.
         entries: Vec<ScrapeEntry>,
     },
-    /// To a request that failed.
+    /// The answer to a request that failed.
     Error {
-        /// The number that the request gave, by which answers are matched.
+        /// The transaction number of the request.
         transaction: u32,
         /// The tracker's reason, unescaped.
         message: String,
     },
 }
 
-/// What every request begins with.
+/// The header of every request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Header {
     /// A connection id, or the protocol's magic number in a connect.
     pub connection_id: u64,
-    /// What is asked for.
+    /// The action.
     pub action: u32,
     /// Repeated in the answer.
     pub transaction: u32,
 }
 
-/// Which addresses a datagram's peers are: those of the network it travels on.
+/// The address family of the peers in a datagram, which is that of the datagram itself.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Family {
-    /// Six bytes a peer.
+    /// IPv4: six bytes for each peer.
     V4,
-    /// Eighteen bytes a peer.
+    /// IPv6: eighteen bytes for each peer.
     V6,
 }
 
-/// The datagram is not one of a tracker's protocol.
+/// The datagram does not follow the tracker protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UdpError {
-    /// Its size fits nothing it could be.
+    /// The length is not valid.
     #[error("a datagram of `{got}` bytes is not a tracker's {what}")]
     WrongSize {
-        /// What it claims to be.
+        /// The kind of datagram that it claims to be.
         what: &'static str,
         /// The datagram's length, in bytes.
         got: usize,
@@ -119,8 +118,8 @@ pub enum UdpError {
         /// The value in place of the protocol's magic number.
         u64,
     ),
-    /// An action we do not know.
-    #[error("`{0}` is no action of a tracker")]
+    /// The action is unknown.
+    #[error("unknown tracker action `{0}`")]
     UnknownAction(
         /// The number as it came.
         u32,
@@ -131,8 +130,8 @@ impl Header {
     /// Bytes of a header, and of a connect.
     pub const LEN: usize = 16;
 
-    /// The header of a request; `None` if there are too few bytes for one. A tracker looks at the
-    /// connection id before it spends anything on the rest.
+    /// Returns the header of a request; `None` if there are too few bytes. A tracker checks the connection id
+    /// before it parses the rest.
     pub fn peek(datagram: &[u8]) -> Option<Self> {
         let mut bytes = datagram.get(..Self::LEN)?;
         Some(Self {
@@ -142,12 +141,12 @@ impl Header {
         })
     }
 
-    /// Whether it asks for counts.
+    /// Returns whether it is a scrape.
     pub fn is_scrape(&self) -> bool {
         self.action == action::SCRAPE
     }
 
-    /// Whether it asks for a connection id.
+    /// Returns whether it asks for a connection id.
     pub fn is_connect(&self) -> bool {
         self.action == action::CONNECT
     }
@@ -157,8 +156,8 @@ impl Request {
     /// Reads a request from one datagram.
     ///
     /// # Errors
-    /// If its size, action or port is none there can be. What stands behind a request is passed over,
-    /// and so are the hashes of a scrape beyond [`MAX_SCRAPE_HASHES`].
+    /// If its length, action or port is not valid. Bytes after the request are ignored, and so are the hashes of a
+    /// scrape beyond [`MAX_SCRAPE_HASHES`].
     pub fn decode(datagram: &[u8]) -> Result<Self, UdpError> {
         let got = datagram.len();
         let wrong_size = |what| UdpError::WrongSize { what, got };
@@ -172,7 +171,7 @@ impl Request {
             action::CONNECT if connection_id != PROTOCOL => {
                 Err(UdpError::NotOurProtocol(connection_id))
             }
-            // Some clients put more behind a connect; nothing is defined there.
+            // Some clients send more bytes after a connect, which have no defined meaning.
             action::CONNECT => Ok(Self::Connect { transaction }),
             action::ANNOUNCE if got < ANNOUNCE_LEN => Err(wrong_size("announce")),
             action::ANNOUNCE => {
@@ -212,7 +211,7 @@ impl Request {
         }
     }
 
-    /// The number that the answer will repeat.
+    /// Returns the transaction number.
     pub fn transaction(&self) -> u32 {
         match self {
             Self::Connect { transaction }
@@ -227,7 +226,7 @@ impl Response {
     /// and those beyond [`MAX_PEERS`].
     ///
     /// # Errors
-    /// If its size or action is none there can be.
+    /// If its length or action is not valid.
     pub fn decode(datagram: &[u8], family: Family) -> Result<Self, UdpError> {
         let wrong_size = |what| UdpError::WrongSize { what, got: datagram.len() };
         let mut body = datagram;
@@ -247,7 +246,7 @@ impl Response {
                 }
                 let mut reply = AnnounceReply::new(Duration::from_secs(body.get_u32().into()));
                 (reply.incomplete, reply.complete) = (body.get_u32(), body.get_u32());
-                // What is less than a peer at the end is passed over.
+                // An incomplete peer at the end is ignored.
                 let peers = body.chunks_exact(family.peer_len()).filter_map(compact_peer);
                 reply.peers = peers.take(MAX_PEERS).collect();
                 Ok(Self::Announce { transaction, reply })
@@ -272,8 +271,8 @@ impl Response {
         }
     }
 
-    /// Appends the answer's datagram for a client on a network of this family. Peers of the other
-    /// family are left out, and so is what goes beyond [`MAX_RESPONSE_LEN`].
+    /// Appends the answer's datagram for a client of this address family. Peers of the other family are left out,
+    /// and so is everything beyond [`MAX_RESPONSE_LEN`].
     pub fn encode(&self, family: Family, out: &mut Vec<u8>) {
         match self {
             Self::Connect { transaction, connection_id } => {
@@ -301,7 +300,7 @@ impl Response {
         }
     }
 
-    /// The number that the request had.
+    /// Returns the transaction number of the request.
     pub fn transaction(&self) -> u32 {
         match self {
             Self::Connect { transaction, .. }
@@ -313,7 +312,7 @@ impl Response {
 }
 
 impl Family {
-    /// That of the network `addr` is on. An IPv4 address mapped into IPv6 is on IPv4.
+    /// Returns the family of `addr`. An IPv4-mapped IPv6 address counts as IPv4.
     pub fn of(addr: IpAddr) -> Self {
         match addr.to_canonical() {
             IpAddr::V4(_) => Self::V4,
@@ -321,7 +320,7 @@ impl Family {
         }
     }
 
-    /// Bytes of a peer in compact form.
+    /// Returns the number of bytes of a peer in compact form.
     pub fn peer_len(self) -> usize {
         match self {
             Self::V4 => 6,
@@ -330,7 +329,7 @@ impl Family {
     }
 }
 
-/// As [`Response::encode`] of an announce's answer, without owning the reply.
+/// Does the same as [`Response::encode`] for the answer to an announce, without owning the reply.
 pub fn encode_announce_reply(
     transaction: u32,
     reply: &AnnounceReply,
@@ -358,7 +357,7 @@ pub(super) fn put_compact_peer(peer: SocketAddr, out: &mut Vec<u8>) {
     out.put_u16(peer.port());
 }
 
-/// The peer in six or eighteen bytes; `None` for any other number, and for port 0.
+/// Returns the peer in six or eighteen bytes; `None` for any other length, and for port 0.
 pub(super) fn compact_peer(bytes: &[u8]) -> Option<SocketAddr> {
     let (ip, port) = bytes.split_last_chunk::<2>()?;
     let ip = match ip.len() {
@@ -388,7 +387,7 @@ fn put_announce(announce: &Announce, out: &mut Vec<u8>) {
         AnnounceEvent::Started => 2,
         AnnounceEvent::Stopped => 3,
     });
-    // There is no room for an IPv6 address here; trackers take the packet's in any case.
+    // The field has no room for an IPv6 address. Trackers use the packet's address anyway.
     let ip = match announce.ip.map(|ip| ip.to_canonical()) {
         Some(IpAddr::V4(ip)) => ip,
         Some(IpAddr::V6(_)) | None => Ipv4Addr::UNSPECIFIED,
@@ -400,7 +399,7 @@ fn put_announce(announce: &Announce, out: &mut Vec<u8>) {
     out.put_u16(announce.port);
 }
 
-/// Reads the 82 bytes behind an announce's header.
+/// Reads the 82 bytes after an announce's header.
 fn get_announce(body: &mut &[u8]) -> Result<Announce, UdpError> {
     let (mut info_hash, mut peer_id) = ([0; 20], [0; 20]);
     body.copy_to_slice(&mut info_hash);
@@ -441,7 +440,7 @@ fn put_url_data(url_data: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Reads the options behind an announce (BEP 41). What makes no sense ends them.
+/// Reads the options after an announce (BEP 41). Stops at an invalid option.
 fn get_url_data(mut options: &[u8]) -> Bytes {
     let mut url_data = Vec::new();
     loop {
@@ -459,7 +458,7 @@ fn get_url_data(mut options: &[u8]) -> Bytes {
     }
 }
 
-/// What a connect has in place of a connection id (BEP 15).
+/// The value in a connect in place of a connection id (BEP 15).
 const PROTOCOL: u64 = 0x417_2710_1980;
 
 /// Bytes of an announce without options.
@@ -468,17 +467,17 @@ const ANNOUNCE_LEN: usize = 98;
 /// Bytes of the action and the transaction, with which every response begins.
 const RESPONSE_HEADER_LEN: usize = 8;
 
-/// Bytes of an error's text that are kept: a sentence or two.
+/// The maximum length of an error's text: a sentence or two.
 const MAX_ERROR_LEN: usize = 512;
 
-/// The numbers that stand for options behind an announce (BEP 41).
+/// The numbers of the options after an announce (BEP 41).
 mod option {
     pub const END: u8 = 0;
     pub const NOTHING: u8 = 1;
     pub const URL_DATA: u8 = 2;
 }
 
-/// The numbers that stand for actions in datagrams (BEP 15).
+/// The numbers of the actions (BEP 15).
 mod action {
     pub const CONNECT: u32 = 0;
     pub const ANNOUNCE: u32 = 1;
@@ -540,7 +539,7 @@ mod tests {
             url_data in proptest::collection::vec(any::<u8>(), 0..600),
             behind in proptest::collection::vec(any::<u8>(), 0..100),
         ) {
-            // What a datagram cannot say.
+            // Values that a datagram cannot express.
             announce.ip = announce.ip.filter(|ip| ip.is_ipv4() && !ip.is_unspecified());
             let short = announce.key.map(|key| AnnounceKey::Short(key.short()));
             announce.key = short.filter(|key| key.short() != 0);

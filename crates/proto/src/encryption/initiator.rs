@@ -1,4 +1,4 @@
-//! The side that made the connection.
+//! The side that opens the connection.
 
 use piecework_core::{InfoHash, Rng};
 
@@ -8,36 +8,36 @@ use super::{
     Rc4, VC, ciphers, find_mark, length, pad, secret_mark, torrent_mark, veil,
 };
 
-/// The handshake of the side that made the connection.
+/// The handshake of the side that opens the connection.
 #[derive(Debug)]
 pub struct Initiator {
     info_hash: InfoHash,
     methods: Methods,
-    /// What we say first.
+    /// The first message.
     first: Vec<u8>,
     rng: Rng,
-    /// What came and is not used.
+    /// Received bytes that are not used yet.
     came: Vec<u8>,
     state: InitiatorState,
 }
 
 #[derive(Debug)]
 enum InitiatorState {
-    /// Its public key is to come.
+    /// Waits for the responder's public key.
     Key(KeyPair),
-    /// The verification constant is to come, behind padding; `incoming` is at its first byte.
+    /// Waits for the verification constant, after padding. `incoming` is at its first byte.
     Mark { incoming: Rc4, outgoing: Rc4 },
-    /// The method and the length of another padding are to come.
+    /// Waits for the chosen method and the length of another padding.
     Choice { incoming: Rc4, outgoing: Rc4 },
-    /// So many bytes of padding are to come.
+    /// Waits for `left` bytes of padding.
     Padding { incoming: Rc4, outgoing: Rc4, method: Method, left: usize },
-    /// It has failed or ended.
+    /// The handshake has failed or ended.
     Over,
 }
 
 impl Initiator {
-    /// Begins a handshake for the torrent `info_hash`. Appends what is to be sent at once to `out`.
-    /// `first` is what is said first over the new connection: our BitTorrent handshake.
+    /// Begins a handshake for the torrent `info_hash`. Appends the bytes to send at once to `out`. `first` is the
+    /// first message over the connection, the BitTorrent handshake.
     pub fn new(
         info_hash: InfoHash,
         methods: Methods,
@@ -52,11 +52,11 @@ impl Initiator {
         Self { info_hash, methods, first, rng, came: Vec::new(), state }
     }
 
-    /// Takes bytes that came and appends what is to be sent to `out`. Gives the agreement when the
-    /// handshake is done, and is not to be called again then.
+    /// Handles received bytes and appends the bytes to send to `out`. Returns the agreement when the handshake is
+    /// done; must not be called again after that.
     ///
     /// # Errors
-    /// If what came is not the handshake, or no method is allowed. The connection is to be closed.
+    /// If the bytes are not a handshake, or no method is allowed. The connection has to be closed.
     pub fn receive(
         &mut self,
         bytes: &[u8],
@@ -94,7 +94,7 @@ impl Initiator {
                 On(InitiatorState::Mark { incoming, outgoing })
             }
             InitiatorState::Mark { mut incoming, outgoing } => {
-                // What eight zeros look like in its stream.
+                // Eight zeros, encrypted with its stream.
                 let mut mark = VC;
                 incoming.clone().apply(&mut mark);
                 let Some(end) = find_mark(&self.came, &mark)? else {
@@ -140,7 +140,7 @@ impl Initiator {
         })
     }
 
-    /// Says which torrent is meant, and our first message.
+    /// Appends the torrent's mark and the first message.
     fn identify(&mut self, secret: &SharedSecret, outgoing: &mut Rc4, out: &mut Vec<u8>) {
         out.extend_from_slice(&secret_mark(secret));
         out.extend_from_slice(&veil(torrent_mark(self.info_hash), secret));

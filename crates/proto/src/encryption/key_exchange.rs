@@ -18,24 +18,24 @@ const_monty_params!(
 
 type Residue = ConstMontyForm<Prime, { U768::LIMBS }>;
 
-/// Bytes of a public key.
+/// The length of a public key in bytes.
 pub const PUBLIC_KEY_LEN: usize = 96;
 
-/// Random bytes from the operating system: 160 bits, as the specification recommends.
+/// A private key: 160 random bits from the operating system, as the specification recommends.
 pub type PrivateKey = [u8; 20];
 
-/// One side's keys, for one handshake.
+/// The keys of one side for one handshake.
 pub struct KeyPair {
     secret: U192,
     public: [u8; PUBLIC_KEY_LEN],
 }
 
-/// What both sides have computed, padded with zeros in front to its full length: a secret that
-/// happens to be shorter must hash to the same on both sides.
+/// The shared secret, padded with leading zeros to its full length, so that a shorter number has the same hash on
+/// both sides.
 pub(super) struct SharedSecret(pub [u8; PUBLIC_KEY_LEN]);
 
 impl KeyPair {
-    /// The keys of a private key. Takes some 100 µs.
+    /// Computes the key pair of a private key. Takes some 100 µs.
     pub fn new(private: PrivateKey) -> Self {
         let mut padded = [0; 24];
         padded[4..].copy_from_slice(&private);
@@ -45,15 +45,15 @@ impl KeyPair {
         Self { secret, public }
     }
 
-    /// What the other side is sent.
+    /// Returns the public key.
     pub fn public(&self) -> &[u8; PUBLIC_KEY_LEN] {
         &self.public
     }
 
-    /// The secret that is shared with the owner of the public key `theirs`. Takes some 100 µs.
+    /// Computes the secret shared with the owner of the public key `theirs`. Takes some 100 µs.
     ///
     /// # Errors
-    /// [`EncryptionError::WeakKey`] for keys whose powers anybody can tell: 0, 1 and −1.
+    /// [`EncryptionError::WeakKey`] for keys whose powers are known to anybody: 0, 1 and −1.
     pub(super) fn share(
         self,
         theirs: &[u8; PUBLIC_KEY_LEN],
@@ -68,14 +68,14 @@ impl KeyPair {
 }
 
 impl fmt::Debug for KeyPair {
-    /// Tells nothing of the secret.
+    /// Shows nothing of the secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyPair").finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for SharedSecret {
-    /// Tells nothing of it.
+    /// Shows nothing of it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedSecret").finish_non_exhaustive()
     }

@@ -1,11 +1,11 @@
-//! The cipher.
+//! The RC4 cipher.
 
 use std::fmt;
 
 /// An RC4 key stream. Encrypting and decrypting are the same.
 ///
-/// The state has 32 bits for each byte, and the stream is taken eight bytes at a time: with bytes,
-/// each of which is written and soon read again, and single bytes of text, it takes twice as long.
+/// The state uses 32 bits for each byte, and the text is processed eight bytes at a time. With a state of bytes,
+/// each of which is written and soon read again, and with single bytes of text it takes twice as long.
 #[derive(Clone)]
 pub struct Rc4 {
     state: [u32; 256],
@@ -14,7 +14,7 @@ pub struct Rc4 {
 }
 
 impl Rc4 {
-    /// The stream of a key of 1 to 256 bytes.
+    /// Returns the stream of a key of 1 to 256 bytes.
     pub fn new(key: &[u8]) -> Self {
         let mut state = std::array::from_fn(|at| at as u32);
         let mut j = 0u8;
@@ -28,7 +28,7 @@ impl Rc4 {
     /// Encrypts or decrypts the next bytes of the stream in place.
     pub fn apply(&mut self, bytes: &mut [u8]) {
         let Self { state, i, j } = self;
-        // Of their own, so that they stay in registers.
+        // Local copies, so that they stay in registers.
         let (mut x, mut y) = (*i, *j);
         let mut next = || {
             x = x.wrapping_add(1);
@@ -50,7 +50,7 @@ impl Rc4 {
         (*i, *j) = (x, y);
     }
 
-    /// Passes over the next `count` bytes of the stream.
+    /// Skips the next `count` bytes of the stream.
     pub fn skip(&mut self, count: usize) {
         let mut left = count;
         let mut scratch = [0; 64];
@@ -63,7 +63,7 @@ impl Rc4 {
 }
 
 impl fmt::Debug for Rc4 {
-    /// Tells nothing of the key.
+    /// Shows nothing of the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rc4").finish_non_exhaustive()
     }

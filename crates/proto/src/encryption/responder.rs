@@ -1,4 +1,4 @@
-//! The side that was dialled.
+//! The side that accepts the connection.
 
 use piecework_core::{InfoHash, Rng};
 
@@ -8,31 +8,31 @@ use super::{
     Rc4, VC, ciphers, find_mark, length, pad, secret_mark, veil,
 };
 
-/// The handshake of the side that was dialled.
+/// The handshake of the side that accepts the connection.
 #[derive(Debug)]
 pub struct Responder {
     methods: Methods,
     rng: Rng,
-    /// What came and is not used.
+    /// Received bytes that are not used yet.
     came: Vec<u8>,
     state: ResponderState,
 }
 
 #[derive(Debug)]
 enum ResponderState {
-    /// Its public key is to come.
+    /// Waits for the initiator's public key.
     Key(KeyPair),
-    /// The mark of our secret is to come, behind padding.
+    /// Waits for the mark of the shared secret, after padding.
     Mark(Box<SharedSecret>),
-    /// The hidden mark of the torrent is to come.
+    /// Waits for the hidden mark of the torrent.
     Torrent(Box<SharedSecret>),
-    /// The methods it offers are to come.
+    /// Waits for the offered methods.
     Offer(KnownTorrent),
-    /// Padding of so many bytes is to come, and the length of its first message.
+    /// Waits for `left` bytes of padding and the length of the first message.
     Padding { known: KnownTorrent, method: Method, left: usize },
-    /// Its first message of so many bytes is to come.
+    /// Waits for the first message, which has `left` bytes.
     First { known: KnownTorrent, method: Method, left: usize },
-    /// It has failed or ended.
+    /// The handshake has failed or ended.
     Over,
 }
 
@@ -45,19 +45,18 @@ struct KnownTorrent {
 }
 
 impl Responder {
-    /// Waits for a handshake and allows `methods`; of those that the peer offers as well it takes
-    /// the cheapest.
+    /// Returns a responder that allows `methods`. It chooses the cheapest of those that the peer offers as well.
     pub fn new(methods: Methods, keys: KeyPair, rng: Rng) -> Self {
         Self { methods, rng, came: Vec::new(), state: ResponderState::Key(keys) }
     }
 
-    /// Takes bytes that came and appends what is to be sent to `out`. `find` gives the torrent of a
-    /// [`torrent_mark`](super::torrent_mark). Gives the agreement when the handshake is done, and is
-    /// not to be called again then.
+    /// Handles received bytes and appends the bytes to send to `out`. `find` returns the torrent of a
+    /// [`torrent_mark`](super::torrent_mark). Returns the agreement when the handshake is done; must not be called
+    /// again after that.
     ///
     /// # Errors
-    /// If what came is not the handshake, the torrent is not ours, or no method is allowed. The
-    /// connection is to be closed.
+    /// If the bytes are not a handshake, the torrent is unknown, or no method is allowed. The connection has to be
+    /// closed.
     pub fn receive(
         &mut self,
         bytes: &[u8],
@@ -155,7 +154,7 @@ impl Responder {
         Some(taken)
     }
 
-    /// Tells the peer the method. Its first message of `len` bytes is here.
+    /// Sends the chosen method to the peer. Its first message of `len` bytes has arrived.
     fn agree(
         &mut self,
         known: KnownTorrent,
@@ -167,13 +166,13 @@ impl Responder {
         let hidden = out.len();
         out.extend_from_slice(&VC);
         out.extend_from_slice(&method.bit().to_be_bytes());
-        // No padding: what follows is of a length that hides nothing.
+        // No padding: the length of what follows hides nothing anyway.
         out.extend_from_slice(&[0; 2]);
         outgoing.apply(&mut out[hidden..]);
         let mut early = std::mem::take(&mut self.came);
         let ciphers = match method {
             Method::Plaintext => {
-                // The first message is hidden whatever is chosen.
+                // The first message is encrypted with any method.
                 incoming.apply(&mut early[..len]);
                 None
             }
@@ -193,6 +192,5 @@ enum ResponderStep {
     Done(Agreement),
 }
 
-/// Bytes of a first message that are waited for. Clients send their BitTorrent handshake there, 68
-/// bytes.
+/// The maximum length of the first message. Clients send their BitTorrent handshake of 68 bytes in it.
 const LONGEST_FIRST: usize = 1 << 10;

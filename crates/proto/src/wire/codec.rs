@@ -1,99 +1,97 @@
-//! Length-prefixed messages: reading what stands at the front of a buffer, and writing.
+//! Encoding and decoding of length-prefixed messages.
 
 use bytes::{BufMut, Bytes};
 
 use super::{Message, WireError};
 use piecework_core::{BLOCK_LEN, BlockRef, PieceIndex};
 
-/// Bytes of a `piece` message before its payload: length, type, piece and begin.
+/// The length of a `piece` message's header: length prefix, type, piece and begin.
 pub const PIECE_HEADER_LEN: usize = 13;
 
-/// Payload of a `piece` message at most: we ask for no more than this at a time.
+/// The maximum payload of a `piece` message: no larger blocks are requested.
 pub const MAX_PIECE_PAYLOAD: u32 = BLOCK_LEN;
 
-/// The longest block a request may name. Old clients ask for up to 128 KiB and may be refused
-/// politely; beyond that no client has ever served anything (BEP 3).
+/// The maximum block length in a request. Old clients request up to 128 KiB and may get a reject; no client has
+/// ever served more (BEP 3).
 pub const MAX_REQUEST_LEN: u32 = 128 * 1024;
 
-/// Bytes of an extended message at most: a metadata piece or peer list has less than 20 KiB, and
-/// no extension we know comes near this.
+/// The maximum length of an extended message. A metadata piece or peer list has less than 20 KiB, and no known
+/// extension comes near this limit.
 pub const MAX_EXTENDED_LEN: u32 = 1024 * 1024;
 
-/// Bytes of an extended handshake at most. Real ones have less than 1 KiB.
+/// The maximum length of an extended handshake. Real ones have less than 1 KiB.
 pub const MAX_EXTENDED_HANDSHAKE_LEN: u32 = 64 * 1024;
 
-/// Bytes behind the length prefix of a message of unknown type at most: as much as a `piece`
-/// message has, 16 KiB + 13 with its prefix.
+/// The maximum length of a message of unknown type after its prefix: that of a `piece` message, which has 16 KiB +
+/// 13 bytes with its prefix.
 pub const MAX_UNKNOWN_LEN: u32 = MAX_PIECE_PAYLOAD + 9;
 
-/// What a torrent's messages may look like.
+/// The limits for a torrent's messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DecodeLimits {
-    /// Pieces of the torrent: a bitfield has exactly one bit for each.
+    /// The number of pieces of the torrent. A bitfield has exactly one bit for each.
     pub pieces: u32,
-    /// Bytes an extended message may have, its number included.
+    /// The maximum length of an extended message, including its id.
     pub max_extended: u32,
-    /// Of extended messages only the handshake is wanted. The others are not decoded; they come as
-    /// [`Decoded::Ignored`].
+    /// Whether to decode only the handshake of extended messages. Others become [`Decoded::Ignored`].
     pub handshake_only: bool,
 }
 
-/// What stands at the front of the received bytes.
+/// The result of decoding the beginning of the received bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decoded {
-    /// Nothing whole yet.
+    /// There is no complete message yet.
     Incomplete {
-        /// Bytes there must be, all in all, before it makes sense to ask again. Never more than
-        /// the limits allow.
+        /// The total number of bytes that are needed before decoding can proceed. Never more than the limits allow.
         need: usize,
     },
-    /// A whole message.
+    /// A complete message.
     Message {
-        /// What it says.
+        /// The message.
         message: Message,
-        /// Bytes it took.
+        /// Its length in bytes.
         consumed: usize,
     },
-    /// The header of a `piece` message, [`PIECE_HEADER_LEN`] bytes, is here. Its payload of
-    /// `block.len` bytes comes next and may be read to wherever it belongs.
+    /// The header of a `piece` message, [`PIECE_HEADER_LEN`] bytes. Its payload of `block.len` bytes comes next and
+    /// may be read directly into its block buffer.
     Piece {
-        /// What the peer says it sends.
+        /// The block that the peer sends.
         block: BlockRef,
     },
-    /// A message whose content means nothing to us. `consumed` bytes of it are here; the next
-    /// `rest` bytes of the stream belong to it too and need not be kept.
+    /// A message that is not decoded. The first `consumed` bytes belong to it, and so do the next `rest` bytes of the
+    /// stream, which need not be kept.
     Ignored {
-        /// Its type.
+        /// The message type.
         id: u8,
-        /// Bytes of its header.
+        /// The length of its header.
         consumed: usize,
-        /// Bytes of its content.
+        /// The length of its content.
         rest: usize,
     },
 }
 
 impl DecodeLimits {
-    /// The usual limits for a torrent of `pieces` pieces.
+    /// Returns the usual limits for a torrent of `pieces` pieces.
     pub fn new(pieces: u32) -> Self {
         Self { pieces, max_extended: MAX_EXTENDED_LEN, handshake_only: true }
     }
 
-    /// Bytes of a bitfield message behind its length prefix.
+    /// Returns the length of a bitfield message after its prefix.
     fn bitfield_len(&self) -> u32 {
         1 + self.pieces.div_ceil(8)
     }
 
-    /// Bytes any message may have behind its length prefix.
+    /// Returns the maximum length of any message after its prefix.
     fn longest(&self) -> u32 {
         self.bitfield_len().max(self.max_extended.saturating_add(1)).max(MAX_UNKNOWN_LEN)
     }
 }
 
-/// Says what stands at the front of `buf`.
+/// Decodes the beginning of `buf`.
 ///
 /// # Errors
-/// A message that is too long, or not as long as its type says, is refused as soon as its length
-/// and type are there; nothing is allocated before it is whole.
+/// If a message is too long, or its length does not fit its type. This is detected as soon as length and type are
+/// there; nothing is allocated before a message is complete.
 pub fn decode(buf: &[u8], limits: &DecodeLimits) -> Result<Decoded, WireError> {
     let Some((&prefix, rest)) = buf.split_first_chunk::<LEN_LEN>() else {
         return Ok(Decoded::Incomplete { need: LEN_LEN });
@@ -140,10 +138,9 @@ pub fn decode(buf: &[u8], limits: &DecodeLimits) -> Result<Decoded, WireError> {
     Ok(Decoded::Message { message: parse(id, body)?, consumed })
 }
 
-/// Appends the wire form of `message`. An unknown message becomes one of its type without
-/// content.
+/// Appends the wire form of `message`. An unknown message is encoded without content.
 pub fn encode(message: &Message, out: &mut impl BufMut) {
-    // What we send is ours and far below 4 GiB, so a length always fits its prefix.
+    // Sent messages are far below 4 GiB, so that a length always fits its prefix.
     let mut head = |len: usize, id: u8| {
         out.put_u32(len as u32);
         out.put_u8(id);
@@ -197,7 +194,7 @@ pub fn encode(message: &Message, out: &mut impl BufMut) {
     }
 }
 
-/// The bytes that go before the payload of `block` in a `piece` message.
+/// Returns the header of a `piece` message for `block`.
 pub fn piece_header(block: BlockRef) -> [u8; PIECE_HEADER_LEN] {
     let mut header = [0; PIECE_HEADER_LEN];
     header[..4].copy_from_slice(&block.len.saturating_add(9).to_be_bytes());
@@ -207,7 +204,7 @@ pub fn piece_header(block: BlockRef) -> [u8; PIECE_HEADER_LEN] {
     header
 }
 
-/// Whether a message of type `id` may have `len` bytes behind its length prefix.
+/// Checks that a message of type `id` may have `len` bytes after its prefix.
 fn check_len(id: u8, len: u32, limits: &DecodeLimits) -> Result<(), WireError> {
     let exactly = |message, wanted| {
         if len == wanted { Ok(()) } else { Err(WireError::WrongSize { message, wanted, got: len }) }
@@ -242,7 +239,7 @@ fn check_len(id: u8, len: u32, limits: &DecodeLimits) -> Result<(), WireError> {
     }
 }
 
-/// The message of type `id` with this body, whose length [`check_len`] has passed.
+/// Decodes a message of type `id` with this body, whose length [`check_len`] has accepted.
 fn parse(id: u8, body: &[u8]) -> Result<Message, WireError> {
     Ok(match id {
         id::CHOKE => Message::Choke,
@@ -285,7 +282,7 @@ fn two_u32(bytes: [u8; 8]) -> [u32; 2] {
     [(both >> 32) as u32, both as u32]
 }
 
-/// `bytes`, of which there are `N`, as an array.
+/// Converts `bytes`, which must be `N`, to an array.
 fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
     let mut out = [0; N];
     out.copy_from_slice(bytes);
@@ -298,10 +295,10 @@ fn put_block(block: BlockRef, out: &mut impl BufMut) {
     out.put_u32(block.len);
 }
 
-/// Bytes of the length prefix.
+/// The length of the length prefix.
 const LEN_LEN: usize = 4;
 
-/// Types of messages.
+/// The types of messages.
 mod id {
     pub const CHOKE: u8 = 0;
     pub const UNCHOKE: u8 = 1;

@@ -1,54 +1,54 @@
-//! What can be wrong with the bytes of a peer.
+//! Errors in the bytes of a peer.
 
 use piecework_core::printable_bytes;
 
-/// The bytes are not the peer protocol, or go beyond a bound. The stream cannot be read on: the
-/// peer is to be dropped.
+/// The bytes do not follow the peer protocol or exceed a limit. Decoding cannot go on, and the peer has to be
+/// dropped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     /// The stream does not begin like a BitTorrent handshake (BEP 3).
     #[error("the handshake begins with `{}`, which is not BitTorrent", printable_bytes(.0))]
     NotBitTorrent(
-        /// What came, at most the twenty bytes that tell.
+        /// The received bytes, at most the first twenty.
         Vec<u8>,
     ),
-    /// A message of fixed size, or a bitfield, has another size.
+    /// A message of fixed length, or a bitfield, has another length.
     #[error("a `{message}` message has `{wanted}` bytes behind its length, not `{got}`")]
     WrongSize {
-        /// Name of the message.
+        /// The name of the message.
         message: &'static str,
-        /// Bytes it must have behind the length prefix.
+        /// The required length after the prefix.
         wanted: u32,
-        /// Bytes it claims.
+        /// The claimed length.
         got: u32,
     },
-    /// A message claims to be longer than any of its type may be.
+    /// A message claims to be longer than its type allows.
     #[error("a message of type `{id}` claims `{got}` bytes, more than the `{limit}` allowed")]
     TooLong {
-        /// Its type.
+        /// The message type.
         id: u8,
-        /// Bytes allowed behind the length prefix.
+        /// The maximum length after the prefix.
         limit: u32,
-        /// Bytes it claims.
+        /// The claimed length.
         got: u32,
     },
-    /// The length prefix alone is more than any message may have.
+    /// A message claims to be longer than any message may be.
     #[error("a message claims `{got}` bytes, more than any message may have")]
     OverLong {
-        /// Bytes it claims.
+        /// The claimed length.
         got: u32,
     },
-    /// A request, cancel or reject names a block that nobody serves.
+    /// A request, cancel or reject names a block that is too long.
     #[error("a `{message}` names a block of `{len}` bytes, more than the `{limit}` allowed")]
     BlockTooLong {
-        /// Name of the message.
+        /// The name of the message.
         message: &'static str,
-        /// Bytes of the block it names.
+        /// The length of the block.
         len: u32,
-        /// Bytes allowed.
+        /// The maximum length.
         limit: u32,
     },
-    /// An extended handshake is not one.
+    /// An extended handshake is not valid.
     #[error("the extended handshake is not valid: {fault}")]
     BadExtended {
         /// What is wrong with it.

@@ -1,4 +1,4 @@
-//! What peers agree on by the extension protocol's own handshake (BEP 10).
+//! The handshake of the extension protocol (BEP 10).
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -11,29 +11,27 @@ use piecework_core::printable;
 /// The payload of extended message 0. Everything in it is optional.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ExtendedHandshake {
-    /// Extensions the sender takes, and the number it wants each one's messages to have (`m`).
+    /// The extensions that the sender supports, with the message id of each (`m`).
     pub messages: BTreeMap<String, u8>,
-    /// Client name and version (`v`), at most 128 bytes. Unescaped: show it only through
-    /// [`printable`].
+    /// The client's name and version (`v`), at most 128 bytes. Unescaped: show it only through [`printable`].
     pub client: Option<String>,
-    /// Requests it keeps waiting at most (`reqq`).
+    /// The maximum number of its pending requests (`reqq`).
     pub reqq: Option<u32>,
-    /// It will ask for nothing (`upload_only`, BEP 21).
+    /// Whether it will request nothing (`upload_only`, BEP 21).
     pub upload_only: Option<bool>,
-    /// The port it accepts peers on (`p`).
+    /// The port that accepts connections (`p`).
     pub listen_port: Option<u16>,
-    /// The address it sees us at (`yourip`).
+    /// The receiver's address as the sender sees it (`yourip`).
     pub your_ip: Option<IpAddr>,
-    /// Bytes of the torrent's `info` dictionary (`metadata_size`, BEP 9).
+    /// The length of the torrent's `info` dictionary (`metadata_size`, BEP 9).
     pub metadata_size: Option<u64>,
 }
 
 impl ExtendedHandshake {
-    /// Reads the payload. Keys we do not know, and values that are not what their key asks for,
-    /// are passed over: clients put there what they like.
+    /// Decodes the payload. Unknown keys and invalid values are ignored, because clients send many forms.
     ///
     /// # Errors
-    /// [`WireError::BadExtended`] if it is no bencoded dictionary, or goes beyond a bound.
+    /// [`WireError::BadExtended`] if it is not a bencoded dictionary, or exceeds a limit.
     pub fn decode(payload: &[u8]) -> Result<Self, WireError> {
         let bad = |fault: &dyn Display| WireError::BadExtended { fault: fault.to_string() };
         let scan = bencode::scan(payload, &LIMITS).map_err(|fault| bad(&fault))?;
@@ -43,7 +41,7 @@ impl ExtendedHandshake {
         }
         let mut messages = BTreeMap::new();
         for (name, id) in root.get(b"m").into_iter().flat_map(Node::entries) {
-            // Number 0 says that the sender does not take that extension (any more).
+            // Id 0 means that the sender does not support the extension (any more).
             let id = id.as_int().and_then(|id| u8::try_from(id).ok()).filter(|id| *id != 0);
             let (Some(id), Ok(name)) = (id, std::str::from_utf8(name)) else { continue };
             if messages.len() == MAX_MESSAGES {
@@ -63,7 +61,7 @@ impl ExtendedHandshake {
         })
     }
 
-    /// The payload of extended message 0.
+    /// Returns the payload of extended message 0.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = b"d1:md".to_vec();
         for (name, id) in &self.messages {
@@ -102,14 +100,14 @@ impl ExtendedHandshake {
         out
     }
 
-    /// [`ExtendedHandshake::client`], safe to show.
+    /// Returns [`ExtendedHandshake::client`] in a form that is safe to show.
     pub fn shown_client(&self) -> Option<String> {
         self.client.as_deref().map(|client| printable(client).into_owned())
     }
 }
 
 fn client_of(bytes: &[u8]) -> String {
-    // Cut before it is decoded, and after: what is not UTF-8 grows when it is replaced.
+    // Cut before and after decoding, because replacing invalid UTF-8 makes the text longer.
     let mut client = String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_CLIENT)]).into_owned();
     client.truncate(client.floor_char_boundary(MAX_CLIENT));
     client
@@ -134,10 +132,10 @@ fn put_int(value: impl Display, out: &mut Vec<u8>) {
 /// Real ones have less than 1 KiB, three levels and fifty values.
 const LIMITS: Limits = Limits { bytes: 64 * 1024, depth: 32, tokens: 4_096 };
 
-/// Extensions a peer may name; clients name about ten.
+/// The maximum number of extensions. Clients name about ten.
 const MAX_MESSAGES: usize = 64;
 
-/// Bytes of a client's name that are kept; the longest one meets have 40.
+/// The maximum length of a client's name. The longest in use have 40 bytes.
 const MAX_CLIENT: usize = 128;
 
 #[cfg(test)]

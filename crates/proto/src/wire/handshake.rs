@@ -3,22 +3,22 @@
 use super::WireError;
 use piecework_core::{InfoHash, PeerId};
 
-/// What both sides say first: which torrent, who is speaking, which extensions (BEP 3).
+/// The first message of both sides: torrent, peer id and extensions (BEP 3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Handshake {
     /// The torrent.
     pub info_hash: InfoHash,
-    /// Who is speaking.
+    /// The sender's peer id.
     pub peer_id: PeerId,
-    /// Extension bits; those we do not know mean nothing to us.
+    /// The extension bits. Unknown bits are ignored.
     pub reserved: [u8; 8],
 }
 
 impl Handshake {
-    /// Bytes of a handshake.
+    /// The length of a handshake in bytes.
     pub const LEN: usize = 68;
 
-    /// Our own: offers the fast extension (BEP 6) and the extension protocol (BEP 10).
+    /// Returns a handshake that offers the fast extension (BEP 6) and the extension protocol (BEP 10).
     pub fn ours(info_hash: InfoHash, peer_id: PeerId) -> Self {
         let mut reserved = [0; 8];
         reserved[EXTENDED_BIT.0] |= EXTENDED_BIT.1;
@@ -26,7 +26,7 @@ impl Handshake {
         Self { info_hash, peer_id, reserved }
     }
 
-    /// Reads a handshake.
+    /// Decodes a handshake.
     ///
     /// # Errors
     /// [`WireError::NotBitTorrent`] if it does not begin as one.
@@ -40,11 +40,11 @@ impl Handshake {
         Ok(handshake)
     }
 
-    /// Checks as much of a handshake as has come, so that a stranger's protocol is refused at its
-    /// first wrong byte. No bytes, and any beyond the twentieth, are no fault.
+    /// Checks the received part of a handshake, so that another protocol is refused at its first wrong byte.
+    /// Accepts an empty part, and any bytes after the twentieth.
     ///
     /// # Errors
-    /// [`WireError::NotBitTorrent`] with what came.
+    /// [`WireError::NotBitTorrent`] with the received bytes.
     pub fn check_prefix(bytes: &[u8]) -> Result<(), WireError> {
         let seen = &bytes[..bytes.len().min(PROTOCOL.len())];
         if PROTOCOL.starts_with(seen) {
@@ -54,7 +54,7 @@ impl Handshake {
         }
     }
 
-    /// The wire form.
+    /// Returns the wire form.
     pub fn encode(&self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
         bytes[..20].copy_from_slice(PROTOCOL);
@@ -64,18 +64,18 @@ impl Handshake {
         bytes
     }
 
-    /// Whether the fast extension is offered (BEP 6).
+    /// Returns whether the fast extension is offered (BEP 6).
     pub fn fast(&self) -> bool {
         self.reserved[FAST_BIT.0] & FAST_BIT.1 != 0
     }
 
-    /// Whether the extension protocol is offered (BEP 10).
+    /// Returns whether the extension protocol is offered (BEP 10).
     pub fn extended(&self) -> bool {
         self.reserved[EXTENDED_BIT.0] & EXTENDED_BIT.1 != 0
     }
 }
 
-/// Length byte and name of the protocol (BEP 3).
+/// The length byte and the name of the protocol (BEP 3).
 const PROTOCOL: &[u8; 20] = b"\x13BitTorrent protocol";
 
 /// Byte and mask of the fast extension's bit (BEP 6).

@@ -4,11 +4,10 @@ use bytes::Bytes;
 
 use piecework_core::{BlockRef, PieceIndex};
 
-/// One message of the peer protocol, but for `piece`, whose payload goes straight into a block
-/// buffer and never into a value of this type.
+/// A message of the peer protocol, except `piece`, whose payload is read directly into a block buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// Four zero bytes: the peer is still there (BEP 3).
+    /// Four zero bytes, which show that the peer is still there (BEP 3).
     KeepAlive,
     /// No further requests will be served (BEP 3).
     Choke,
@@ -16,13 +15,13 @@ pub enum Message {
     Unchoke,
     /// The receiver has pieces the sender wants (BEP 3).
     Interested,
-    /// It has none (any more) (BEP 3).
+    /// The receiver has no pieces that the sender wants (BEP 3).
     NotInterested,
     /// The sender now holds this piece (BEP 3).
     Have(PieceIndex),
-    /// All the pieces the sender holds, unchecked bytes (BEP 3).
+    /// All pieces that the sender holds, as unchecked bytes (BEP 3).
     Bitfield(Bytes),
-    /// Please send this block (BEP 3).
+    /// Asks for a block (BEP 3).
     Request(BlockRef),
     /// This block is no longer wanted (BEP 3).
     Cancel(BlockRef),
@@ -38,14 +37,14 @@ pub enum Message {
     Reject(BlockRef),
     /// This piece is served even while choked (BEP 6).
     AllowedFast(PieceIndex),
-    /// A message of the extension protocol: 0 is its handshake, others as agreed there (BEP 10).
+    /// A message of the extension protocol. Id 0 is its handshake, which assigns the other ids (BEP 10).
     Extended {
-        /// Extended message number.
+        /// The extended message id.
         id: u8,
-        /// Everything behind that number.
+        /// The content after the id.
         payload: Bytes,
     },
-    /// A message of a type we do not know; passed over.
+    /// A message of unknown type, which is ignored.
     Unknown {
         /// Its type.
         id: u8,

@@ -1,8 +1,7 @@
-//! What peers say to each other over a stream (BEP 3, fast extension BEP 6, extension
-//! protocol BEP 10), between bytes and types. No I/O and no state: a driver keeps the bytes it has
-//! received, asks [`decode`] what stands at their front, and reads on when that is not yet whole.
+//! The peer protocol (BEP 3, fast extension BEP 6, extension protocol BEP 10). No I/O and no state: a driver keeps
+//! the received bytes, decodes their beginning with [`decode`], and reads more if there is no complete message.
 //!
-//! Every length a peer claims is checked before a byte is set aside for it.
+//! Every length that a peer claims is checked before memory is allocated for it.
 
 mod codec;
 mod error;

@@ -58,7 +58,7 @@ impl World {
     }
 
     fn sight(&mut self, event: ObserverEvent) {
-        self.observer.handle(at(self.now), sighting);
+        self.observer.handle(at(self.now), event);
     }
 
     /// Lets time pass; every dial gets `answer` at once, an open connection if that is `None`.

@@ -167,7 +167,7 @@ proptest! {
                     let recent: BTreeMap<SocketAddr, u16> = real.registry.peers(at(now), hash(torrent))
                         .into_iter().map(|peer| (peer.addr, peer.assigned.recent)).collect();
                     let standings: BTreeMap<SocketAddr, Reachability> = recent.keys()
-                        .map(|addr| (*addr, standing(&real.registry, hash(torrent), *addr))).collect();
+                        .map(|addr| (*addr, reachability(&real.registry, hash(torrent), *addr))).collect();
                     let halves = real.registry.find(hash(torrent)).is_some_and(|slot| {
                         let since = real.registry.torrents[slot].halved_at;
                         tick_of(at(now)).0 - since.0 >= 16 * 600

@@ -186,10 +186,16 @@ fn peers_that_were_seen_come_first_and_those_that_refuse_last() {
         f.registry.report(at(1), hash(1), reporter, &[0xf0]).unwrap();
     }
     let answer = ask(&mut f, 2);
-    let of = |at: usize| standing(&f.registry, hash(1), answer[at]);
+    let of = |at: usize| reachability(&f.registry, hash(1), answer[at]);
     assert_eq!((of(0), of(1)), (Reachability::Seen, Reachability::Unchecked));
-    assert_eq!(standing(&f.registry, hash(1), SocketAddr::new(fake(0), 1)), Reachability::Refused);
-    assert_eq!(standing(&f.registry, hash(1), SocketAddr::new(fake(990), 1)), Reachability::Seen);
+    assert_eq!(
+        reachability(&f.registry, hash(1), SocketAddr::new(fake(0), 1)),
+        Reachability::Refused
+    );
+    assert_eq!(
+        reachability(&f.registry, hash(1), SocketAddr::new(fake(990), 1)),
+        Reachability::Seen
+    );
     f.registry.check();
 }
 

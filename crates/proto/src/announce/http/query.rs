@@ -1,4 +1,4 @@
-//! What stands behind the `?` of an announce or scrape.
+//! The query of an announce or scrape.
 
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +11,7 @@ use crate::announce::query::{
 };
 use crate::announce::{Announce, AnnounceError, AnnounceEvent, Scrape};
 
-/// The query of an announce, without the `?`.
+/// Returns the query of an announce, without the `?`.
 pub fn encode_query(announce: &Announce) -> String {
     let mut out = String::with_capacity(400);
     // Writing to a String cannot fail.
@@ -19,13 +19,13 @@ pub fn encode_query(announce: &Announce) -> String {
     out
 }
 
-/// Reads the query of an announce. Keys we do not know are passed over, and so are values of keys
-/// that say neither who announces nor which torrent: an event we do not know is none. Of a key that
-/// is there twice the last value counts, as an announce URL may have keys of its own.
+/// Parses the query of an announce. Unknown keys are ignored, and so are invalid values of keys that identify
+/// neither the peer nor the torrent: an unknown event counts as none. If a key is repeated, the last value counts,
+/// because an announce URL may contain keys of its own.
 ///
 /// # Errors
-/// If `info_hash`, `peer_id` or `port` is missing, there twice with different values, or not what it
-/// should be, or `left` is no number. Whoever stops need not say its port: that is 0 then.
+/// If `info_hash`, `peer_id` or `port` is missing, repeated with different values, or not valid, or `left` is not a
+/// number. With the event `stopped` the port may be missing; it is 0 then.
 pub fn decode_query(query: &str) -> Result<Announce, AnnounceError> {
     let mut found = Found::default();
     for (key, value) in pairs(query)? {
@@ -56,7 +56,7 @@ pub fn decode_query(query: &str) -> Result<Announce, AnnounceError> {
     Ok(announce)
 }
 
-/// The query of a scrape, without the `?`. Hashes beyond [`MAX_SCRAPE_HASHES`] are left out.
+/// Returns the query of a scrape, without the `?`. Hashes beyond [`MAX_SCRAPE_HASHES`] are left out.
 pub fn encode_scrape_query(scrape: &Scrape) -> String {
     let mut out = String::with_capacity(71 * scrape.hashes.len().min(MAX_SCRAPE_HASHES));
     for hash in scrape.hashes.iter().take(MAX_SCRAPE_HASHES) {
@@ -67,11 +67,10 @@ pub fn encode_scrape_query(scrape: &Scrape) -> String {
     out
 }
 
-/// Reads the query of a scrape. One that names no torrent asks for all of them; whether it gets
-/// them is for the tracker to say.
+/// Parses the query of a scrape. A scrape without hashes asks for all torrents, which the tracker may refuse.
 ///
 /// # Errors
-/// If an info-hash is not one, or there are more than [`MAX_SCRAPE_HASHES`].
+/// If an info-hash is not valid, or there are more than [`MAX_SCRAPE_HASHES`].
 pub fn decode_scrape_query(query: &str) -> Result<Scrape, AnnounceError> {
     let mut scrape = Scrape::default();
     for (_, value) in pairs(query)?.filter(|(key, _)| *key == "info_hash") {
@@ -119,12 +118,12 @@ fn write_query(announce: &Announce, out: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-/// The keys of an announce that have been seen.
+/// The values of an announce's query that were found.
 #[derive(Default)]
 struct Found<'q> {
     info_hash: Option<piecework_core::InfoHash>,
     peer_id: Option<piecework_core::PeerId>,
-    /// Read once it is known whether it is needed.
+    /// Parsed later, when it is known whether it is needed.
     port: Option<&'q str>,
     uploaded: Option<u64>,
     downloaded: Option<u64>,
@@ -160,8 +159,8 @@ impl<'q> Found<'q> {
     }
 }
 
-/// Anything but these is none: `empty` is in old clients, `paused` is a partial seed's regular
-/// announce (BEP 21), and others will come.
+/// Parses an event. Any other text counts as a regular announce: `empty` comes from old clients, `paused` is a
+/// partial seed's regular announce (BEP 21), and others may come.
 fn event(value: &str) -> AnnounceEvent {
     match value {
         _ if value.eq_ignore_ascii_case("started") => AnnounceEvent::Started,
@@ -171,7 +170,7 @@ fn event(value: &str) -> AnnounceEvent {
     }
 }
 
-/// The bytes left. Who does not know how long the torrent is says -1 or the largest number it has.
+/// Parses the bytes left. A client that does not know the torrent's length sends -1 or its largest number.
 fn left(value: &str) -> Result<Option<u64>, AnnounceError> {
     let digits = value.strip_prefix('-').unwrap_or(value);
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -183,14 +182,14 @@ fn left(value: &str) -> Result<Option<u64>, AnnounceError> {
     Ok(Some(value.parse().map_or(Announce::LEFT_UNKNOWN, Announce::left_of)))
 }
 
-/// A negative number leaves it to the tracker, as in UDP announces, and so does what is none.
+/// Parses the wanted number of peers. A negative or invalid number leaves it to the tracker, as in UDP announces.
 fn num_want(value: &str) -> Option<u32> {
     let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| value.parse().unwrap_or(u32::MAX))
 }
 
-/// BEP 3 allows a DNS name here too; we look up none for strangers, so it counts as not given. Some
-/// clients put brackets around an IPv6 address, or a port behind any.
+/// Parses the peer's address. BEP 3 also allows a DNS name, which counts as absent because it is not looked up for
+/// strangers. Some clients put an IPv6 address in brackets, or add a port.
 fn ip(value: &str) -> Option<IpAddr> {
     // The longest textual IPv6 address has 45 characters; with brackets and a port 53.
     let mut out = [0; 53];
@@ -201,13 +200,13 @@ fn ip(value: &str) -> Option<IpAddr> {
     bare.parse().ok().or_else(with_port)
 }
 
-/// What is too long for a tracker's id is passed over: we give none.
+/// Parses a tracker id. One that is too long is ignored, because this tracker issues none.
 fn tracker_id(value: &str) -> Option<Bytes> {
     let mut out = [0; MAX_TRACKER_ID];
     unescape(value, &mut out).map(|len| Bytes::copy_from_slice(&out[..len]))
 }
 
-/// Bytes of a tracker's id: those one meets are shorter than 64.
+/// The maximum length of a tracker id. Those in use are shorter than 64 bytes.
 pub(super) const MAX_TRACKER_ID: usize = 256;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! What a tracker answers, in bencode. The writing side is by hand: it is what a busy tracker
-//! does most, and costs one allocation.
+//! A tracker's answers in bencode. The encoder is hand-written and makes one allocation, because a busy tracker
+//! spends most of its time here.
 
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -17,30 +17,29 @@ use crate::announce::{
 use piecework_core::bencode::{self, Kind, Limits, Node, Tolerance};
 use piecework_core::{InfoHash, PeerId};
 
-/// Bytes of an answer at most. With [`MAX_PEERS`] peers, one by one and with their ids, it has
-/// less than 200 KiB.
+/// The maximum length of an answer. With [`MAX_PEERS`] peers in non-compact form with ids it has less than 200 KiB.
 pub const MAX_BODY_LEN: usize = 1024 * 1024;
 
-/// What came back from an announce.
+/// The result of an announce.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum HttpReply {
-    /// The tracker took the announce and handed out peers.
+    /// The tracker accepted the announce.
     Reply(AnnounceReply),
     /// The tracker refused the announce.
     Failure(Refusal),
 }
 
-/// What came back from a scrape.
+/// The result of a scrape.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum HttpScrapeReply {
     /// The tracker gave the counts.
     Reply(ScrapeReply),
-    /// It was refused; the tracker says why. Unescaped.
+    /// The tracker refused the scrape for this reason. Unescaped.
     Failure(String),
 }
 
-/// The answer to `announce`: peers in compact form, or one by one if it asked for that, with their
-/// ids where these are known and it did not ask to leave them out.
+/// Returns the answer to `announce`, with peers in compact or non-compact form as requested. The non-compact form
+/// contains known ids unless the request asked to leave them out.
 pub fn encode_reply(reply: &AnnounceReply, announce: &Announce) -> Vec<u8> {
     let text = reply.warning.as_ref().map_or(0, String::len)
         + reply.tracker_id.as_ref().map_or(0, Bytes::len);
@@ -87,7 +86,7 @@ pub fn encode_reply(reply: &AnnounceReply, announce: &Announce) -> Vec<u8> {
     out
 }
 
-/// The answer to an announce or scrape that is refused.
+/// Returns the answer to a refused announce or scrape.
 pub fn encode_failure(reason: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(32 + reason.len());
     out.push(b'd');
@@ -97,9 +96,9 @@ pub fn encode_failure(reason: &str) -> Vec<u8> {
     out
 }
 
-/// Reads the answer to an announce. Bytes behind it are passed over, as many scripts write a line end
-/// or more there. Peers with port 0 or without an address are dropped, and those beyond
-/// [`MAX_PEERS`]; those whose address is a name are kept apart ([`AnnounceReply::named`]).
+/// Parses the answer to an announce. Bytes after it are ignored, because many tracker scripts append a line end or
+/// more. Peers with port 0 or without an address are dropped, and those beyond [`MAX_PEERS`]. Peers with a host
+/// name are in [`AnnounceReply::named`].
 ///
 /// # Errors
 /// If it is longer than [`MAX_BODY_LEN`], not bencode, or not an answer.
@@ -134,7 +133,7 @@ pub fn decode_reply(body: &[u8]) -> Result<HttpReply, AnnounceError> {
     Ok(HttpReply::Reply(reply))
 }
 
-/// The answer to a scrape. A torrent that stands there twice is told once.
+/// Returns the answer to a scrape. A repeated torrent is included once.
 pub fn encode_scrape_reply(reply: &ScrapeReply) -> Vec<u8> {
     let mut entries: Vec<&(InfoHash, ScrapeEntry)> = reply.entries.iter().collect();
     entries.sort_by_key(|(hash, _)| *hash);
@@ -155,7 +154,7 @@ pub fn encode_scrape_reply(reply: &ScrapeReply) -> Vec<u8> {
     out
 }
 
-/// Reads the answer to a scrape; keys that are no info-hash are passed over, and bytes behind it.
+/// Parses the answer to a scrape. Keys that are not info-hashes are ignored, and so are bytes after the answer.
 ///
 /// # Errors
 /// If it is longer than [`MAX_BODY_LEN`], not bencode, or not an answer.
@@ -190,20 +189,20 @@ fn text(node: Node<'_, '_>, key: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_TEXT_LEN)]).into_owned())
 }
 
-/// A count; what is not one, or negative as some trackers' unknown counts are, is 0.
+/// Parses a count. Invalid or negative numbers, which some trackers use for unknown counts, are 0.
 fn count(node: Node<'_, '_>, key: &[u8]) -> u32 {
     let count = node.get(key).and_then(Node::as_int).unwrap_or(0);
     u32::try_from(count.clamp(0, u32::MAX.into())).unwrap_or(0)
 }
 
-/// When a tracker that refuses wants to be asked again: `retry in` (BEP 31) in minutes or `never`,
-/// or else an interval beside the reason.
+/// Parses when the client may try again after a refusal: `retry in` (BEP 31) in minutes or `never`, or else an
+/// interval beside the reason.
 fn retry(root: Node<'_, '_>) -> Option<Retry> {
     if let Some(asked) = root.get(b"retry in") {
         if asked.as_bytes() == Some(b"never") {
             return Some(Retry::Never);
         }
-        // Some trackers write the number as a string.
+        // Some trackers send the number as a string.
         let text = || asked.as_str()?.trim().parse().ok();
         let minutes = asked.as_int().or_else(text).filter(|minutes| *minutes > 0)?;
         let minutes = minutes.clamp(0, u32::MAX.into()) as u64;
@@ -216,11 +215,11 @@ fn retry(root: Node<'_, '_>) -> Option<Retry> {
 
 fn seconds(node: Node<'_, '_>, key: &[u8]) -> Option<Duration> {
     let seconds = node.get(key)?.as_int()?;
-    // An u32 as in UDP answers: 136 years.
+    // A u32 as in UDP answers: 136 years.
     Some(Duration::from_secs(seconds.clamp(0, u32::MAX.into()) as u64))
 }
 
-/// Adds the peers in `node`, in compact form (of this family) or one by one (of any).
+/// Adds the peers in `node`, in compact form (of this family) or in non-compact form (of any).
 fn take_peers(
     node: Node<'_, '_>,
     family: Family,
@@ -228,7 +227,7 @@ fn take_peers(
 ) -> Result<(), AnnounceError> {
     let room = MAX_PEERS.saturating_sub(peers.len());
     if let Some(bytes) = node.as_bytes() {
-        // What is less than a peer at the end is passed over.
+        // An incomplete peer at the end is ignored.
         let chunks = bytes.chunks_exact(family.peer_len());
         peers.extend(chunks.filter_map(compact_peer).take(room));
         return Ok(());
@@ -240,18 +239,18 @@ fn take_peers(
     Ok(())
 }
 
-/// A peer as BEP 3 has it.
+/// Parses a peer in the form of BEP 3.
 fn peer_of_dict(node: Node<'_, '_>) -> Option<SocketAddr> {
     let ip: IpAddr = node.get(b"ip")?.as_str()?.trim().parse().ok()?;
     Some(SocketAddr::new(ip.to_canonical(), port_of_dict(node)?))
 }
 
-/// The same with a DNS name in place of its address, which BEP 3 allows.
+/// Parses a peer with a DNS name in place of its address, which BEP 3 allows.
 fn name_of_dict(node: Node<'_, '_>) -> Option<PeerName> {
     PeerName::new(node.get(b"ip")?.as_str()?.trim(), port_of_dict(node)?)
 }
 
-/// The port of a peer, which some trackers write as a string.
+/// Parses the port of a peer, which some trackers send as a string.
 fn port_of_dict(node: Node<'_, '_>) -> Option<u16> {
     let port = node.get(b"port")?;
     let number = port.as_int().or_else(|| port.as_str()?.trim().parse().ok())?;
@@ -315,8 +314,7 @@ fn put_number(mut value: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(&digits[start..]);
 }
 
-/// Text on the stack: an address, whose length must be written before it. 45 bytes are the
-/// longest one.
+/// A text buffer on the stack for an address, whose length must be written before it. The longest has 45 bytes.
 struct AddressText {
     bytes: [u8; 45],
     len: usize,
@@ -337,17 +335,17 @@ impl Write for AddressText {
     }
 }
 
-/// Dictionaries are three deep at most; a million and more bytes of peers one by one are 40,000
-/// peers of seven values.
+/// Dictionaries are at most three levels deep. A megabyte of peers in non-compact form has 40,000 peers of seven
+/// values.
 const LIMITS: Limits = Limits { bytes: MAX_BODY_LEN, depth: 16, tokens: 300_000 };
 
-/// What a tracker's number or key looks like is its own affair.
+/// Some trackers send numbers that are not normalized, or repeat keys.
 const TOLERANCE: Tolerance = Tolerance { numbers: true, duplicate_keys: true };
 
-/// Bytes of a tracker's message to people that are kept: a sentence or two.
+/// The maximum length of a tracker's message to the user: a sentence or two.
 const MAX_TEXT_LEN: usize = 512;
 
-/// Where a tracker gives none; what most of them give.
+/// The interval if a tracker sends none: what most trackers use.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(30 * 60);
 
 #[cfg(test)]

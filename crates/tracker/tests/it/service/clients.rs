@@ -211,7 +211,7 @@ fn every_refused_request_is_in_the_log_with_its_reason() {
     for reason in [
         "this tracker serves only the torrents of its catalogue",
         "a datagram of `21` bytes is not a tracker's scrape",
-        "`7` is no action of a tracker",
+        "unknown tracker action `7`",
         "`peer_id` is missing",
         "a scrape has to name torrents",
         "`/nowhere` is not an announce address",
