@@ -1,7 +1,7 @@
 //! A TCP listener that survives a shortage of file descriptors.
 //!
-//! [`Listener::accept`] never fails. While the process or the system has no descriptor or memory left,
-//! connections wait in the system's queue, and accepting is tried again ten times a second.
+//! [`Listener::accept`] never fails. While the process or the system has no free descriptor or memory, connections
+//! wait in the system's queue, and the listener tries to accept them ten times a second.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -30,7 +30,7 @@ pub struct Listener {
     shortage: Shortage,
 }
 
-/// What keeps connections from being accepted.
+/// A shortage of descriptors or memory, which keeps connections from being accepted.
 #[derive(Debug)]
 struct Shortage {
     /// What the connections are, for the log.
@@ -46,13 +46,13 @@ impl Listener {
         Self { socket, shortage }
     }
 
-    /// Returns the next connection. Calls `make_room` after each failure, which may close something, and
-    /// tries again after a pause. Cancel safe.
+    /// Returns the next connection. After each failure calls `make_room`, which may close a connection, and tries
+    /// again after a pause. Cancel safe.
     pub async fn accept(&mut self, make_room: impl Fn()) -> (TcpStream, SocketAddr) {
         loop {
             match self.socket.accept().await {
                 Ok(connection) => return connection,
-                // The other side has given up.
+                // The client has given up.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     make_room();
@@ -65,19 +65,19 @@ impl Listener {
     /// Returns the address, with the port that the system chose.
     ///
     /// # Errors
-    /// If the system does not tell.
+    /// If the system cannot report it.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 }
 
 impl Shortage {
-    /// Waits until it may be over. Logs it once, not ten times a second.
+    /// Waits before the next attempt. Logs a shortage once, not ten times a second.
     async fn wait(&mut self, error: &io::Error) {
         if self.logged.happened(Moment::from_start(self.start.elapsed())) {
             tracing::warn!("cannot accept {} connections: {error}; retrying", self.kind);
         }
-        // The connection that could not be taken is still there: without a pause this would spin.
+        // The connection still waits, so that without a pause this would spin.
         tokio::time::sleep(PAUSE).await;
     }
 }

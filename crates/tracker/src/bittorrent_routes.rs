@@ -11,7 +11,7 @@ use super::announces::{AnnounceOrigin, Announces};
 use piecework_core::printable;
 use piecework_http::Ends;
 use piecework_journal::{RequestEvent, Via};
-use piecework_proto::announce::{ScrapeReply, http};
+use piecework_proto::announce::{AnnounceError, ScrapeReply, http};
 use piecework_registry::PeerQuery;
 
 /// The kind of a BitTorrent request.
@@ -23,6 +23,19 @@ pub(super) enum BitTorrentRequest {
     Scrape,
     /// A request with an info-hash at a path that is neither for announces nor for scrapes.
     Elsewhere,
+}
+
+/// Why a request is refused before it reaches a registry.
+#[derive(Debug, thiserror::Error)]
+enum RequestFault {
+    #[error(transparent)]
+    Query(#[from] AnnounceError),
+    #[error("announces and scrapes use the method GET, not `{0}`")]
+    Method(String),
+    #[error("`{0}` is not an announce address: announce to `/announce`")]
+    Path(String),
+    #[error("a scrape has to name torrents: scrapes of all torrents are not supported")]
+    ScrapeOfAll,
 }
 
 impl BitTorrentRequest {
@@ -76,8 +89,7 @@ pub(super) fn answer(
         Method::HEAD => return bencoded(Vec::new()),
         _ => {
             let method = printable(request.method.as_str()).chars().take(20).collect::<String>();
-            let refused = format!("announces and scrapes use the method GET, not `{method}`");
-            let body = refuse(log, ends, asked, query, refused);
+            let body = refuse(log, ends, asked, query, &RequestFault::Method(method));
             return (StatusCode::METHOD_NOT_ALLOWED, body).into_response();
         }
     }
@@ -86,18 +98,18 @@ pub(super) fn answer(
         BitTorrentRequest::Scrape => scrape(announces, query),
         BitTorrentRequest::Elsewhere => {
             let path: String = printable(request.uri.path()).chars().take(80).collect();
-            Err(format!("`{path}` is not an announce address: announce to `/announce`"))
+            Err(RequestFault::Path(path))
         }
     };
     match answered {
         Ok(body) => bencoded(body),
-        Err(refused) => refuse(log, ends, asked, query, refused),
+        Err(fault) => refuse(log, ends, asked, query, &fault),
     }
 }
 
 /// Returns the answer to an announce. It may be a refusal of the registry, which is already logged.
-fn announce(announces: &Announces, ends: &Ends, query: &str) -> Result<Vec<u8>, String> {
-    let announce = http::decode_query(query).map_err(|error| error.to_string())?;
+fn announce(announces: &Announces, ends: &Ends, query: &str) -> Result<Vec<u8>, RequestFault> {
+    let announce = http::decode_query(query)?;
     let asker = AnnounceOrigin { ip: ends.peer.ip(), reached: ends.local, via: Via::Http };
     let ids = !announce.compact && !announce.no_peer_id;
     let want = PeerQuery { ids, ..PeerQuery::any(usize::MAX) };
@@ -108,12 +120,10 @@ fn announce(announces: &Announces, ends: &Ends, query: &str) -> Result<Vec<u8>, 
 }
 
 /// Returns the counts of the named torrents, zeros for unknown ones, as over UDP.
-fn scrape(announces: &Announces, query: &str) -> Result<Vec<u8>, String> {
-    let scrape = http::decode_scrape_query(query).map_err(|error| error.to_string())?;
+fn scrape(announces: &Announces, query: &str) -> Result<Vec<u8>, RequestFault> {
+    let scrape = http::decode_scrape_query(query)?;
     if scrape.hashes.is_empty() {
-        return Err(
-            "a scrape has to name torrents: scrapes of all torrents are not supported".to_owned()
-        );
+        return Err(RequestFault::ScrapeOfAll);
     }
     let counts = announces.scrape(&scrape.hashes).into_iter();
     let entries = counts.map(|(hash, entry)| (hash, entry.unwrap_or_default())).collect();
@@ -126,8 +136,9 @@ fn refuse(
     ends: &Ends,
     asked: BitTorrentRequest,
     query: &str,
-    why: String,
+    fault: &RequestFault,
 ) -> Response {
+    let why = fault.to_string();
     let body = http::encode_failure(&why);
     let named = http::decode_scrape_query(query).ok();
     let info_hash = named.and_then(|named| named.hashes.first().copied());
