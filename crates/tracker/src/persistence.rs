@@ -42,8 +42,7 @@ impl Persistence {
     /// Restores catalogued torrents and the load of their peers.
     pub(super) fn restore(&self, torrents: &[(Arc<CatalogueTorrent>, u32)], load: &[LoadEntry]) {
         for (entry, downloads) in torrents {
-            let observe = entry.is_observed();
-            self.swarms.catalogue(entry.info_hash, entry.pieces, *downloads, observe);
+            self.swarms.catalogue(entry, *downloads);
         }
         self.swarms.restore_load(load);
     }

@@ -233,7 +233,7 @@ impl Registration {
         };
         match added {
             Ok(AddOutcome::New(entry)) => {
-                self.swarms.catalogue(entry.info_hash, entry.pieces, 0, entry.is_observed());
+                self.swarms.catalogue(&entry, 0);
                 if !entry.unlisted {
                     self.log.forget_unlisted(entry.info_hash);
                 }

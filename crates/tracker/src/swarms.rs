@@ -12,6 +12,7 @@ use piecework_registry::{
     Registry, RegistryStats, Reporter, SwarmCounts, SwarmView, TorrentView,
 };
 
+use super::catalogue_torrent::CatalogueTorrent;
 use super::config::TrackerConfig;
 use piecework_clock::Clock;
 
@@ -75,17 +76,12 @@ impl Swarms {
     }
 
     /// Records that a torrent is catalogued from now on.
-    pub(super) fn catalogue(
-        &self,
-        info_hash: InfoHash,
-        pieces: u32,
-        downloads: u32,
-        observe: bool,
-    ) {
+    pub(super) fn catalogue(&self, entry: &CatalogueTorrent, downloads: u32) {
         let now = self.clock.now();
-        let mut shard = self.shard(info_hash).lock();
-        shard.registry.catalogue(now, info_hash, pieces, downloads);
-        shard.registry.set_observe(info_hash, observe);
+        let mut shard = self.shard(entry.info_hash).lock();
+        shard.registry.catalogue(now, entry.info_hash, entry.pieces, downloads);
+        // Read with the lock held, so that a change that comes meanwhile is applied afterwards.
+        shard.registry.set_observe(entry.info_hash, entry.is_observed());
     }
 
     /// Records that a torrent is no longer catalogued.
