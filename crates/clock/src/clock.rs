@@ -1,4 +1,4 @@
-//! A monotonic clock.
+//! Moments, timers, and the time of day of a moment.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,12 +8,15 @@ use tokio::sync::Notify;
 
 use piecework_core::Moment;
 
+use super::wall_clock::WallClock;
+
 /// A source of [`Moment`]s. Cheap to clone; all clones have the same time.
 #[derive(Clone, Debug)]
 pub struct Clock {
     source: ClockSource,
     /// The time that is added to the source's.
     ahead: Duration,
+    wall: Arc<WallClock>,
 }
 
 #[derive(Clone, Debug)]
@@ -31,20 +34,20 @@ struct ManualClock {
 impl Clock {
     /// Returns a clock that follows the system's monotonic clock. It begins at [`Moment::START`].
     pub fn system() -> Self {
-        Self { source: ClockSource::System(Instant::now()), ahead: Duration::ZERO }
+        Self::new(ClockSource::System(Instant::now()), Duration::ZERO)
     }
 
     /// Returns a clock that stands still at [`Moment::START`] until [`Clock::advance`] moves it. For tests and
     /// simulations.
     pub fn manual() -> Self {
-        Self { source: ClockSource::Manual(Arc::default()), ahead: Duration::ZERO }
+        Self::new(ClockSource::Manual(Arc::default()), Duration::ZERO)
     }
 
     /// Returns a clock that is ahead of this one by `time`. A driver that has to name moments before its start needs
     /// a clock that does not begin at [`Moment::START`].
     #[must_use]
     pub fn ahead_by(&self, time: Duration) -> Self {
-        Self { source: self.source.clone(), ahead: self.ahead + time }
+        Self::new(self.source.clone(), self.ahead + time)
     }
 
     /// Moves a manual clock. Does nothing to a system clock.
@@ -58,13 +61,32 @@ impl Clock {
 
     /// Returns the present moment.
     pub fn now(&self) -> Moment {
-        let time = match &self.source {
-            ClockSource::System(start) => start.elapsed(),
-            ClockSource::Manual(manual) => {
-                Duration::from_nanos(manual.nanos.load(Ordering::SeqCst))
+        Moment::from_start(self.source.time() + self.ahead)
+    }
+
+    /// Returns the instant of `moment`, for timers. With a manual clock the timer ends as if the clock ran from now on.
+    pub fn instant(&self, moment: Moment) -> tokio::time::Instant {
+        let since_start = moment.since_start().saturating_sub(self.ahead);
+        match &self.source {
+            ClockSource::System(start) => tokio::time::Instant::from_std(*start + since_start),
+            ClockSource::Manual(_) => {
+                tokio::time::Instant::now() + since_start.saturating_sub(self.source.time())
             }
-        };
-        Moment::from_start(time + self.ahead)
+        }
+    }
+
+    /// Returns the time of day of `moment` in seconds since 1970.
+    pub fn unix_time(&self, moment: Moment) -> i64 {
+        self.unix_ms(moment) / 1_000
+    }
+
+    /// Returns the time of day of `moment` in milliseconds since 1970.
+    pub fn unix_ms(&self, moment: Moment) -> i64 {
+        match &self.source {
+            ClockSource::System(_) => self.wall.unix_ms(moment, self.now()),
+            // It stands still while the time of day goes on, which is no reason to adjust anything.
+            ClockSource::Manual(_) => self.wall.unadjusted_unix_ms(moment),
+        }
     }
 
     /// Waits until `time` has passed, or until a manual clock is moved. With a manual clock it waits for at most
@@ -76,6 +98,23 @@ impl Clock {
             ClockSource::Manual(manual) => {
                 drop(tokio::time::timeout(time, manual.moved.notified()).await);
             }
+        }
+    }
+}
+
+impl Clock {
+    fn new(source: ClockSource, ahead: Duration) -> Self {
+        let wall = WallClock::new(Moment::from_start(source.time() + ahead));
+        Self { source, ahead, wall: Arc::new(wall) }
+    }
+}
+
+impl ClockSource {
+    /// Returns the time since the clock was made.
+    fn time(&self) -> Duration {
+        match self {
+            Self::System(start) => start.elapsed(),
+            Self::Manual(manual) => Duration::from_nanos(manual.nanos.load(Ordering::SeqCst)),
         }
     }
 }
@@ -92,6 +131,8 @@ mod tests {
         clock.advance(Duration::from_secs(5));
         assert_eq!(clock.now(), Moment::from_secs(5));
         assert_eq!(ahead.now(), Moment::from_secs(66));
+        let later = ahead.now() + Duration::from_secs(7);
+        assert_eq!(ahead.unix_time(later) - ahead.unix_time(ahead.now()), 7);
         let system = Clock::system();
         system.advance(Duration::from_secs(3600));
         assert!(system.now() < Moment::from_secs(3600));

@@ -14,5 +14,6 @@
 //! ```
 
 mod clock;
+mod wall_clock;
 
 pub use clock::Clock;

@@ -1,7 +1,7 @@
 //! The swarms of a tracker: registries, each with its own lock, and their clock.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
@@ -20,8 +20,6 @@ use piecework_clock::Clock;
 pub(super) struct Swarms {
     clock: Clock,
     started: SystemTime,
-    /// The time of the start by `clock`.
-    began: Moment,
     shards: Box<[Mutex<Shard>]>,
 }
 
@@ -40,7 +38,7 @@ impl Swarms {
                 Mutex::new(Shard { registry, rng: rng.fork() })
             })
             .collect();
-        Self { began: clock.now(), started: SystemTime::now(), clock, shards }
+        Self { started: SystemTime::now(), clock, shards }
     }
 
     /// Handles an announce of the peer at `ip`. Returns the answer and the approximate number of peers in all.
@@ -217,9 +215,8 @@ impl Swarms {
 
     /// Returns the time of day of a moment.
     pub(super) fn time_of(&self, moment: Moment) -> SystemTime {
-        // Moments from before a restart are before the start.
-        let before = self.began.since(moment);
-        self.started.checked_sub(before).unwrap_or(self.started) + moment.since(self.began)
+        let millis = u64::try_from(self.clock.unix_ms(moment)).unwrap_or(0);
+        SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
     }
 
     /// Examines some peers of every shard and removes those that have expired.
