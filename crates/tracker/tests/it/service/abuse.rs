@@ -221,7 +221,7 @@ fn bad_queries_get_a_failure_that_names_the_key() {
         assert_eq!(http.status, 200, "{query}");
         assert!(http.failure().contains(wanted), "{query}: {}", http.failure());
     }
-    assert!(tracker.get("/scrape").failure().contains("name some"));
+    assert!(tracker.get("/scrape").failure().contains("has to name torrents"));
     assert!(tracker.get("/scrape?info_hash=x").failure().contains("info_hash"));
     assert_eq!(tracker.get("/torrents/xyz").status, 400);
     assert!(tracker.get("/logs/files/%ff").error().contains("UTF-8"));

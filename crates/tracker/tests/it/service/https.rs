@@ -99,7 +99,7 @@ fn a_certificate_that_cannot_be_used_is_a_sentence_at_the_start() {
     };
     let config = || with_certificate(dir.path());
     let alone = TrackerConfig { certificate_key: None, ..config() };
-    assert!(refusal(alone).contains("both, or neither"));
+    assert!(refusal(alone).contains("set together"));
     let missing = TrackerConfig { certificate: Some(dir.path().join("none.pem")), ..config() };
     assert!(refusal(missing).contains("none.pem` cannot be read"));
     let swapped = TrackerConfig { certificate: Some(dir.path().join("key.pem")), ..config() };
