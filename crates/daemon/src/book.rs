@@ -20,7 +20,7 @@ use crate::queue::{Bounds, Candidate, Order, SeedLimits, Seeded};
 use crate::state::{Counters, Saved};
 use piecework_api::{Settings, State, Torrent};
 use piecework_core::metainfo::Metainfo;
-use piecework_core::{Checkpoint, InfoHash, Rare, shared_default};
+use piecework_core::{BoxedDefault, Checkpoint, InfoHash, shared_default};
 use piecework_engine::{PathTaken, TorrentHandle, TorrentState};
 
 /// All torrents, their order, and what holds for all.
@@ -102,7 +102,7 @@ pub(super) struct Entry {
     pub counters: Counters,
     /// Its data is being moved.
     pub moving: Option<Box<Moving>>,
-    pub odd: Rare<Odd>,
+    pub odd: BoxedDefault<Odd>,
 }
 
 /// What few torrents have.

@@ -1,5 +1,6 @@
 //! `.torrent` files in their folder.
 
+use std::error::Error;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
 use std::os::unix::fs::OpenOptionsExt;
@@ -177,13 +178,13 @@ impl TorrentFile {
 }
 
 impl TorrentSource for TorrentFile {
-    fn read(&self, metainfo: &Metainfo) -> Result<Vec<u8>, String> {
+    fn read(&self, name: &str) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
         let path = match &self.name {
-            Some(name) => self.folder.join(&**name),
-            None => self.folder.join(first_name(metainfo.info().name())),
+            Some(file) => self.folder.join(&**file),
+            None => self.folder.join(first_name(name)),
         };
-        // Whether it is still that torrent is seen by who asks.
-        read_bounded(&path)
+        // The caller checks that it is still the same torrent.
+        Ok(read_bounded(&path)?)
     }
 }
 

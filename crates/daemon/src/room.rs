@@ -10,7 +10,7 @@ use super::inner::{Inner, blocking};
 use super::roots::shown;
 use piecework_core::InfoHash;
 use piecework_core::figures::{counted, size};
-use piecework_storage::{Room, room};
+use piecework_storage::{DiskSpace, disk_space};
 
 /// A torrent that is not whole.
 struct Unfinished {
@@ -60,7 +60,7 @@ impl Inner {
             return None;
         }
         let at = root.clone();
-        let look = blocking(move || room(&at).ok());
+        let look = blocking(move || disk_space(&at).ok());
         // A disk that does not answer is no reason to keep anybody waiting.
         let here = tokio::time::timeout(LOOK, look).await.ok()?.ok()??;
         if left.saturating_add(others) <= here.free {
@@ -73,7 +73,8 @@ impl Inner {
         roots.sort_unstable();
         roots.dedup();
         let look = blocking(move || {
-            let is_same = |root: &PathBuf| room(root).is_ok_and(|it| it.device == here.device);
+            let is_same =
+                |root: &PathBuf| disk_space(root).is_ok_and(|it| it.device == here.device);
             roots.into_iter().take(ROOTS).filter(is_same).collect::<Vec<PathBuf>>()
         });
         let same = tokio::time::timeout(LOOK, look).await.ok()?.ok()?;
@@ -104,7 +105,12 @@ impl Inner {
 }
 
 /// What is said if `left` bytes, and those of so many other torrents, do not fit.
-fn sentence(root: &Path, left: u64, (others, more): (u64, u64), here: &Room) -> Option<String> {
+fn sentence(
+    root: &Path,
+    left: u64,
+    (others, more): (u64, u64),
+    here: &DiskSpace,
+) -> Option<String> {
     if left.saturating_add(more) <= here.free {
         return None;
     }
@@ -149,7 +155,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_told_with_what_else_is_to_come() {
-        let here = Room { free: 5 << 20, total: 9 << 20, device: 1 };
+        let here = DiskSpace { free: 5 << 20, total: 9 << 20, device: 1 };
         let said = |left, others| sentence(Path::new("/d"), left, others, &here);
         assert_eq!(said(5 << 20, (0, 0)), None);
         assert_eq!(

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::net::Accepted;
 use piecework_core::metainfo::Metainfo;
-use piecework_core::{Bitfield, InfoHash, PieceIndex, Rare};
+use piecework_core::{Bitfield, BoxedDefault, InfoHash, PieceIndex};
 use piecework_proto::announce::TrackerUrl;
 use piecework_storage::Store;
 use piecework_swarm::lifecycle::Workload;
@@ -60,7 +60,7 @@ pub(super) trait Driver: Send + Sync {
 pub(super) struct Entry {
     link: Arc<SessionLink>,
     pub metainfo: Arc<Metainfo>,
-    pub options: Mutex<Rare<TorrentOptions>>,
+    pub options: Mutex<BoxedDefault<TorrentOptions>>,
     /// Who tells a tracker of ours which pieces are held.
     pub reporter: Option<Arc<Reporter>>,
     /// It has heard that there is something to report.

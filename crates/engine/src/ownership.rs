@@ -31,7 +31,7 @@ pub(super) fn make_way(
     }
     // An unfinished file of which nothing is right is another torrent's of that name.
     let unfinished = matches!(files, Ownership::Unknown | Ownership::Replaced);
-    let strange = store.strange_files(have, wanted, unfinished)?;
+    let strange = store.foreign_files(have, wanted, unfinished)?;
     let [first, others @ ..] = &strange[..] else { return Ok(Ok(())) };
     if files == Ownership::Replaced {
         return Ok(store.remove_files(&strange).map_err(|error| TorrentError::of(&error)));

@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use piecework_core::metainfo::Metainfo;
 use piecework_core::{
-    Bitfield, Checkpoint, Fingerprint, Geometry, Moment, PieceIndex, Priority, Rare, shared_default,
+    Bitfield, BoxedDefault, Checkpoint, Fingerprint, Geometry, Moment, PieceIndex, Priority,
+    shared_default,
 };
 use piecework_swarm::lifecycle::{ContentState, Lifecycle, LifecycleStatus, Workload};
 use piecework_swarm::{Blame, Cause, PieceStage, Waiting};
@@ -25,7 +26,7 @@ pub(super) struct Record {
     pub life: Lifecycle,
     /// Pieces held; `None` is all of them. Empty while that is not known.
     pub have: Option<Box<Bitfield>>,
-    pub rare: Rare<RecordRare>,
+    pub rare: BoxedDefault<RecordRare>,
     /// Payload bytes received and sent in earlier swarms.
     downloaded: u64,
     uploaded: u64,
@@ -98,7 +99,7 @@ impl Record {
         Self {
             life,
             have: Some(Box::new(Bitfield::empty(pieces))),
-            rare: Rare::default(),
+            rare: BoxedDefault::default(),
             downloaded: 0,
             uploaded: 0,
             kept: None,

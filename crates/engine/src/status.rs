@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::TorrentError;
 use piecework_core::metainfo::Metainfo;
-use piecework_core::{InfoHash, Moment, PieceIndex, Rare, Sha1Hash, shared_default};
+use piecework_core::{BoxedDefault, InfoHash, Moment, PieceIndex, Sha1Hash, shared_default};
 use piecework_proto::encryption::Method;
 use piecework_swarm::announcer::TrackerStatus;
 use piecework_swarm::{BlockRanges, Cause, Direction, Evidence, PeerIdentity, Standing, Waiting};
@@ -86,7 +86,7 @@ pub(super) struct Shown {
     pub corrupt: u64,
     pub downloaded: u64,
     pub uploaded: u64,
-    pub motion: Rare<Motion>,
+    pub motion: BoxedDefault<Motion>,
     pub trouble: Option<Box<str>>,
     /// What it has waited for, if it has ever downloaded here.
     pub waiting: Option<Arc<Waiting>>,
@@ -139,7 +139,7 @@ impl Shown {
             corrupt: 0,
             downloaded: 0,
             uploaded: 0,
-            motion: Rare::default(),
+            motion: BoxedDefault::default(),
             trouble: None,
             waiting: None,
         }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 
-use piecework_core::{Moment, Spell};
+use piecework_core::{LogRateLimit, Moment};
 
 /// Accepts connections, see the [crate's documentation](crate).
 #[derive(Debug)]
@@ -35,14 +35,14 @@ pub struct Listener {
 struct Shortage {
     /// What the connections are, for the log.
     kind: &'static str,
-    logged: Spell,
+    logged: LogRateLimit,
     start: Instant,
 }
 
 impl Listener {
     /// Wraps a socket; `kind` says in the log what its connections are: `peer`, `HTTP`.
     pub fn new(socket: TcpListener, kind: &'static str) -> Self {
-        let shortage = Shortage { kind, logged: Spell::default(), start: Instant::now() };
+        let shortage = Shortage { kind, logged: LogRateLimit::default(), start: Instant::now() };
         Self { socket, shortage }
     }
 
@@ -74,7 +74,7 @@ impl Listener {
 impl Shortage {
     /// Waits before the next attempt. Logs a shortage once, not ten times a second.
     async fn wait(&mut self, error: &io::Error) {
-        if self.logged.happened(Moment::from_start(self.start.elapsed())) {
+        if self.logged.should_log(Moment::from_start(self.start.elapsed())) {
             tracing::warn!("cannot accept {} connections: {error}; retrying", self.kind);
         }
         // The connection still waits, so that without a pause this would spin.
@@ -93,12 +93,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn every_shortage_is_followed_by_a_pause_and_logged_once() {
         let mut shortage =
-            Shortage { kind: "peer", logged: Spell::default(), start: Instant::now() };
+            Shortage { kind: "peer", logged: LogRateLimit::default(), start: Instant::now() };
         let start = tokio::time::Instant::now();
         for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].repeat(10) {
             shortage.wait(&errno.into()).await;
         }
         assert_eq!(start.elapsed(), 40 * PAUSE);
-        assert!(!shortage.logged.happened(Moment::from_start(shortage.start.elapsed())));
+        assert!(!shortage.logged.should_log(Moment::from_start(shortage.start.elapsed())));
     }
 }

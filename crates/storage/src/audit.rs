@@ -3,24 +3,14 @@
 //! Nobody tells us when another program writes to a file. What it leaves behind does: a file that
 //! is shorter than it must be, a hole where there was data, another file under the name.
 
-use rustix::fs::{Stat, fstat};
+use rustix::fs::fstat;
 
 use piecework_core::{Bitfield, PieceIndex};
 
+use super::data_ranges::next_data;
 use super::error::{Operation, StorageError};
-use super::handles::FileKey;
-use super::pool::is_right;
-use super::resume::next_data;
+use super::piece_check::is_right;
 use super::store::Store;
-
-/// How much there is of a file on the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Extent {
-    /// Its length in bytes.
-    pub len: u64,
-    /// Blocks of 512 bytes that the file system has given it.
-    pub blocks: u64,
-}
 
 impl Store {
     /// Whether the pieces of `held` that lie in file `file` are still there, as far as that can be
@@ -39,8 +29,8 @@ impl Store {
         if entry.padding || entry.len == 0 {
             return Ok(true);
         }
-        let stat = self.stat_of(file)?;
-        if self.is_replaced(file, &stat)? {
+        let stat = self.files().stat_of(file)?;
+        if self.files().is_replaced(file, &stat)? {
             return Ok(false);
         }
         let len = stat.st_size as u64;
@@ -62,33 +52,6 @@ impl Store {
             }
         }
         Ok(true)
-    }
-
-    /// What the system knows of the file under its name, finished or not.
-    pub(super) fn stat_of(&self, file: usize) -> Result<Stat, StorageError> {
-        let layout = self.places.read();
-        let folder = layout.root.open()?;
-        match layout.find(self.map(), file, &folder)? {
-            Some(found) => Ok(found.stat),
-            None => {
-                let path = layout.root.join(&layout.names_of(self.map(), file));
-                Err(StorageError::Missing { operation: Operation::Read, path })
-            }
-        }
-    }
-
-    /// Whether the file that is open is another than the one `stat` is of, which has its name. It
-    /// is closed then.
-    pub(super) fn is_replaced(&self, file: usize, stat: &Stat) -> Result<bool, StorageError> {
-        let key = FileKey { store: self.id(), file };
-        let Some(open) = self.handles().get(key, false) else { return Ok(false) };
-        let there = fstat(&open.file)
-            .map_err(|errno| StorageError::new(Operation::Read, self.path_of(file), errno))?;
-        let is_other = (there.st_dev, there.st_ino) != (stat.st_dev, stat.st_ino);
-        if is_other {
-            self.handles().close_file(key);
-        }
-        Ok(is_other)
     }
 
     /// The pieces of `held` in the file that have a hole in it. What is there may be right all the
@@ -121,18 +84,6 @@ impl Store {
             at = to;
         }
         Ok(hollow)
-    }
-}
-
-impl Extent {
-    pub(super) fn of(stat: &Stat) -> Self {
-        Self { len: stat.st_size as u64, blocks: stat.st_blocks as u64 }
-    }
-
-    /// Whether there is less of the file than there was: somebody has cut something off or out of
-    /// it, or its file system has found room to save.
-    pub fn has_shrunk(&self, before: &Self) -> bool {
-        self.len < before.len || self.blocks < before.blocks
     }
 }
 

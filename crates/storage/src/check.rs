@@ -24,7 +24,7 @@ pub struct CheckProgress {
     pub bytes_done: u64,
 }
 
-/// What a check has found so far.
+/// What a check has state so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checked {
     /// Pieces looked at.
@@ -38,7 +38,7 @@ pub struct Checked {
 /// Only `pieces` are looked at, if given; the others are not in the answer. Pieces whose files
 /// are missing or too short are not read at all. `progress` is told at every step, never by two
 /// threads at once and never backwards, a last time with all pieces done unless `cancel` was set:
-/// then the answer holds what was found right so far, and the rest is not known.
+/// then the answer holds what was state right so far, and the rest is not known.
 ///
 /// # Errors
 /// [`StorageError::TooLong`] before anything is read if a file goes on behind the end the torrent
@@ -58,7 +58,7 @@ pub fn check(
 }
 
 /// The same, but files may be longer than the torrent says if `any_length`: what lies behind its end
-/// is not read. `progress` is also given what was found so far, and after a `cancel` the answer says
+/// is not read. `progress` is also given what was state so far, and after a `cancel` the answer says
 /// what was looked at.
 ///
 /// # Errors
@@ -110,11 +110,11 @@ pub(super) fn check_present(
         }
     }
     progress(start, &checked);
-    let found = Mutex::new(Found { checked, progress: start });
+    let state = Mutex::new(CheckState { checked, progress: start });
     let torrent = store.torrent()?;
-    let sink = CheckSink { store, torrent, wanted, found: &found, progress };
+    let sink = CheckSink { store, torrent, wanted, state: &state, progress };
     Sweep { files, geometry, threads: all_cores(), level: hash::level(), cancel }.run(&sink)?;
-    Ok(found.into_inner().checked)
+    Ok(state.into_inner().checked)
 }
 
 /// The pieces that cannot be whole, because one of their files ends too early.
@@ -135,11 +135,11 @@ struct CheckSink<'a, P> {
     store: &'a Store,
     torrent: TorrentBytes,
     wanted: Bitfield,
-    found: &'a Mutex<Found>,
+    state: &'a Mutex<CheckState>,
     progress: &'a P,
 }
 
-struct Found {
+struct CheckState {
     checked: Checked,
     progress: CheckProgress,
 }
@@ -147,17 +147,17 @@ struct Found {
 impl<P: Fn(CheckProgress, &Checked) + Send + Sync> CheckSink<'_, P> {
     fn tell(&self, pieces: impl IntoIterator<Item = (PieceIndex, bool)>) {
         let geometry = self.store.geometry();
-        let mut found = self.found.lock();
+        let mut state = self.state.lock();
         for (piece, right) in pieces {
-            found.checked.looked.insert(piece);
+            state.checked.looked.insert(piece);
             if right {
-                found.checked.right.insert(piece);
+                state.checked.right.insert(piece);
             }
-            found.progress.pieces_done += 1;
-            found.progress.bytes_done += u64::from(geometry.piece_size(piece));
+            state.progress.pieces_done += 1;
+            state.progress.bytes_done += u64::from(geometry.piece_size(piece));
         }
         // Under the lock, so that what is told never goes backwards.
-        (self.progress)(found.progress, &found.checked);
+        (self.progress)(state.progress, &state.checked);
     }
 }
 

@@ -15,8 +15,22 @@ use rustix::io::Errno;
 
 use piecework_core::metainfo::{MetainfoError, is_padding_name};
 
-use super::create::{CreateError, Selection};
+use super::create_error::CreateError;
 use super::error::{Operation, StorageError, shown};
+
+/// Which files of a folder are shared. By default all that are not reached through symbolic links.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// What symbolic links inside the folder lead to is shared under the name of the link.
+    pub follow_links: bool,
+    /// Links are followed only to what lies in one of these folders. Empty: anywhere.
+    pub links_within: Vec<PathBuf>,
+    /// Patterns of files and folders that are left out: with `*`, `**`, `?`, `[a-z]` and `{a,b}`. One
+    /// without `/` is compared with names, others with paths below the folder.
+    pub exclude: Vec<String>,
+    /// Leaves out files and folders whose name begins with a dot.
+    pub skip_hidden: bool,
+}
 
 /// Something that was found beside the files and is not shared.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,11 +121,11 @@ pub(super) struct Collector<'a> {
     /// Files beyond those that a torrent may have, which are only counted.
     more: usize,
     excluded: usize,
-    to_visit: Vec<Visit>,
+    to_visit: Vec<PendingFolder>,
 }
 
 /// A folder that is to be looked into.
-struct Visit {
+struct PendingFolder {
     real: PathBuf,
     shown: PathBuf,
     below: Vec<OsString>,
@@ -171,7 +185,7 @@ impl<'a> Collector<'a> {
             return Err(CreateError::Special { path });
         }
         let above = Arc::from([path.clone()]);
-        self.to_visit.push(Visit {
+        self.to_visit.push(PendingFolder {
             real: path.clone(),
             shown: path.clone(),
             below: Vec::new(),
@@ -202,7 +216,7 @@ impl<'a> Collector<'a> {
         Ok(self.found)
     }
 
-    fn visit(&mut self, folder: &Visit) -> Result<(), CreateError> {
+    fn visit(&mut self, folder: &PendingFolder) -> Result<(), CreateError> {
         for entry in fs::read_dir(&folder.real).map_err(|error| fault(&folder.shown, error))? {
             if self.cancel.load(Ordering::Relaxed) {
                 return Err(CreateError::Cancelled);
@@ -226,7 +240,7 @@ impl<'a> Collector<'a> {
                 self.link(folder, below, real, shown)?;
             } else if kind.is_dir() {
                 let above = Arc::clone(&folder.above);
-                self.to_visit.push(Visit { real, shown, below, above });
+                self.to_visit.push(PendingFolder { real, shown, below, above });
             } else if kind.is_file() {
                 let meta = entry.metadata().map_err(|error| fault(&shown, error))?;
                 self.file(below, real, shown, &meta);
@@ -241,7 +255,7 @@ impl<'a> Collector<'a> {
     /// link leads to by then.
     fn link(
         &mut self,
-        folder: &Visit,
+        folder: &PendingFolder,
         below: Vec<OsString>,
         link: PathBuf,
         shown: PathBuf,
@@ -272,7 +286,7 @@ impl<'a> Collector<'a> {
         } else {
             let above = folder.above.iter().cloned().chain([folder.real.clone(), real.clone()]);
             self.found.through_links = true;
-            self.to_visit.push(Visit { real, shown, below, above: above.collect() });
+            self.to_visit.push(PendingFolder { real, shown, below, above: above.collect() });
         }
         Ok(())
     }

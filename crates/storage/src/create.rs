@@ -7,21 +7,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
-use piecework_core::metainfo::{
-    FileMap, Metainfo, MetainfoBuilder, MetainfoError, ParseLimits, torrent_names,
-};
+use piecework_core::metainfo::{FileMap, Metainfo, MetainfoBuilder, ParseLimits, torrent_names};
 use piecework_core::{Geometry, PieceIndex, printable, text_of_name};
 
-use super::beneath::Root;
-use super::collect::{Collected, Collector, Stamp};
+use super::collect::{Collected, Collector, Selection, Stamp};
+use super::confined::ConfinedRoot;
+use super::create_error::CreateError;
 use super::error::{StorageError, shown};
 use super::files::Files;
 use super::handles::FileHandles;
 use super::hash::{self, Digest20};
-use super::places::Places;
+use super::layout::SharedLayout;
 use super::sweep::{Sink, Sweep};
 
-pub use super::collect::{LeftOut, LeftOutReason};
+use super::collect::LeftOut;
 
 /// What a torrent says beyond its content, and what of a folder it takes. By default nothing and all,
 /// with a piece length that fits.
@@ -57,20 +56,6 @@ impl CreateOptions {
             ..Self::default()
         }
     }
-}
-
-/// Which files of a folder are shared. By default all that are not reached through symbolic links.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Selection {
-    /// What symbolic links inside the folder lead to is shared under the name of the link.
-    pub follow_links: bool,
-    /// Links are followed only to what lies in one of these folders. Empty: anywhere.
-    pub links_within: Vec<PathBuf>,
-    /// Patterns of files and folders that are left out: with `*`, `**`, `?`, `[a-z]` and `{a,b}`. One
-    /// without `/` is compared with names, others with paths below the folder.
-    pub exclude: Vec<String>,
-    /// Leaves out files and folders whose name begins with a dot.
-    pub skip_hidden: bool,
 }
 
 /// How far the making of a torrent is.
@@ -128,65 +113,6 @@ impl Created {
     }
 }
 
-/// Why no torrent was made.
-#[derive(Debug, thiserror::Error)]
-pub enum CreateError {
-    /// There are no files in the folder.
-    #[error("`{}` is a folder without any files, so there is nothing to share", shown(path))]
-    EmptyFolder {
-        /// The folder without files.
-        path: PathBuf,
-    },
-    /// There are files in the folder, but none that is shared.
-    #[error(
-        "nothing in `{}` is to be shared: {excluded} excluded, {left_out} left out",
-        shown(path)
-    )]
-    NothingLeft {
-        /// The folder.
-        path: PathBuf,
-        /// Files and folders that the options exclude.
-        excluded: usize,
-        /// Links, pipes, devices.
-        left_out: usize,
-    },
-    /// A pattern of files to leave out that cannot be read.
-    #[error("the pattern `{}` cannot be read: {why}", printable(pattern))]
-    Pattern {
-        /// The pattern.
-        pattern: String,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// A pipe, a socket, a device.
-    #[error("`{}` is neither a file nor a folder", shown(path))]
-    Special {
-        /// What it is about.
-        path: PathBuf,
-    },
-    /// The root folder of the file system.
-    #[error("`{}` has no name that a torrent could bear", shown(path))]
-    Nameless {
-        /// The path.
-        path: PathBuf,
-    },
-    /// A file is not what it was when the work began.
-    #[error("`{}` was changed while it was being hashed; try again when it rests", shown(path))]
-    Changed {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A file could not be read.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-    /// A torrent may not be like that: a name, a number of files, a piece length.
-    #[error(transparent)]
-    Metainfo(#[from] MetainfoError),
-    /// The caller asked to stop.
-    #[error("the work was cancelled")]
-    Cancelled,
-}
-
 /// Makes a torrent of the file or folder at `path`, hashing with `threads` threads.
 ///
 /// The same content gives the same info-hash: files are sorted by their path's components,
@@ -218,13 +144,13 @@ pub(super) fn create_within(
     let builder = source.builder(&options).limits(limits);
     let geometry = builder.check()?;
     let map = builder.files()?;
-    let places = Places::shared(Root::new(&source.root), source.names.clone())?;
+    let layout = SharedLayout::shared(ConfinedRoot::new(&source.root), source.names.clone())?;
 
-    let hashes = hash_all(&places, &map, geometry, threads, &progress, cancel)?;
+    let hashes = hash_all(&layout, &map, geometry, threads, &progress, cancel)?;
     if cancel.load(Ordering::Relaxed) {
         return Err(CreateError::Cancelled);
     }
-    source.check_unchanged(&places, &map)?;
+    source.check_unchanged(&layout, &map)?;
     let metainfo = builder.build(hashes)?;
     let Source { root, names, skipped, renamed, through_links, .. } = source;
     Ok(Created { metainfo, root, names, skipped, renamed, through_links })
@@ -332,8 +258,8 @@ impl Source {
     }
 
     /// `map` has the same files in the same order.
-    fn check_unchanged(&self, places: &Places, map: &FileMap) -> Result<(), CreateError> {
-        let layout = places.read();
+    fn check_unchanged(&self, shared: &SharedLayout, map: &FileMap) -> Result<(), CreateError> {
+        let layout = shared.read();
         let folder = layout.root.open()?;
         for (number, file) in self.files.iter().enumerate() {
             let names = layout.names_of(map, number);
@@ -365,7 +291,7 @@ pub(super) fn renamed_below(top: &Path) -> BTreeMap<Vec<String>, Vec<String>> {
 
 /// Piece hashes one behind the other; incomplete if `cancel` was set.
 fn hash_all(
-    places: &Places,
+    layout: &SharedLayout,
     map: &FileMap,
     geometry: Geometry,
     threads: usize,
@@ -373,7 +299,7 @@ fn hash_all(
     cancel: &AtomicBool,
 ) -> Result<Vec<u8>, CreateError> {
     let handles = FileHandles::default();
-    let files = Files { places, map, handles: &handles, store: handles.register() };
+    let files = Files { layout, map, handles: &handles, store: handles.register() };
     let start = CreateProgress {
         pieces_done: 0,
         pieces_total: geometry.pieces(),

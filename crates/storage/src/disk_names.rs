@@ -10,9 +10,9 @@ use rustix::fs::{ioctl_getflags, statfs};
 use piecework_core::has_byte_marks;
 use piecework_core::metainfo::{FilePath, Metainfo, safe_name, torrent_names};
 
-use super::beneath::joined;
+use super::confined::joined;
 use super::create::renamed_below;
-use super::store::INCOMPLETE_SUFFIX;
+use super::layout::INCOMPLETE_SUFFIX;
 
 /// The paths of those files that have other names on disk than the torrent gives them, for
 /// [`StoreOptions::names`](super::StoreOptions::names): those that are not safe ([`safe_name`]), unless

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
+use piecework_core::metainfo::MetainfoError;
 use piecework_core::printable_bytes;
 
 /// A file operation that did not succeed. Never a peer's fault.
@@ -17,7 +19,8 @@ pub enum StorageError {
         operation: Operation,
         /// The file it was done to.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
+        #[source]
         errno: Errno,
     },
     /// The system does not let us.
@@ -27,7 +30,8 @@ pub enum StorageError {
         operation: Operation,
         /// To which file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
+        #[source]
         errno: Errno,
     },
     /// A file has become shorter than what was in it.
@@ -113,7 +117,8 @@ pub enum StorageError {
         operation: Operation,
         /// To which file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
+        #[source]
         errno: Errno,
     },
     /// Something is there already, and nothing is ever replaced.
@@ -143,10 +148,22 @@ pub enum StorageError {
     Torrent {
         /// The folder its content lies in.
         path: PathBuf,
-        /// A sentence that says why.
-        reason: String,
+        /// Why it cannot be read.
+        #[source]
+        reason: TorrentReadError,
     },
-    /// Anything else, a failing disk for instance.
+    /// The system reports another error: a failing disk, for instance.
+    #[error("cannot {operation} `{}`: {errno}", shown(path))]
+    System {
+        /// What was being done.
+        operation: Operation,
+        /// To which file or folder.
+        path: PathBuf,
+        /// The error of the system.
+        #[source]
+        errno: Errno,
+    },
+    /// Something that the system has no number for.
     #[error("cannot {operation} `{}`: {reason}", shown(path))]
     Other {
         /// What was being done.
@@ -157,6 +174,25 @@ pub enum StorageError {
         reason: String,
     },
 }
+
+/// Why a torrent's own file cannot be read. Shared, so that a [`StorageError`] can be cloned.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error(transparent)]
+pub struct TorrentReadError(Arc<MetainfoError>);
+
+impl From<MetainfoError> for TorrentReadError {
+    fn from(error: MetainfoError) -> Self {
+        Self(Arc::new(error))
+    }
+}
+
+impl PartialEq for TorrentReadError {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for TorrentReadError {}
 
 /// What was being done to a file when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -188,7 +224,7 @@ impl StorageError {
             Errno::NOENT => Self::Missing { operation, path },
             Errno::LOOP | Errno::XDEV => Self::Escape { operation, path },
             Errno::EXIST => Self::Exists { operation, path },
-            _ => Self::Other { operation, path, reason: errno.to_string() },
+            _ => Self::System { operation, path, errno },
         }
     }
 
@@ -213,6 +249,7 @@ impl StorageError {
             | Self::Forbidden { path, .. }
             | Self::Cancelled { path }
             | Self::Torrent { path, .. }
+            | Self::System { path, .. }
             | Self::Other { path, .. } => path,
         }
     }
@@ -258,7 +295,7 @@ mod tests {
         }
         assert!(matches!(of(Errno::NOENT), StorageError::Missing { .. }));
         assert!(matches!(of(Errno::LOOP), StorageError::Escape { .. }));
-        assert!(matches!(of(Errno::IO), StorageError::Other { .. }));
+        assert!(matches!(of(Errno::IO), StorageError::System { errno: Errno::IO, .. }));
     }
 
     #[test]

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
-use super::beneath::joined;
+use super::absolute::absolute;
+use super::confined::joined;
 use super::error::{Operation, StorageError};
 use super::mounts::mount_point;
 use super::names::owned;
-use super::store::{Store, StoreMode, StoreOptions, absolute};
+use super::store::{Store, StoreMode, StoreOptions};
 
 /// A path that a file of a store has, or has until it is finished.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +49,7 @@ impl Store {
     /// Padding has none, and a store that only reads has no unfinished files.
     pub fn file_paths(&self) -> Vec<FilePath> {
         let reads = self.options().mode == StoreMode::ReadOnly;
-        let layout = self.places.read();
+        let layout = self.layout.read();
         let mut paths = Vec::new();
         for (file, entry) in self.map().entries().iter().enumerate().filter(|(_, e)| !e.padding) {
             let names = owned(&layout.names_of(self.map(), file));
@@ -62,12 +63,12 @@ impl Store {
 
     /// The names in the root with which [`Store::file_paths`] begin, each once.
     pub fn top_names(&self) -> BTreeSet<String> {
-        let is_plain = self.places.read().own.names.is_empty();
+        let is_plain = self.layout.read().own.names.is_empty();
         let entries = self.map().entries();
         if is_plain && !self.metainfo().info().is_single_file() {
             // All lie in the torrent's folder, however many they are.
             let first = entries.iter().position(|entry| !entry.padding);
-            let layout = self.places.read();
+            let layout = self.layout.read();
             let names = first.map(|file| owned(&layout.names_of(self.map(), file)));
             return names.and_then(|names| names.into_iter().next()).into_iter().collect();
         }

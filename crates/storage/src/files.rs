@@ -14,16 +14,16 @@ use smallvec::SmallVec;
 
 use piecework_core::metainfo::{FileEntry, FileMap, FileSlice};
 
-use super::beneath::Access;
+use super::confined::Access;
 use super::error::{Operation, StorageError};
 use super::handles::{FileHandles, FileKey, OpenFile, Probe};
-use super::places::Places;
+use super::layout::SharedLayout;
 use super::watch::Watch;
 
-/// All that is needed to read and write a file map's content where `places` says.
+/// All that is needed to read and write a file map's content where `layout` says.
 #[derive(Clone, Copy)]
 pub(super) struct Files<'a> {
-    pub places: &'a Places,
+    pub layout: &'a SharedLayout,
     pub map: &'a FileMap,
     pub handles: &'a FileHandles,
     /// Whose files these are among `handles`.
@@ -124,7 +124,7 @@ impl Files<'_> {
                 "`{len}` bytes from byte `{offset}` on are not all among its `{}` bytes",
                 self.map.total_len()
             );
-            return Err(StorageError::other(operation, self.places.root(), reason));
+            return Err(StorageError::other(operation, self.layout.root(), reason));
         };
         Ok(self.map.slices(Range { start: offset, end }))
     }
@@ -140,7 +140,7 @@ impl Files<'_> {
 
     /// What the system knows of each file, `None` where there is none and for padding.
     pub fn stats(&self) -> Result<Vec<Option<Stat>>, StorageError> {
-        let layout = self.places.read();
+        let layout = self.layout.read();
         let entries = self.map.entries();
         let folder = match layout.root.open() {
             Ok(folder) => folder,
@@ -157,9 +157,52 @@ impl Files<'_> {
         entries.iter().enumerate().map(stat).collect()
     }
 
+    /// What the system knows of the file under its name, finished or not.
+    pub fn stat_of(&self, file: usize) -> Result<Stat, StorageError> {
+        let layout = self.layout.read();
+        let folder = layout.root.open()?;
+        match layout.find(self.map, file, &folder)? {
+            Some(found) => Ok(found.stat),
+            None => {
+                let path = layout.root.join(&layout.names_of(self.map, file));
+                Err(StorageError::Missing { operation: Operation::Read, path })
+            }
+        }
+    }
+
+    /// Whether the file that is open is another than the one `stat` is of, which has its name. It
+    /// is closed then.
+    pub fn is_replaced(&self, file: usize, stat: &Stat) -> Result<bool, StorageError> {
+        let key = FileKey { store: self.store, file };
+        let Some(open) = self.handles.get(key, false) else { return Ok(false) };
+        let there = fstat(&open.file)
+            .map_err(|errno| StorageError::new(Operation::Read, self.path_of(file), errno))?;
+        let is_other = (there.st_dev, there.st_ino) != (stat.st_dev, stat.st_ino);
+        if is_other {
+            self.handles.close_file(key);
+        }
+        Ok(is_other)
+    }
+
+    /// Looks at the file, if `watch` says that it is time to.
+    ///
+    /// # Errors
+    /// [`StorageError::Altered`] if another program has changed or replaced it,
+    /// [`StorageError::Missing`] if it is gone.
+    pub fn look_if_due(&self, file: usize, watch: &Watch) -> Result<(), StorageError> {
+        if self.map.entries()[file].padding || !watch.is_due(file) {
+            return Ok(());
+        }
+        let stat = self.stat_of(file)?;
+        if self.is_replaced(file, &stat)? || !watch.is_unchanged(file, &stat) {
+            return Err(StorageError::Altered { path: self.path_of(file) });
+        }
+        Ok(())
+    }
+
     /// Where the file lies when it is finished.
     pub fn path_of(&self, file: usize) -> PathBuf {
-        let layout = self.places.read();
+        let layout = self.layout.read();
         layout.root.join(&layout.names_of(self.map, file))
     }
 
@@ -170,7 +213,7 @@ impl Files<'_> {
         }
         let access = if write { Access::Write } else { Access::Read };
         // Held until the file is among the handles: whoever moves it closes them afterwards.
-        let layout = self.places.read();
+        let layout = self.layout.read();
         let opened = layout.open(self.map, file, &layout.root.open()?, access)?;
         if self.handles.locks()
             && let Some(ours) = self.lock(key, &opened, write)?
@@ -212,7 +255,7 @@ impl Files<'_> {
 
     /// The file's final path, for those that hold the layout's lock.
     fn path_of_open(&self, file: usize) -> PathBuf {
-        let layout = self.places.read_again();
+        let layout = self.layout.read_again();
         layout.root.join(&layout.names_of(self.map, file))
     }
 

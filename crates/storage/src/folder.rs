@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::fs::{self as sys, AtFlags, Dir, FileType};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::beneath::Root;
+use super::confined::ConfinedRoot;
 use super::error::{Operation, StorageError};
 
 /// What is in a folder.
@@ -45,7 +45,7 @@ pub fn folder_entries(
     is_wanted: impl Fn(&FolderEntry) -> bool,
 ) -> Result<FolderEntries, StorageError> {
     let fault = |errno| StorageError::new(Operation::Read, folder.to_owned(), errno);
-    let root = Root::keeping_to(folder.into(), Arc::new(keep_to));
+    let root = ConfinedRoot::keeping_to(folder.into(), Arc::new(keep_to));
     let fd = root.open()?.listing().map_err(fault)?;
     let mut seen = 0;
     let mut found = FolderEntries::default();

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 /// user is done, so at any time there may be one more for each thread that reads or writes.
 #[derive(Debug)]
 pub struct FileHandles {
-    kept: Mutex<Kept>,
+    kept: Mutex<OpenFiles>,
     capacity: usize,
     next_store: AtomicU32,
     /// The folders of the stores, each once.
@@ -51,7 +51,7 @@ pub(super) enum Probe {
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct OpenFiles {
     files: HashMap<FileKey, Slot, foldhash::fast::FixedState>,
     clock: u64,
 }

@@ -35,59 +35,68 @@
 
 #![warn(missing_docs)]
 
-mod alter;
+mod absolute;
 mod audit;
-mod backlog;
-mod beneath;
 mod check;
 mod collect;
-mod company;
+mod confined;
 mod create;
+mod create_error;
 mod damage;
-mod desks;
+mod data_ranges;
+mod disk_admission;
 mod disk_names;
 mod error;
 mod file_paths;
+mod file_state;
 mod files;
+mod finish_piece;
 mod folder;
+mod folder_changes;
+mod foreign_files;
+mod free_space;
 mod handles;
 mod hash;
-mod jobs;
+mod hash_batching;
+mod job_queue;
+mod layout;
 mod mounts;
 mod names;
-mod places;
+mod piece_check;
 mod pool;
 mod relocate;
 mod renaming;
 mod resume;
-mod room;
 mod roots;
 mod store;
-mod strangers;
 mod sweep;
 mod watch;
 mod whole_file;
+mod write_back;
 
-pub use audit::Extent;
 pub use check::{CheckProgress, Checked, check, check_step_by_step};
-pub use create::{
-    CreateError, CreateOptions, CreateProgress, Created, LeftOut, LeftOutReason, Selection, create,
-};
+pub use collect::{LeftOut, LeftOutReason, Selection};
+pub use create::{CreateOptions, CreateProgress, Created, create};
+pub use create_error::CreateError;
 pub use damage::{FileReport, file_reports, verify};
 pub use disk_names::{content_names, disk_names, may_be_called};
-pub use error::{Operation, StorageError};
+pub use error::{Operation, StorageError, TorrentReadError};
 pub use file_paths::{FilePath, FolderIdentity};
+pub use file_state::Extent;
+pub use finish_piece::FinishPiece;
 pub use folder::{FolderEntries, FolderEntry, folder_entries};
+pub use free_space::{DiskSpace, disk_space, free_space};
 pub use handles::FileHandles;
 pub use hash::hashing_notice;
+pub use layout::INCOMPLETE_SUFFIX;
 pub use mounts::mount_point;
-pub use pool::{FinishPiece, Finished, HashPool, PoolLoad};
+pub use piece_check::Finished;
+pub use pool::{HashPool, PoolLoad};
 pub use relocate::{MoveProgress, relocate};
 pub use renaming::rename_new;
 pub use resume::{Survey, survey};
-pub use room::{Room, free_space, room};
 pub use roots::AllowedRoots;
-pub use store::{INCOMPLETE_SUFFIX, Store, StoreMode, StoreOptions};
+pub use store::{Store, StoreMode, StoreOptions};
 pub use watch::Watch;
 pub use whole_file::{write_new, write_whole};
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, stat, statx};
 
-use super::store::absolute;
+use super::absolute::absolute;
 
 /// Returns where the file system is mounted that `folder` lies on, or would lie on: of what is not
 /// there the nearest folder above it counts. Blocks.

@@ -7,12 +7,12 @@ use bitvec::vec::BitVec;
 use rustix::fs::{Mode, fchmod, fstat};
 use rustix::io::Errno;
 
-use super::alter::is_folder;
-use super::backlog::Backlog;
-use super::beneath::{Access, Folder};
+use super::confined::{Access, ConfinedFolder};
 use super::error::{Operation, StorageError};
-use super::places::{Layout, check_names};
+use super::folder_changes::is_folder;
+use super::layout::{Layout, check_names};
 use super::store::Store;
+use super::write_back::WriteBackThrottle;
 
 impl Store {
     /// Takes the ending for unfinished files from the file's name. Nothing to do for one that has
@@ -25,7 +25,7 @@ impl Store {
         self.writable(Operation::Move)?;
         self.has_file(file)?;
         let _altering = self.altering.lock();
-        let layout = self.places.write();
+        let layout = self.layout.write();
         let folder = layout.root.open()?;
         let names = layout.names_of(self.map(), file);
         let unfinished = layout.unfinished_names_of(self.map(), file);
@@ -56,7 +56,7 @@ impl Store {
         if !self.map().entries()[file].executable {
             return Ok(());
         }
-        let layout = self.places.read();
+        let layout = self.layout.read();
         let folder = layout.root.open()?;
         let opened = layout.open(self.map(), file, &folder, Access::Read)?;
         self.allow_running(file, &opened)
@@ -92,7 +92,7 @@ impl Store {
         self.has_file(file)?;
         check_names(names)?;
         let _altering = self.altering.lock();
-        let mut layout = self.places.write();
+        let mut layout = self.layout.write();
         let old_names = owned(&layout.names_of(self.map(), file));
         if old_names == names {
             return Ok(());
@@ -131,7 +131,7 @@ impl Store {
     pub fn rename_top(&self, name: &str) -> Result<(), StorageError> {
         let info = self.metainfo().info();
         if info.is_single_file() {
-            let mut names = owned(&self.places.read().names_of(self.map(), 0));
+            let mut names = owned(&self.layout.read().names_of(self.map(), 0));
             names.pop();
             names.push(name.to_owned());
             return self.rename_file(0, &names);
@@ -139,7 +139,7 @@ impl Store {
         self.writable(Operation::Move)?;
         check_names(&[name])?;
         let _altering = self.altering.lock();
-        let mut layout = self.places.write();
+        let mut layout = self.layout.write();
         let old = layout.own.top.as_deref().unwrap_or(info.name()).to_owned();
         if old == name {
             return Ok(());
@@ -194,11 +194,11 @@ impl Store {
 
     /// The same, but what lies at one of the paths `kept`, as names beneath the root, stays.
     pub fn remove_data_except(&self, kept: &BTreeSet<Vec<String>>) -> Result<(), StorageError> {
-        let remove = |folder: &Folder<'_>, names: &[String]| {
+        let remove = |folder: &ConfinedFolder<'_>, names: &[String]| {
             if kept.contains(names) { Ok(true) } else { folder.remove_file(names) }
         };
         let _altering = self.altering.lock();
-        let layout = self.places.write();
+        let layout = self.layout.write();
         self.close_files();
         let mut result = Ok(());
         if let Some(folder) = opened(&layout)? {
@@ -218,7 +218,7 @@ impl Store {
         }
         let mut notes = self.notes.lock();
         notes.unsynced.clear();
-        notes.backlog = Backlog::default();
+        notes.write_back = WriteBackThrottle::default();
         notes.lost = None;
         notes.folders.clear();
         notes.made = BitVec::new();
@@ -238,7 +238,7 @@ impl Store {
 }
 
 /// The root, if it is there.
-pub(super) fn opened(layout: &Layout) -> Result<Option<Folder<'_>>, StorageError> {
+pub(super) fn opened(layout: &Layout) -> Result<Option<ConfinedFolder<'_>>, StorageError> {
     match layout.root.open() {
         Ok(folder) => Ok(Some(folder)),
         Err(StorageError::Missing { .. }) => Ok(None),
@@ -251,7 +251,7 @@ pub(super) fn owned<S: AsRef<str>>(names: &[S]) -> Vec<String> {
 }
 
 pub(super) fn refuse_existing<S: AsRef<str>>(
-    folder: &Folder<'_>,
+    folder: &ConfinedFolder<'_>,
     names: &[S],
 ) -> Result<(), StorageError> {
     match folder.look(names)? {

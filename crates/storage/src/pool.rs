@@ -9,13 +9,15 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use piecework_core::{BLOCK_LEN, BlockBuf, BlockRef, PieceIndex, printable};
+use piecework_core::{BlockBuf, BlockRef, PieceIndex};
 use sha_lanes::{Level, hash_many};
 
-use super::desks::{Desks, Disk};
+use super::disk_admission::{Disk, DiskAdmission};
 use super::error::{Operation, StorageError};
-use super::hash::{self, Digest20, Hasher, digest_each};
-use super::jobs::{Job, Jobs, Work};
+use super::finish_piece::FinishPiece;
+use super::hash;
+use super::job_queue::{Job, Jobs, Work};
+use super::piece_check::{Finished, check_on_disk};
 use super::store::Store;
 use super::watch::Watch;
 
@@ -23,7 +25,7 @@ use super::watch::Watch;
 /// hashed, one thread at a time for a torrent; `disk-N` for what waits.
 ///
 /// A disk that hangs, or is slow, keeps no more of a crew than it had taken before that showed
-/// ([`Desks`]): its further jobs wait, or take turns with those for other disks, and should all
+/// ([`DiskAdmission`]): its further jobs wait, or take turns with those for other disks, and should all
 /// threads be held up, spare ones do the work for the other disks.
 ///
 /// Pieces in memory are hashed side by side where several wait, for that costs much less than one
@@ -35,45 +37,12 @@ use super::watch::Watch;
 /// its own: every job stands for bytes that a swarm's memory budget or a peer's request queue has
 /// admitted. Dropping the pool waits until all jobs given are done.
 pub struct HashPool {
-    hashing: Crew,
-    waiting: Crew,
+    hashing: WorkerGroup,
+    waiting: WorkerGroup,
 }
 
-/// A piece in memory, to be hashed and written.
-pub struct FinishPiece {
-    /// Where it is to be written.
-    pub store: Arc<Store>,
-    /// The piece that was verified.
-    pub piece: PieceIndex,
-    /// All of it, block by block in order.
-    pub blocks: Vec<BlockBuf>,
-    /// Whether the blocks' digests are wanted even if the piece is right.
-    pub want_digests: bool,
-    /// Told how it went, after the blocks were dropped.
-    pub done: Box<dyn FnOnce(Finished) + Send>,
-}
-
-/// How the check of a whole piece went.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Finished {
-    /// Right, and written.
-    Verified {
-        /// SHA-1 of each block in order if they were wanted, else empty.
-        digests: Vec<[u8; 20]>,
-    },
-    /// The hash is wrong. A piece that was in memory has not been written.
-    Corrupt {
-        /// SHA-1 of each block in order.
-        digests: Vec<[u8; 20]>,
-        /// SHA-1 of the piece.
-        hash: [u8; 20],
-    },
-    /// It could not be written or read back. The piece is missing as before.
-    Failed(StorageError),
-}
-
-struct Crew {
-    queue: Arc<Queue>,
+struct WorkerGroup {
+    queue: Arc<JobQueue>,
     workers: Vec<JoinHandle<()>>,
 }
 
@@ -90,7 +59,7 @@ pub struct PoolLoad {
     pub writing: usize,
 }
 
-struct Queue {
+struct JobQueue {
     level: Level,
     /// Workers that hash pieces, and that write them.
     hashing: AtomicUsize,
@@ -116,8 +85,8 @@ impl HashPool {
     }
 
     pub(super) fn with_level(threads: usize, level: Level) -> std::io::Result<Self> {
-        let hashing = Crew::new("hash", threads.max(1), level)?;
-        let waiting = Crew::new("disk", DISK_THREADS, level)?;
+        let hashing = WorkerGroup::new("hash", threads.max(1), level)?;
+        let waiting = WorkerGroup::new("disk", DISK_THREADS, level)?;
         Ok(Self { hashing, waiting })
     }
 
@@ -200,8 +169,8 @@ impl HashPool {
 
     /// What it has to do now.
     pub fn load(&self) -> PoolLoad {
-        let waits = |crew: &Crew, counts: fn(&Job) -> bool| {
-            crew.queue.jobs.lock().waiting.iter().filter(|job| counts(job)).count()
+        let waits = |group: &WorkerGroup, counts: fn(&Job) -> bool| {
+            group.queue.jobs.lock().waiting.iter().filter(|job| counts(job)).count()
         };
         let (hashing, writing) = self.hashing.queue.busy();
         let hashing_waits = waits(&self.hashing, |job| !matches!(job, Job::Write(..)));
@@ -228,18 +197,9 @@ impl fmt::Debug for HashPool {
     }
 }
 
-impl fmt::Debug for FinishPiece {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FinishPiece")
-            .field("piece", &self.piece)
-            .field("blocks", &self.blocks.len())
-            .finish_non_exhaustive()
-    }
-}
-
-impl Crew {
+impl WorkerGroup {
     fn new(name: &str, threads: usize, level: Level) -> std::io::Result<Self> {
-        let queue = Arc::new(Queue {
+        let queue = Arc::new(JobQueue {
             level,
             hashing: AtomicUsize::new(0),
             writing: AtomicUsize::new(0),
@@ -250,13 +210,13 @@ impl Crew {
             relief: Condvar::new(),
         });
         // Filled one by one, so that those started are stopped should a later one fail.
-        let mut crew = Self { queue, workers: Vec::with_capacity(threads + SPARES) };
+        let mut group = Self { queue, workers: Vec::with_capacity(threads + SPARES) };
         for number in 0..threads + SPARES {
-            let queue = Arc::clone(&crew.queue);
+            let queue = Arc::clone(&group.queue);
             let worker = thread::Builder::new().name(format!("{name}-{number}"));
-            crew.workers.push(worker.spawn(move || queue.work(number))?);
+            group.workers.push(worker.spawn(move || queue.work(number))?);
         }
-        Ok(crew)
+        Ok(group)
     }
 
     fn other(&self, at: Option<(Disk, usize)>, job: impl FnOnce() + Send + 'static) {
@@ -285,7 +245,7 @@ impl Crew {
     }
 }
 
-impl Drop for Crew {
+impl Drop for WorkerGroup {
     fn drop(&mut self) {
         self.queue.jobs.lock().closed = true;
         self.queue.changed.notify_all();
@@ -300,7 +260,7 @@ impl Drop for Crew {
     }
 }
 
-impl Queue {
+impl JobQueue {
     fn coming(&self) -> usize {
         self.coming.load(Ordering::Relaxed)
     }
@@ -310,7 +270,7 @@ impl Queue {
             match work {
                 Work::Hash(pieces) => self.hash(worker, pieces),
                 Work::Write(piece, digest) => {
-                    let _busy = Busy::new(&self.writing);
+                    let _busy = BusyCount::new(&self.writing);
                     guarded(|| piece.answer(|piece| piece.conclude(digest)));
                 }
                 Work::Other(job) => guarded(job),
@@ -320,8 +280,8 @@ impl Queue {
 
     fn next(&self, worker: usize) -> Option<Work> {
         let mut jobs = self.jobs.lock();
-        jobs.leave(worker, Instant::now());
-        if jobs.desks.is_spare(worker) {
+        jobs.end(worker, Instant::now());
+        if jobs.admission.is_spare(worker) {
             return self.next_for_spare(worker, jobs);
         }
         loop {
@@ -365,7 +325,7 @@ impl Queue {
                 self.relief.wait(&mut jobs);
                 continue;
             }
-            let due = jobs.desks.all_held_up_at();
+            let due = jobs.admission.all_held_up_at();
             let at = match due {
                 Some(due) if due <= now => jobs.find(worker, now),
                 _ => jobs.find_left(worker, now),
@@ -378,7 +338,7 @@ impl Queue {
                 self.changed.notify_one();
             }
             jobs.watched = true;
-            let later = due.filter(|due| *due > now).unwrap_or(now + Desks::PATIENCE);
+            let later = due.filter(|due| *due > now).unwrap_or(now + DiskAdmission::PATIENCE);
             self.relief.wait_until(&mut jobs, later);
             jobs.watched = false;
         }
@@ -414,7 +374,7 @@ impl Queue {
         }
         let parts: Vec<Vec<&[u8]>> = whole.iter().map(FinishPiece::parts).collect();
         let digests = {
-            let _busy = Busy::new(&self.hashing);
+            let _busy = BusyCount::new(&self.hashing);
             hash_many(self.level, &parts)
         };
         drop(parts);
@@ -428,16 +388,16 @@ impl Queue {
 }
 
 /// Counts a worker for as long as it does something.
-struct Busy<'a>(&'a AtomicUsize);
+struct BusyCount<'a>(&'a AtomicUsize);
 
-impl<'a> Busy<'a> {
+impl<'a> BusyCount<'a> {
     fn new(workers: &'a AtomicUsize) -> Self {
         workers.fetch_add(1, Ordering::Relaxed);
         Self(workers)
     }
 }
 
-impl Drop for Busy<'_> {
+impl Drop for BusyCount<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -450,113 +410,9 @@ fn guarded(job: impl FnOnce()) {
     }
 }
 
-impl FinishPiece {
-    /// Gives the blocks back, then tells what came of it.
-    fn answer(self, conclude: impl FnOnce(&Self) -> Result<Finished, StorageError>) {
-        let result = conclude(&self);
-        let Self { store, blocks, done, .. } = self;
-        drop((blocks, store));
-        done(result.unwrap_or_else(Finished::Failed));
-    }
-
-    /// Writes the piece if `digest` is what it should be.
-    fn conclude(&self, digest: Digest20) -> Result<Finished, StorageError> {
-        let parts = self.parts();
-        let digests = || digest_each(parts.iter().copied());
-        if digest != expected_hash(&self.store, self.piece)? {
-            return Ok(Finished::Corrupt { digests: digests(), hash: digest });
-        }
-        self.store.write_at(self.store.geometry().piece_offset(self.piece), &parts)?;
-        Ok(Finished::Verified { digests: if self.want_digests { digests() } else { Vec::new() } })
-    }
-
-    fn check_len(&self) -> Result<(), StorageError> {
-        let Self { store, piece, .. } = self;
-        expected_hash(store, *piece)?;
-        let size = store.geometry().piece_size(*piece) as usize;
-        let got = self.len();
-        if size == got {
-            return Ok(());
-        }
-        // Not what peers sent, but what was handed on of it: nobody is to blame.
-        let reason = format!("piece `{piece}` came in `{got}` bytes instead of `{size}`");
-        Err(StorageError::other(Operation::Write, store.root().to_owned(), reason))
-    }
-
-    /// Bytes of its blocks.
-    pub(super) fn len(&self) -> usize {
-        self.blocks.iter().map(|block| block.len()).sum()
-    }
-
-    fn parts(&self) -> Vec<&[u8]> {
-        self.blocks.iter().map(|block| &block[..]).collect()
-    }
-}
-
-fn check_on_disk(
-    store: &Store,
-    piece: PieceIndex,
-    want_digests: bool,
-) -> Result<Finished, StorageError> {
-    let expected = expected_hash(store, piece)?;
-    let (hash, digests) = hash_on_disk(store, piece, want_digests)?;
-    if hash == expected {
-        return Ok(Finished::Verified { digests });
-    }
-    // Blame needs the digests. Pieces are rarely wrong, so to read it again is cheaper than to
-    // hash everything twice always.
-    let digests = if want_digests { digests } else { hash_on_disk(store, piece, true)?.1 };
-    Ok(Finished::Corrupt { digests, hash })
-}
-
-/// Whether the piece on the disk has its hash; it has not where its files are missing or too short.
-pub(super) fn is_right(store: &Store, piece: PieceIndex) -> Result<bool, StorageError> {
-    let expected = expected_hash(store, piece)?;
-    match hash_on_disk(store, piece, false) {
-        Ok((hash, _)) => Ok(hash == expected),
-        Err(StorageError::Missing { .. } | StorageError::Changed { .. }) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// SHA-1 of the piece, and of its blocks if they are wanted.
-fn hash_on_disk(
-    store: &Store,
-    piece: PieceIndex,
-    want_digests: bool,
-) -> Result<(Digest20, Vec<Digest20>), StorageError> {
-    let geometry = store.geometry();
-    let (start, size) = (geometry.piece_offset(piece), geometry.piece_size(piece) as usize);
-    let mut buf = vec![0; size.min(CHUNK)];
-    let (mut hasher, mut digests) = (Hasher::default(), Vec::new());
-    let mut done = 0;
-    while done < size {
-        let chunk = (size - done).min(CHUNK);
-        let chunk = &mut buf[..chunk];
-        store.read_at(start + done as u64, chunk)?;
-        hasher.update(chunk);
-        if want_digests {
-            digests.extend(digest_each(chunk.chunks(BLOCK_LEN as usize)));
-        }
-        done += chunk.len();
-    }
-    Ok((hasher.finish(), digests))
-}
-
-fn expected_hash(store: &Store, piece: PieceIndex) -> Result<Digest20, StorageError> {
-    store.torrent()?.piece_hash(piece).map(|hash| hash.0).ok_or_else(|| {
-        let name = printable(store.metainfo().info().name());
-        let reason = format!("`{name}` has no piece `{piece}`");
-        StorageError::other(Operation::Read, store.root().to_owned(), reason)
-    })
-}
-
 /// Enough to keep a few disks, or one with a queue, busy with cold reads.
 const DISK_THREADS: usize = 4;
 
 /// Workers of each crew that do nothing until all others are held up: as many further disks may
 /// hang at the same time.
 const SPARES: usize = 3;
-
-/// Bytes read at a time: whole blocks, and enough of them that a call's cost does not count.
-const CHUNK: usize = 64 * BLOCK_LEN as usize;

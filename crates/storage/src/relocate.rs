@@ -12,15 +12,17 @@ use rustix::fs::{Advice, Mode, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::fs::{fadvise, fchmod, fstat, fsync, futimens};
 use rustix::io::Errno;
 
-use super::backlog::{Backlog, Hurry};
-use super::beneath::{Access, Folder, Root};
+use super::absolute::absolute;
+use super::confined::{Access, ConfinedFolder, ConfinedRoot};
+use super::data_ranges::next_data;
 use super::error::{Operation, StorageError};
+use super::file_state::fingerprint;
 use super::hash::{Digest20, Hasher};
+use super::layout::Layout;
 use super::names::{opened, owned};
-use super::places::Layout;
 use super::renaming::is_no_link;
-use super::resume::next_data;
-use super::store::{Store, absolute, fingerprint};
+use super::store::Store;
+use super::write_back::{WriteBackStep, WriteBackThrottle};
 
 /// How far a move is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +79,7 @@ pub(super) fn relocate_by(
     store.sync_files()?;
     store.sync_folders()?;
     // Nobody else changes it as long as `altering` is held.
-    let old = store.places.read().clone();
+    let old = store.layout.read().clone();
     let new = old.root.elsewhere(&absolute(new_root)?);
     let made_roots: Vec<PathBuf> = missing_above(new.path());
     new.create()?;
@@ -94,7 +96,7 @@ pub(super) fn relocate_by(
 fn move_between(
     store: &Store,
     old: &Layout,
-    new: &Root,
+    new: &ConfinedRoot,
     links: bool,
     progress: &dyn Fn(MoveProgress),
     cancel: &AtomicBool,
@@ -137,7 +139,7 @@ fn move_between(
     if let Err(error) = relocation.bring(&plan, new) {
         relocation.undo();
         // With it, files whose old names are gone already would be strangers.
-        if !plan.iter().any(|item| item.state == State::Gone) {
+        if !plan.iter().any(|item| item.location == Location::Gone) {
             marker.remove_from(&relocation.target);
         }
         return Err(error);
@@ -152,8 +154,8 @@ fn move_between(
 struct Relocation<'a> {
     store: &'a Store,
     old: &'a Layout,
-    source: Folder<'a>,
-    target: Folder<'a>,
+    source: ConfinedFolder<'a>,
+    target: ConfinedFolder<'a>,
     /// It has been begun by a process that died.
     resumed: bool,
     /// Whether to give files second names where that can be done.
@@ -173,11 +175,11 @@ struct Item {
     names: Vec<String>,
     /// As it is in the source, if it is there.
     stat: Option<Stat>,
-    state: State,
+    location: Location,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum Location {
     /// It is only in the source.
     Here,
     /// It is at both places, and has to go from the source.
@@ -198,10 +200,10 @@ impl Relocation<'_> {
         for file in (0..map.entries().len()).filter(real) {
             let here = self.old.find(map, file, &self.source)?;
             let there = self.old.find(map, file, &self.target)?;
-            let (names, state) = match (&here, &there) {
+            let (names, location) = match (&here, &there) {
                 (None, None) => continue,
-                (None, Some(there)) if self.resumed => (&there.names, State::Gone),
-                (Some(here), None) => (&here.names, State::Here),
+                (None, Some(there)) if self.resumed => (&there.names, Location::Gone),
+                (Some(here), None) => (&here.names, Location::Here),
                 (Some(here), Some(there)) if here.names == there.names => {
                     twice.push(plan.len());
                     (&here.names, self.both(&here.names, &here.stat, &there.stat)?)
@@ -209,40 +211,45 @@ impl Relocation<'_> {
                 (_, Some(there)) => return Err(exists(&self.target, &there.names)),
             };
             let names = owned(names);
-            plan.push(Item { file, names, stat: here.map(|here| here.stat), state });
+            plan.push(Item { file, names, stat: here.map(|here| here.stat), location });
         }
-        let wanted = || plan.iter().filter(|item| item.state == State::Here);
+        let wanted = || plan.iter().filter(|item| item.location == Location::Here);
         self.at.files_total = wanted().count();
         self.at.bytes_total = wanted().map(Item::len).sum();
         // Last, for it may take long.
         for item in twice.into_iter().map(|index: usize| &plan[index]) {
-            if item.state == State::Both && !self.same_content(&item.names)? {
+            if item.location == Location::Both && !self.same_content(&item.names)? {
                 return Err(exists(&self.target, &item.names));
             }
         }
         // What a process that died has copied is as partial as what this one copies.
-        let copied = plan.iter().filter(|item| item.state == State::Both && self.resumed);
+        let copied = plan.iter().filter(|item| item.location == Location::Both && self.resumed);
         self.brought = copied.map(|item| item.names.clone()).collect();
         Ok(plan)
     }
 
-    fn both<S: AsRef<str>>(&self, names: &[S], a: &Stat, b: &Stat) -> Result<State, StorageError> {
+    fn both<S: AsRef<str>>(
+        &self,
+        names: &[S],
+        a: &Stat,
+        b: &Stat,
+    ) -> Result<Location, StorageError> {
         if (a.st_dev, a.st_ino) != (b.st_dev, b.st_ino) {
-            return Ok(State::Both);
+            return Ok(Location::Both);
         }
         // One file with two names, or one name reached by two ways: removing that would be all.
         match self.source.same_folder(names, &self.target, names) {
-            Ok(true) => Ok(State::Stays),
-            Ok(false) => Ok(State::Both),
+            Ok(true) => Ok(Location::Stays),
+            Ok(false) => Ok(Location::Both),
             Err(errno) => Err(StorageError::new(Operation::Move, self.source.join(names), errno)),
         }
     }
 
     /// Has all files at the new place.
-    fn bring(&mut self, plan: &[Item], new: &Root) -> Result<(), StorageError> {
+    fn bring(&mut self, plan: &[Item], new: &ConfinedRoot) -> Result<(), StorageError> {
         (self.progress)(self.at);
         let mut to_rename = Vec::new();
-        for item in plan.iter().filter(|item| item.state == State::Here) {
+        for item in plan.iter().filter(|item| item.location == Location::Here) {
             self.go_on()?;
             self.make_folders(&item.names[..item.names.len() - 1])?;
             // Of a process that died.
@@ -351,7 +358,7 @@ impl Relocation<'_> {
         let (mut hasher, mut stretches) = (Hasher::default(), Vec::new());
         let mut buf = vec![0; CHUNK];
         let cannot_keep = |errno: Errno| StorageError::new(Operation::Sync, to_path.clone(), errno);
-        let (mut at, mut unhurried) = (0, 0);
+        let (mut at, mut since_step) = (0, 0);
         while let Some((start, end)) =
             next_data(&from, at).map_err(|errno| cannot_read(errno.into()))?
         {
@@ -365,10 +372,10 @@ impl Relocation<'_> {
                 hasher.update(part);
                 to.write_all_at(part, done).map_err(cannot_write)?;
                 done += part.len() as u64;
-                unhurried += part.len() as u64;
-                if unhurried >= Backlog::WINDOW {
-                    Hurry { wait: true, begin: true }.apply(&to).map_err(cannot_keep)?;
-                    unhurried = 0;
+                since_step += part.len() as u64;
+                if since_step >= WriteBackThrottle::WINDOW {
+                    WriteBackStep { wait: true, begin: true }.apply(&to).map_err(cannot_keep)?;
+                    since_step = 0;
                 }
                 self.at.bytes_done = begun + done;
                 (self.progress)(self.at);
@@ -490,7 +497,7 @@ impl Relocation<'_> {
     fn remove_sources(&self, plan: &[Item]) {
         let mut parents = BTreeSet::new();
         for item in plan {
-            if matches!(item.state, State::Here | State::Both)
+            if matches!(item.location, Location::Here | Location::Both)
                 && let Err(error) = self.source.remove_file(&item.names)
             {
                 tracing::warn!(%error, "a file that was moved is left over");
@@ -522,7 +529,7 @@ struct Marker<'a> {
 }
 
 impl Marker<'_> {
-    fn is_in(&self, target: &Folder<'_>) -> Result<bool, StorageError> {
+    fn is_in(&self, target: &ConfinedFolder<'_>) -> Result<bool, StorageError> {
         let file = match target.open(&[&self.name], Access::Read) {
             Ok(file) => file,
             Err(StorageError::Missing { .. }) => return Ok(false),
@@ -535,7 +542,7 @@ impl Marker<'_> {
         Ok(text == self.old.as_os_str().as_bytes())
     }
 
-    fn put_in(&self, target: &Folder<'_>) -> Result<(), StorageError> {
+    fn put_in(&self, target: &ConfinedFolder<'_>) -> Result<(), StorageError> {
         // Of a move from elsewhere that nobody has completed.
         target.remove_file(&[&self.name])?;
         let mut file = target.open(&[&self.name], Access::Create)?;
@@ -545,7 +552,7 @@ impl Marker<'_> {
         target.sync(&[] as &[&str])
     }
 
-    fn remove_from(&self, target: &Folder<'_>) {
+    fn remove_from(&self, target: &ConfinedFolder<'_>) {
         if let Err(error) = target.remove_file(&[&self.name]) {
             tracing::warn!(%error, "the mark of a move is left over");
         }
@@ -553,8 +560,8 @@ impl Marker<'_> {
 }
 
 /// The store's files are beneath `new` from now on.
-fn turn_to(store: &Store, new: &Root) {
-    let mut layout = store.places.write();
+fn turn_to(store: &Store, new: &ConfinedRoot) {
+    let mut layout = store.layout.write();
     layout.root = new.clone();
     // Whoever opens a file does so under the lock: none of the old ones stays open.
     store.close_files();
@@ -564,7 +571,7 @@ fn turn_to(store: &Store, new: &Root) {
 fn refuse_strangers(
     store: &Store,
     layout: &Layout,
-    target: &Folder<'_>,
+    target: &ConfinedFolder<'_>,
 ) -> Result<(), StorageError> {
     let map = store.map();
     let real = |file: &usize| !map.entries()[*file].padding;
@@ -589,7 +596,7 @@ fn keep_time(file: &File, stat: &Stat) -> Result<(), Errno> {
     futimens(file, &Timestamps { last_access, last_modification })
 }
 
-fn exists<S: AsRef<str>>(folder: &Folder<'_>, names: &[S]) -> StorageError {
+fn exists<S: AsRef<str>>(folder: &ConfinedFolder<'_>, names: &[S]) -> StorageError {
     StorageError::new(Operation::Move, folder.join(names), Errno::EXIST)
 }
 

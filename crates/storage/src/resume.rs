@@ -1,14 +1,13 @@
 //! What of a torrent need not be hashed anew when its program starts again.
 
-use rustix::fs::{SeekFrom, seek};
-use rustix::io::Errno;
-
 use piecework_core::metainfo::FileEntry;
 use piecework_core::{Bitfield, Checkpoint, Fingerprint, PieceIndex};
 
+use super::data_ranges::next_data;
 use super::error::{Operation, StorageError};
+use super::file_state::fingerprint;
 use super::files::Files;
-use super::store::{Store, fingerprint};
+use super::store::Store;
 
 /// Which pieces are held, and of which one has to find out. The others are missing.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,7 +23,7 @@ pub struct Survey {
 
 /// What has become of a file since the checkpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Fate {
+enum FileChange {
     Same,
     /// The file does not exist.
     Missing,
@@ -72,20 +71,20 @@ pub fn survey(store: &Store, checkpoint: &Checkpoint) -> Result<Survey, StorageE
         let span_pieces = || geometry.pieces_of(entry.span()).map(PieceIndex);
         let lacking = entry.offset + now.map_or(0, |now| now.len).min(entry.len)..entry.span().end;
         marks.insert(Mark::Absent, geometry.pieces_of(lacking).map(PieceIndex));
-        match fate(now, *then, checkpoint) {
+        match change_of(now, *then, checkpoint) {
             // What was written while the checkpoint was taken may be younger than its pieces and
             // no younger than its files.
-            Fate::Same if !checkpoint.writing || unchecked.is_some() => {}
+            FileChange::Same if !checkpoint.writing || unchecked.is_some() => {}
             // Empty files have no pieces, so all of theirs are absent already.
-            Fate::Missing => {}
-            Fate::Changed => marks.insert(Mark::Changed, span_pieces()),
-            Fate::Continued if unchecked.is_some() => {
+            FileChange::Missing => {}
+            FileChange::Changed => marks.insert(Mark::Changed, span_pieces()),
+            FileChange::Continued if unchecked.is_some() => {
                 marks.insert(Mark::Continued, span_pieces());
             }
-            fate @ (Fate::Same | Fate::Continued | Fate::New) => {
-                match fate {
-                    Fate::New => marks.insert(Mark::New, span_pieces()),
-                    Fate::Continued => marks.insert(Mark::Continued, span_pieces()),
+            change @ (FileChange::Same | FileChange::Continued | FileChange::New) => {
+                match change {
+                    FileChange::New => marks.insert(Mark::New, span_pieces()),
+                    FileChange::Continued => marks.insert(Mark::Continued, span_pieces()),
                     _ => {}
                 }
                 each_data(&files, file, entry, |from, to| {
@@ -98,7 +97,11 @@ pub fn survey(store: &Store, checkpoint: &Checkpoint) -> Result<Survey, StorageE
     Ok(marks.survey(&checkpoint.have, unchecked))
 }
 
-fn fate(now: Option<Fingerprint>, then: Option<Fingerprint>, checkpoint: &Checkpoint) -> Fate {
+fn change_of(
+    now: Option<Fingerprint>,
+    then: Option<Fingerprint>,
+    checkpoint: &Checkpoint,
+) -> FileChange {
     let latest = checkpoint.taken_at_ns.saturating_add(GRACE_NS);
     // While a check goes on, only those are not sure of which that was known before.
     let wrote = |then: Option<Fingerprint>| match checkpoint.unchecked {
@@ -106,16 +109,16 @@ fn fate(now: Option<Fingerprint>, then: Option<Fingerprint>, checkpoint: &Checkp
         None => checkpoint.writing,
     };
     match (now, then) {
-        (None, _) => Fate::Missing,
-        (Some(now), Some(then)) if now == then => Fate::Same,
+        (None, _) => FileChange::Missing,
+        (Some(now), Some(then)) if now == then => FileChange::Same,
         (Some(now), Some(then)) => {
             let in_time = (then.mtime_ns..=latest).contains(&now.mtime_ns);
             let ours = wrote(Some(then)) && in_time && now.len >= then.len;
-            if ours { Fate::Continued } else { Fate::Changed }
+            if ours { FileChange::Continued } else { FileChange::Changed }
         }
         (Some(now), None) => {
             let ours = wrote(None) && now.mtime_ns <= latest;
-            if ours { Fate::New } else { Fate::Changed }
+            if ours { FileChange::New } else { FileChange::Changed }
         }
     }
 }
@@ -207,28 +210,6 @@ fn each_data(
         }
     }
     Ok(())
-}
-
-/// The next stretch of data from byte `at` on. Everything is data where the file system cannot
-/// tell.
-pub(super) fn next_data(file: &std::fs::File, at: u64) -> Result<Option<(u64, u64)>, Errno> {
-    let from = match seek(file, SeekFrom::Data(at)) {
-        Ok(from) => from,
-        // Nothing but a hole up to the end.
-        Err(Errno::NXIO) => return Ok(None),
-        Err(Errno::INVAL | Errno::OPNOTSUPP) => {
-            let len = rustix::fs::fstat(file)?.st_size as u64;
-            return Ok((at < len).then_some((at, len)));
-        }
-        Err(errno) => return Err(errno),
-    };
-    match seek(file, SeekFrom::Hole(from)) {
-        // A file that is cut off between the two calls has no more data.
-        Err(Errno::NXIO) => Ok(None),
-        Err(errno) => Err(errno),
-        // Never standing still, whatever the file system says.
-        Ok(to) => Ok(Some((from, to.max(from + 1)))),
-    }
 }
 
 /// How long after a checkpoint our own writes may go on without another: they come every few

@@ -6,8 +6,8 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::io::Errno;
 
+use super::absolute::absolute;
 use super::error::{Operation, StorageError};
-use super::store::absolute;
 
 /// The folders beneath which a path that came from outside must lie.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,22 +9,23 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bitvec::vec::BitVec;
 use parking_lot::Mutex;
-use rustix::fs::{Stat, fdatasync, fstat};
+use rustix::fs::{fdatasync, fstat};
 use rustix::io::Errno;
 
 use piecework_core::metainfo::{FileMap, Metainfo, MetainfoError, TorrentBytes};
-use piecework_core::{Fingerprint, Geometry, Rare, shared_default};
+use piecework_core::{BoxedDefault, Fingerprint, Geometry, shared_default};
 
-use super::audit::Extent;
-use super::backlog::{Backlog, Window};
-use super::beneath::{Access, Folder, Root};
-use super::desks::Disk;
+use super::absolute::absolute;
+use super::confined::{Access, ConfinedFolder, ConfinedRoot};
+use super::disk_admission::Disk;
 use super::error::{Operation, StorageError};
+use super::file_state::{Extent, fingerprint};
 use super::files::Files;
+use super::free_space::disk_space;
 use super::handles::{FileHandles, FileKey};
-use super::places::{Layout, Places, Suffix};
-use super::room::room;
+use super::layout::{INCOMPLETE_SUFFIX, Layout, SharedLayout, Suffix};
 use super::watch::Watch;
+use super::write_back::{WriteBackThrottle, WriteBackWindow};
 
 /// One torrent's content beneath one root folder, read and written by offset as if it were a
 /// single stretch of bytes.
@@ -42,7 +43,7 @@ use super::watch::Watch;
 ///   `SIGXFSZ` when it writes beyond it, unless it ignores that signal: then the write fails with
 ///   [`StorageError::Full`].
 pub struct Store {
-    pub(super) places: Places,
+    pub(super) layout: SharedLayout,
     metainfo: Arc<Metainfo>,
     handles: Arc<FileHandles>,
     id: u32,
@@ -50,11 +51,11 @@ pub struct Store {
     device: AtomicU32,
     mode: StoreMode,
     /// Most torrents of many are only read.
-    pub(super) notes: Mutex<Rare<Notes>>,
+    pub(super) notes: Mutex<BoxedDefault<Notes>>,
     /// Held by whoever moves, renames or removes files, so that only one does.
     pub(super) altering: Mutex<()>,
     /// Held while files are hurried, until what came of that is noted.
-    hurrying: Mutex<()>,
+    writing_back: Mutex<()>,
 }
 
 /// What may be done to a store's files.
@@ -99,7 +100,7 @@ pub(super) struct Notes {
     /// Files written to, and not on the disk for certain.
     pub unsynced: BTreeSet<usize>,
     /// The same as far as there is something to be done about it before they are synced.
-    pub backlog: Backlog,
+    pub write_back: WriteBackThrottle,
     /// A file that could not be written to the disk when it was hurried, and why: the next sync is
     /// to tell.
     pub lost: Option<(usize, Errno)>,
@@ -136,15 +137,15 @@ impl Store {
         let StoreOptions { mode, incomplete_suffix, top_name, names, keep_to } = options;
         let in_use = incomplete_suffix.is_some();
         let text = incomplete_suffix.map_or(INCOMPLETE_SUFFIX.into(), Cow::from);
-        let root = Root::keeping_to(handles.shared_path(&absolute(root)?), keep_to);
+        let root = ConfinedRoot::keeping_to(handles.shared_path(&absolute(root)?), keep_to);
         let map = metainfo.info().files();
         let top = top_name.filter(|_| !metainfo.info().is_single_file()).map(Into::into);
         let reads = mode == StoreMode::ReadOnly;
         let layout = Layout::new(root, map, top, names, Suffix { text, in_use }, reads)?;
-        let (places, id) = (Places::new(layout), handles.register());
-        let (notes, altering, hurrying) = Default::default();
+        let (layout, id) = (SharedLayout::new(layout), handles.register());
+        let (notes, altering, writing_back) = Default::default();
         let device = AtomicU32::new(0);
-        Ok(Self { places, metainfo, handles, id, device, mode, notes, altering, hurrying })
+        Ok(Self { layout, metainfo, handles, id, device, mode, notes, altering, writing_back })
     }
 
     /// Makes the folders and the files, empty, that are not there yet; the root as well. Changes
@@ -159,7 +160,7 @@ impl Store {
         if self.mode == StoreMode::ReadOnly {
             return Ok(());
         }
-        let layout = self.places.read();
+        let layout = self.layout.read();
         layout.root.create()?;
         let folder = layout.root.open()?;
         let device = folder.device().unwrap_or_default();
@@ -200,9 +201,7 @@ impl Store {
     pub fn serve(&self, offset: u64, buf: &mut [u8], watch: &Watch) -> Result<(), StorageError> {
         let files = self.files();
         for slice in files.slices(offset, buf.len(), Operation::Read)? {
-            if !self.map().entries()[slice.file].padding && watch.is_due(slice.file) {
-                watch.look(self, slice.file)?;
-            }
+            files.look_if_due(slice.file, watch)?;
         }
         files.read_at(offset, buf)
     }
@@ -250,10 +249,10 @@ impl Store {
         let real = touched.iter().copied().filter(|file| !entries[*file].padding);
         let mut notes = self.notes.lock();
         notes.unsynced.extend(real.clone());
-        let full = notes.backlog.add(real, len as u64);
+        let full = notes.write_back.add(real, len as u64);
         drop(notes);
         if let Some(window) = full {
-            self.hurry(&window);
+            self.start_write_back(&window);
         }
         result
     }
@@ -304,12 +303,12 @@ impl Store {
 
     /// The folder the content lies in now, absolute.
     pub fn root(&self) -> PathBuf {
-        self.places.root()
+        self.layout.root()
     }
 
     /// How it is opened and named now: with these options it is found again.
     pub fn options(&self) -> StoreOptions {
-        let layout = self.places.read();
+        let layout = self.layout.read();
         StoreOptions {
             mode: self.mode,
             incomplete_suffix: layout.suffix_in_use().map(str::to_owned),
@@ -340,7 +339,7 @@ impl Store {
 
     /// The number of the file that lies at `path`, finished or not, if one does.
     pub fn file_at(&self, path: &Path) -> Option<usize> {
-        let layout = self.places.read();
+        let layout = self.layout.read();
         let below = path.strip_prefix(layout.root.path()).ok()?;
         let names: Vec<&str> = below.iter().map(|name| name.to_str()).collect::<Option<_>>()?;
         let is_it = |file: &usize| {
@@ -372,14 +371,14 @@ impl Store {
     }
 
     pub(super) fn files(&self) -> Files<'_> {
-        Files { places: &self.places, map: self.map(), handles: &self.handles, store: self.id }
+        Files { layout: &self.layout, map: self.map(), handles: &self.handles, store: self.id }
     }
 
     /// The torrent's bytes, in which the piece hashes are. May read them from the disk.
     pub(super) fn torrent(&self) -> Result<TorrentBytes, StorageError> {
         let failed = |error: MetainfoError| StorageError::Torrent {
             path: self.root(),
-            reason: error.to_string(),
+            reason: error.into(),
         };
         self.metainfo.bytes().map_err(failed)
     }
@@ -403,7 +402,7 @@ impl Store {
             return Ok(Vec::new());
         }
         let mut todo = std::mem::take(&mut notes.unsynced);
-        notes.backlog = Backlog::default();
+        notes.write_back = WriteBackThrottle::default();
         drop(notes);
         let sync = |todo: &mut BTreeSet<usize>| {
             let mut written = Vec::with_capacity(todo.len());
@@ -424,7 +423,7 @@ impl Store {
         };
         let result = sync(&mut todo);
         // Whoever hurries files meanwhile may have been told of what the calls above were then not.
-        let _hurrying = self.hurrying.lock();
+        let _writing_back = self.writing_back.lock();
         let mut notes = self.notes.lock();
         notes.unsynced.append(&mut todo);
         let lost = notes.lost.take();
@@ -438,15 +437,15 @@ impl Store {
     }
 
     /// Has the disk begin with what was written, after it is through with what it began before.
-    fn hurry(&self, window: &Window) {
-        let _hurrying = self.hurrying.lock();
-        for (file, hurry) in window.files() {
+    fn start_write_back(&self, window: &WriteBackWindow) {
+        let _writing_back = self.writing_back.lock();
+        for (file, step) in window.files() {
             // Closed, it is one of thousands of small ones: to open all those again costs more than
             // the system's doing it by itself.
             let Some(open) = self.handles.get(FileKey { store: self.id, file }, false) else {
                 continue;
             };
-            if let Err(errno) = hurry.apply(&open.file) {
+            if let Err(errno) = step.apply(&open.file) {
                 self.notes.lock().lost.get_or_insert((file, errno));
             }
         }
@@ -455,7 +454,7 @@ impl Store {
     /// For those that hold `altering`.
     pub(super) fn sync_folders(&self) -> Result<(), StorageError> {
         let mut todo = std::mem::take(&mut self.notes.lock().folders);
-        let layout = self.places.read();
+        let layout = self.layout.read();
         let sync = |todo: &mut BTreeSet<Vec<String>>| {
             while let Some(folder) = todo.first() {
                 layout.root.open()?.sync(folder)?;
@@ -480,9 +479,9 @@ impl Store {
             // Removed with all they held, or their disk is gone: not to be begun anew unnoticed.
             return Ok(());
         }
-        let layout = self.places.read();
+        let layout = self.layout.read();
         let prepared_on = self.device.load(Ordering::Relaxed);
-        if prepared_on != 0 && prepared_on != folded(room(&self.root())?.device) {
+        if prepared_on != 0 && prepared_on != folded(disk_space(&self.root())?.device) {
             let reason = "the disk on which the torrent was begun is not there any more";
             return Err(StorageError::other(Operation::Create, self.root(), reason));
         }
@@ -496,7 +495,12 @@ impl Store {
         Ok(())
     }
 
-    fn make(&self, layout: &Layout, folder: &Folder<'_>, file: usize) -> Result<(), StorageError> {
+    fn make(
+        &self,
+        layout: &Layout,
+        folder: &ConfinedFolder<'_>,
+        file: usize,
+    ) -> Result<(), StorageError> {
         let names = layout.new_names_of(self.map(), file);
         let parents = &names[..names.len().saturating_sub(1)];
         let made = match folder.open(&names, Access::Create) {
@@ -545,18 +549,6 @@ impl Notes {
     }
 }
 
-/// A path that does not move with the process's working folder.
-pub(super) fn absolute(path: &Path) -> Result<PathBuf, StorageError> {
-    std::path::absolute(path)
-        .map_err(|error| StorageError::other(Operation::Open, path.to_owned(), error.to_string()))
-}
-
-pub(super) fn fingerprint(stat: &Stat) -> Fingerprint {
-    let mtime_ns =
-        stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64);
-    Fingerprint { len: stat.st_size as u64, mtime_ns }
-}
-
 impl Drop for Store {
     fn drop(&mut self) {
         self.close_files();
@@ -576,7 +568,3 @@ const READ_AHEAD: u64 = 4 << 20;
 fn folded(device: u64) -> u32 {
     (device ^ device >> 32) as u32
 }
-
-/// What the names of unfinished files end with unless another ending is asked for. Browsers and
-/// other BitTorrent programs use it too.
-pub const INCOMPLETE_SUFFIX: &str = ".part";

@@ -6,13 +6,13 @@ use std::time::Instant;
 
 use bitvec::vec::BitVec;
 use parking_lot::Mutex;
+use rustix::fs::Stat;
 
 use piecework_core::Fingerprint;
 
-use super::error::StorageError;
-use super::store::{Store, fingerprint};
+use super::file_state::fingerprint;
 
-/// What the files of a store were like when they were left, for [`Store::serve`].
+/// What the files of a store were like when they were left, for [`Store::serve`](super::Store::serve).
 ///
 /// A file is looked at before it is read if that was not done within the last second: by its name,
 /// which costs a few system calls, and never while nobody reads. Of a file that is still being
@@ -22,11 +22,11 @@ pub struct Watch {
     start: Instant,
     /// When each file was looked at, in milliseconds from `start` on, plus one; 0 for never.
     looked: Box<[AtomicU32]>,
-    state: Mutex<State>,
+    state: Mutex<WatchState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct WatchState {
     /// Files we write to.
     unfinished: BitVec,
     /// What the files were like, as far as that is known.
@@ -41,7 +41,7 @@ impl Watch {
     /// a file, has the first look believed.
     pub fn new(unfinished: BitVec, kept: &[Option<Fingerprint>]) -> Self {
         let looked = unfinished.iter().map(|_| AtomicU32::new(0)).collect();
-        let state = State { unfinished, kept: kept.into(), seen: BTreeMap::new() };
+        let state = WatchState { unfinished, kept: kept.into(), seen: BTreeMap::new() };
         Self { start: Instant::now(), looked, state: Mutex::new(state) }
     }
 
@@ -52,26 +52,18 @@ impl Watch {
         looked == 0 || self.now().wrapping_sub(looked) >= EVERY_MS
     }
 
-    /// Looks at the file.
-    ///
-    /// # Errors
-    /// [`StorageError::Altered`] if somebody else has changed or replaced it,
-    /// [`StorageError::Missing`] if it is gone.
-    pub(super) fn look(&self, store: &Store, file: usize) -> Result<(), StorageError> {
-        let altered = || StorageError::Altered { path: store.path_of(file) };
-        let stat = store.stat_of(file)?;
-        if store.is_replaced(file, &stat)? {
-            return Err(altered());
-        }
-        let (id, print) = ((stat.st_dev, stat.st_ino), fingerprint(&stat));
+    /// Returns whether the file, which `stat` was just read of, is as it was left. Then it is not due
+    /// for a while.
+    pub(super) fn is_unchanged(&self, file: usize, stat: &Stat) -> bool {
+        let (id, print) = ((stat.st_dev, stat.st_ino), fingerprint(stat));
         let mut state = self.state.lock();
         if *state.seen.entry(file).or_insert(id) != id {
-            return Err(altered());
+            return false;
         }
         let is_ours = state.unfinished.get(file).is_some_and(|bit| *bit);
         if !is_ours && let Some(kept) = state.kept.get_mut(file) {
             match kept {
-                Some(kept) if !kept.is_unsure() && *kept != print => return Err(altered()),
+                Some(kept) if !kept.is_unsure() && *kept != print => return false,
                 kept => *kept = Some(print),
             }
         }
@@ -79,7 +71,7 @@ impl Watch {
         if let Some(looked) = self.looked.get(file) {
             looked.store(self.now(), Ordering::Relaxed);
         }
-        Ok(())
+        true
     }
 
     /// The last of the file has been written: from now on nobody is to change it.

@@ -8,6 +8,7 @@ use serde_bytes::Bytes;
 use crate::Geometry;
 use crate::bencode;
 
+use super::bytes::HASH_LEN;
 use super::parse::{self, Attributes, FileList};
 use super::{FileMap, Metainfo, MetainfoError, ParseLimits, path};
 
@@ -154,7 +155,7 @@ impl MetainfoBuilder {
         let total = total.filter(|total| i64::try_from(*total).is_ok());
         let total = total.ok_or(MetainfoError::TotalLength)?;
         // The hashes alone must fit into a file that is taken; better said before hashing.
-        let fitting = u32::try_from(self.limits.bytes / super::HASH_LEN).unwrap_or(u32::MAX);
+        let fitting = u32::try_from(self.limits.bytes / HASH_LEN).unwrap_or(u32::MAX);
         let limits = ParseLimits { pieces: self.limits.pieces.min(fitting), ..self.limits };
         parse::geometry(total, self.piece_len.into(), &limits)
     }
@@ -167,7 +168,7 @@ impl MetainfoBuilder {
     pub fn check(&self) -> Result<Geometry, MetainfoError> {
         self.files()?;
         let geometry = self.geometry()?;
-        let hashes = geometry.pieces() as usize * super::HASH_LEN;
+        let hashes = geometry.pieces() as usize * HASH_LEN;
         // The length of the hashes is written before them, in as many digits instead of one.
         let digits = hashes.max(1).ilog10() as usize;
         let len = self.encode(&[])?.len() + digits + hashes;

@@ -1,5 +1,6 @@
 //! The bytes of a torrent, which need not be in memory.
 
+use std::error::Error;
 use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
@@ -8,25 +9,23 @@ use parking_lot::Mutex;
 
 use crate::{PieceIndex, Sha1Hash};
 
-use super::{HASH_LEN, Metainfo, MetainfoError, ParseLimits};
-
 /// A whole `.torrent` exactly as it was received. Cheap to clone.
 #[derive(Clone)]
 pub struct TorrentBytes(Arc<Held>);
 
 /// Where the bytes of torrents can be read that were let go of.
 pub trait TorrentSource: Send + Sync {
-    /// The `.torrent` of `metainfo`. May block.
+    /// Reads the `.torrent` of the torrent called `name`. May block.
     ///
     /// # Errors
-    /// A sentence that says what is not there.
-    fn read(&self, metainfo: &Metainfo) -> Result<Vec<u8>, String>;
+    /// If it cannot be read.
+    fn read(&self, name: &str) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>>;
 }
 
-/// The place of a torrent's bytes.
-pub(super) struct Shelf(Mutex<Place>);
+/// The bytes of a torrent, or where they can be read again.
+pub(super) struct ByteStore(Mutex<Slot>);
 
-struct Place {
+struct Slot {
     held: Option<Arc<Held>>,
     source: Option<Arc<dyn TorrentSource>>,
 }
@@ -82,44 +81,33 @@ impl fmt::Debug for TorrentBytes {
     }
 }
 
-impl Shelf {
+impl ByteStore {
     /// Holds `torrent`, in which `info` and `hashes` lie.
     pub(super) fn new(torrent: &[u8], info: Range<u32>, hashes: Range<u32>) -> Self {
         let held = Arc::new(Held { torrent: torrent.into(), info, hashes });
-        Self(Mutex::new(Place { held: Some(held), source: None }))
+        Self(Mutex::new(Slot { held: Some(held), source: None }))
     }
 
-    pub(super) fn get(&self, metainfo: &Metainfo) -> Result<TorrentBytes, MetainfoError> {
-        let source = {
-            let place = self.0.lock();
-            if let Some(held) = &place.held {
-                return Ok(TorrentBytes(Arc::clone(held)));
-            }
-            place.source.clone()
-        };
-        let unreadable = |why| MetainfoError::Unreadable { why };
-        // What has no source is never let go of.
-        let source = source.ok_or_else(|| unreadable("the torrent is not in memory".to_owned()))?;
-        // Not under the lock: it may take long, and who does not need the bytes is not to wait.
-        let torrent = source.read(metainfo).map_err(unreadable)?;
-        let again = Metainfo::parse(&torrent, &ParseLimits::default())?;
-        if again.info_hash() != metainfo.info_hash() {
-            let (wanted, got) = (metainfo.info_hash(), again.info_hash());
-            return Err(unreadable(format!(
-                "the file of the torrent `{wanted}` is another torrent now, `{got}`"
-            )));
+    /// Returns the bytes if they are in memory, otherwise the source from which to read them.
+    pub(super) fn held(&self) -> Result<TorrentBytes, Option<Arc<dyn TorrentSource>>> {
+        let slot = self.0.lock();
+        match &slot.held {
+            Some(held) => Ok(TorrentBytes(Arc::clone(held))),
+            None => Err(slot.source.clone()),
         }
-        let bytes = again.bytes()?;
+    }
+
+    /// Keeps bytes that were read again.
+    pub(super) fn keep(&self, bytes: &TorrentBytes) {
         self.0.lock().held = Some(Arc::clone(&bytes.0));
-        Ok(bytes)
     }
 
     pub(super) fn let_go(&self) {
-        let mut place = self.0.lock();
-        if place.source.is_some() {
-            let held = place.held.take();
-            drop(place);
-            // May be long, and is freed when the lock is free again.
+        let mut slot = self.0.lock();
+        if slot.source.is_some() {
+            let held = slot.held.take();
+            drop(slot);
+            // Large memory is freed after the lock is released.
             drop(held);
         }
     }
@@ -129,12 +117,15 @@ impl Shelf {
     }
 }
 
+/// Bytes of a SHA-1 digest in `pieces`.
+pub(super) const HASH_LEN: usize = 20;
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::metainfo::MetainfoBuilder;
+    use crate::metainfo::{Metainfo, MetainfoBuilder};
 
     struct Source {
         bytes: Option<Vec<u8>>,
@@ -142,9 +133,9 @@ mod tests {
     }
 
     impl TorrentSource for Source {
-        fn read(&self, _: &Metainfo) -> Result<Vec<u8>, String> {
+        fn read(&self, _: &str) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
             self.reads.fetch_add(1, Ordering::Relaxed);
-            self.bytes.clone().ok_or_else(|| "`x.torrent` is gone".to_owned())
+            self.bytes.clone().ok_or_else(|| "`x.torrent` is gone".into())
         }
     }
 

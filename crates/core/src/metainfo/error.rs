@@ -1,5 +1,8 @@
 //! What can be wrong with a `.torrent`.
 
+use std::error::Error;
+
+use crate::InfoHash;
 use crate::bencode::BencodeError;
 
 /// Why bytes are not a torrent that we take, or a torrent cannot be made.
@@ -13,12 +16,20 @@ pub enum MetainfoError {
         /// Bytes allowed.
         limit: usize,
     },
-    /// It was let go of, and what it was read from is not there any more.
-    #[error("{why}")]
-    Unreadable {
-        /// What is not there: a sentence.
-        why: String,
+    /// The bytes were let go of and cannot be read again.
+    #[error(transparent)]
+    Unreadable(Box<dyn Error + Send + Sync>),
+    /// The bytes were let go of, and the file they came from now holds another torrent.
+    #[error("the file of the torrent `{wanted}` is another torrent now, `{got}`")]
+    Replaced {
+        /// The torrent whose bytes are needed.
+        wanted: InfoHash,
+        /// The torrent in the file.
+        got: InfoHash,
     },
+    /// The bytes are not in memory, and there is no source for them.
+    #[error("the torrent is not in memory")]
+    NotInMemory,
     /// Not bencode, or a value of another shape than its key demands.
     #[error("the torrent is malformed: {0}")]
     Bencode(#[from] BencodeError),

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use sha1::{Digest, Sha1};
 
 use super::*;
-use crate::is_harmless;
+use crate::{InfoHash, is_harmless};
 
 fn string(text: impl AsRef<[u8]>) -> Vec<u8> {
     let text = text.as_ref();

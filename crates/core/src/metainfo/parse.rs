@@ -11,48 +11,36 @@ use sha1::{Digest, Sha1};
 use crate::bencode::{self, Kind, Node, Tolerance};
 use crate::{Geometry, GeometryError, InfoHash};
 
-use super::bytes::Shelf;
+use super::bytes::{ByteStore, HASH_LEN};
+use super::error::{MetainfoError, PathFault};
+use super::files::{FileEntry, FileMap, FilePath};
+use super::limits::ParseLimits;
+use super::path;
 use super::repair::{self, NameDecoder, NameGuess};
-use super::report;
-use super::{
-    FileEntry, FileMap, FilePath, HASH_LEN, Info, Metainfo, MetainfoError, ParseReport, PathFault,
-    Remarks, path,
-};
+use super::report::{self, ParseReport};
+use super::torrent::{Info, Metainfo, Remarks};
 
-/// What a torrent may cost.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ParseLimits {
-    /// Bytes of the `.torrent` file.
-    pub bytes: usize,
-    /// Pieces.
-    pub pieces: u32,
-    /// Files, padding counted.
-    pub files: usize,
-    /// Components of a path, the torrent's name counted.
-    pub path_depth: usize,
-    /// Bytes of one component of a path.
-    pub name_len: usize,
-    /// Values of bencode, twelve bytes of memory each while it is read.
-    pub tokens: usize,
-}
+impl Metainfo {
+    /// The torrent that `bytes`, a whole `.torrent` file, describe.
+    pub fn parse(bytes: &[u8], limits: &ParseLimits) -> Result<Self, MetainfoError> {
+        parse(bytes, limits, None)
+    }
 
-impl Default for ParseLimits {
-    fn default() -> Self {
-        Self {
-            bytes: bencode::Limits::default().bytes,
-            // 2 TiB in pieces of 1 MiB; a bit for each of them is 256 KiB a peer.
-            pieces: 2_000_000,
-            // Some 150 bytes of memory each for as long as the torrent is known.
-            files: 500_000,
-            path_depth: 100,
-            // What Linux file systems take.
-            name_len: 255,
-            tokens: bencode::Limits::default().tokens,
-        }
+    /// The same, with what was passed over and repaired. Takes memory for every name that was.
+    ///
+    /// # Errors
+    /// As [`Metainfo::parse`].
+    pub fn parse_reported(
+        bytes: &[u8],
+        limits: &ParseLimits,
+    ) -> Result<(Self, ParseReport), MetainfoError> {
+        let mut report = ParseReport::default();
+        let metainfo = parse(bytes, limits, Some(&mut report))?;
+        Ok((metainfo, report))
     }
 }
 
-pub(super) fn parse(
+fn parse(
     bytes: &[u8],
     limits: &ParseLimits,
     report: Option<&mut ParseReport>,
@@ -111,7 +99,7 @@ pub(super) fn parse(
         is_odd: reading.is_odd,
         trackers: trackers_of(root).into(),
         remarks: has_any.then(|| Box::new(remarks)),
-        bytes: Shelf::new(&bytes[..end], short(info_node.span()), short(hashes)),
+        bytes: ByteStore::new(&bytes[..end], short(info_node.span()), short(hashes)),
     })
 }
 

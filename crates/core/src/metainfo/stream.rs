@@ -15,7 +15,7 @@ use crate::InfoHash;
 /// # Errors
 /// If it cannot be read. What ends too early is no torrent.
 pub fn torrent_len(reader: impl BufRead, info_hash: InfoHash) -> io::Result<Option<u64>> {
-    let mut scanner = Scanner { reader, at: 0, hasher: None };
+    let mut scanner = LengthScanner { reader, at: 0, hasher: None };
     match scanner.dictionary(info_hash) {
         Ok(true) => Ok(Some(scanner.at)),
         Ok(false) => Ok(None),
@@ -37,7 +37,7 @@ impl From<io::Error> for Fault {
     }
 }
 
-struct Scanner<R> {
+struct LengthScanner<R> {
     reader: R,
     /// Bytes read.
     at: u64,
@@ -45,7 +45,7 @@ struct Scanner<R> {
     hasher: Option<Sha1>,
 }
 
-impl<R: BufRead> Scanner<R> {
+impl<R: BufRead> LengthScanner<R> {
     /// Reads the dictionary of a torrent to its end. Returns whether one of its `info` keys, which
     /// odd torrents have several of, has this info-hash.
     fn dictionary(&mut self, info_hash: InfoHash) -> Result<bool, Fault> {

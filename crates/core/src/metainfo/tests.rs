@@ -3,8 +3,9 @@ use sha1::{Digest, Sha1};
 
 use crate::bencode::BencodeError;
 
+use super::bytes::HASH_LEN;
 use super::*;
-use crate::{PieceIndex, Sha1Hash};
+use crate::{InfoHash, PieceIndex, Sha1Hash};
 
 // A torrent is written by hand here, value by value, so that it may be as wrong as a test wants.
 

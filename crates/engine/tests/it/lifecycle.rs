@@ -229,9 +229,9 @@ struct Shelf {
 }
 
 impl TorrentSource for Shelf {
-    fn read(&self, _: &Metainfo) -> Result<Vec<u8>, String> {
+    fn read(&self, _: &str) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
         self.reads.fetch_add(1, Ordering::Relaxed);
-        self.torrent.lock().clone().ok_or_else(|| "`a.torrent` is not there".to_owned())
+        self.torrent.lock().clone().ok_or_else(|| "`a.torrent` is not there".into())
     }
 }
 

@@ -3,7 +3,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::jobs::{Job, Jobs};
+use crate::job_queue::{Job, Jobs};
 use crate::{FinishPiece, Finished, HashPool, StorageError, Watch};
 use piecework_core::{BlockBuf, BlockPool};
 

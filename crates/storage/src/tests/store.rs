@@ -3,7 +3,7 @@ use std::fs;
 use proptest::prelude::*;
 
 use super::*;
-use crate::backlog::Backlog;
+use crate::write_back::WriteBackThrottle;
 use crate::{StorageError, check};
 
 #[test]
@@ -266,13 +266,13 @@ fn what_could_not_be_hurried_to_the_disk_fails_the_next_sync() {
 
 #[test]
 fn more_than_a_window_of_what_was_written_is_right_and_leaves_nothing_to_hurry() {
-    let len = Backlog::WINDOW as usize + 3 * PIECE + 1;
+    let len = WriteBackThrottle::WINDOW as usize + 3 * PIECE + 1;
     let torrent = Fixture::folder(&[("a", len / 2), ("b", len - len / 2)], 1 << 20);
     let store = torrent.prepared(true);
-    assert_ne!(store.notes.lock().backlog, Backlog::default());
+    assert_ne!(store.notes.lock().write_back, WriteBackThrottle::default());
     assert!(check(&store, None, |_| {}, &false.into()).unwrap().is_full());
     store.sync().unwrap();
-    assert_eq!(store.notes.lock().backlog, Backlog::default());
+    assert_eq!(store.notes.lock().write_back, WriteBackThrottle::default());
 }
 
 #[test]

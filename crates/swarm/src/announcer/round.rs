@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{AnnounceFailure, Standing, TrackerState, TrackerStatus, Wish};
-use piecework_core::{Moment, Rare, Rng, SharedDefault, shared_default};
+use piecework_core::{BoxedDefault, Moment, Rng, SharedDefault, shared_default};
 use piecework_proto::announce::{AnnounceEvent, AnnounceReply, Retry, TrackerUrl};
 
 /// Trackers that stand in for each other: an announce goes to the first of the first tier, to the
@@ -57,7 +57,7 @@ pub(super) struct Tracker {
     retry_at: Moment,
     /// When its least interval is over.
     not_before: Moment,
-    texts: Rare<Texts>,
+    texts: BoxedDefault<Texts>,
     /// When it last answered an announce that it took.
     answered_at: Option<Moment>,
     counts: Option<(u32, u32)>,
@@ -427,7 +427,7 @@ impl Tracker {
             failures: 0,
             retry_at: Moment::START,
             not_before: Moment::START,
-            texts: Rare::default(),
+            texts: BoxedDefault::default(),
             answered_at: None,
             counts: None,
             peers: 0,

@@ -10,11 +10,10 @@ use rustix::fs::Stat;
 use unicode_normalization::UnicodeNormalization;
 
 use piecework_core::metainfo::FileMap;
-use piecework_core::{Rare, name_of_text, shared_default, text_of_name};
+use piecework_core::{BoxedDefault, name_of_text, shared_default, text_of_name};
 
-use super::beneath::{Access, Folder, Root};
+use super::confined::{Access, ConfinedFolder, ConfinedRoot};
 use super::error::StorageError;
-use super::store::INCOMPLETE_SUFFIX;
 
 /// A layout many threads look at when they open files, and few ever change.
 ///
@@ -22,15 +21,15 @@ use super::store::INCOMPLETE_SUFFIX;
 /// held for reading and renamed with it held for writing, so no one looks for a file under a name
 /// it has just lost.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct SharedLayout {
     layout: RwLock<Layout>,
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
-    pub root: Root,
-    pub own: Rare<OwnNames>,
-    suffix: Rare<Suffix>,
+    pub root: ConfinedRoot,
+    pub own: BoxedDefault<OwnNames>,
+    suffix: BoxedDefault<Suffix>,
 }
 
 /// Where files are named otherwise than the torrent and the suffix have it.
@@ -63,7 +62,7 @@ pub(super) struct Suffix {
 pub(super) struct Search<'a> {
     layout: &'a Layout,
     map: &'a FileMap,
-    folder: &'a Folder<'a>,
+    folder: &'a ConfinedFolder<'a>,
     /// Names of a folder that is not there.
     missing: Option<Vec<Cow<'a, str>>>,
     /// Names of one that is, though a file in it is not.
@@ -71,19 +70,22 @@ pub(super) struct Search<'a> {
 }
 
 /// A file that is there.
-pub(super) struct Found<'a> {
+pub(super) struct FoundFile<'a> {
     pub names: Vec<Cow<'a, str>>,
     pub stat: Stat,
 }
 
-impl Places {
+impl SharedLayout {
     pub fn new(layout: Layout) -> Self {
         Self { layout: RwLock::new(layout) }
     }
 
     /// As the torrent says but for `names`, and only so. For reading: several files may lie in one
     /// place.
-    pub fn shared(root: Root, names: BTreeMap<usize, Vec<String>>) -> Result<Self, StorageError> {
+    pub fn shared(
+        root: ConfinedRoot,
+        names: BTreeMap<usize, Vec<String>>,
+    ) -> Result<Self, StorageError> {
         names.values().try_for_each(|names| check_names(names))?;
         let suffix = Suffix { text: "".into(), in_use: false }.into();
         let own = OwnNames { top: None, names, is_shared: true, bare: BTreeSet::new() }.into();
@@ -112,7 +114,7 @@ impl Layout {
     /// A layout in which no two files are in each other's way, unless they are only read and so
     /// `is_shared`.
     pub fn new(
-        root: Root,
+        root: ConfinedRoot,
         map: &FileMap,
         top: Option<Box<str>>,
         names: BTreeMap<usize, Vec<String>>,
@@ -203,12 +205,12 @@ impl Layout {
         &'a self,
         map: &'a FileMap,
         file: usize,
-        folder: &Folder<'_>,
-    ) -> Result<Option<Found<'a>>, StorageError> {
+        folder: &ConfinedFolder<'_>,
+    ) -> Result<Option<FoundFile<'a>>, StorageError> {
         let both = [Some(self.names_of(map, file)), self.unfinished_names_of(map, file)];
         for names in both.into_iter().flatten() {
             match folder.stat(&names) {
-                Ok(stat) => return Ok(Some(Found { names, stat })),
+                Ok(stat) => return Ok(Some(FoundFile { names, stat })),
                 Err(StorageError::Missing { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -217,7 +219,7 @@ impl Layout {
     }
 
     /// Looks for many files beneath `folder`.
-    pub fn search<'a>(&'a self, map: &'a FileMap, folder: &'a Folder<'a>) -> Search<'a> {
+    pub fn search<'a>(&'a self, map: &'a FileMap, folder: &'a ConfinedFolder<'a>) -> Search<'a> {
         Search { layout: self, map, folder, missing: None, there: None }
     }
 
@@ -226,7 +228,7 @@ impl Layout {
         &self,
         map: &FileMap,
         file: usize,
-        folder: &Folder<'_>,
+        folder: &ConfinedFolder<'_>,
         access: Access,
     ) -> Result<File, StorageError> {
         let missing = match folder.open(&self.names_of(map, file), access) {
@@ -290,7 +292,7 @@ impl Layout {
 
 impl<'a> Search<'a> {
     /// As [`Layout::find`]. Best asked for files in order, which have mostly the same folder.
-    pub fn find(&mut self, file: usize) -> Result<Option<Found<'a>>, StorageError> {
+    pub fn find(&mut self, file: usize) -> Result<Option<FoundFile<'a>>, StorageError> {
         let mut parents = self.layout.names_of(self.map, file);
         parents.pop();
         if self.missing.as_ref().is_some_and(|missing| parents.starts_with(missing)) {
@@ -378,3 +380,7 @@ const MAX_DEPTH: usize = 100;
 
 /// Leaves most of a name to the name.
 const MAX_SUFFIX: usize = 32;
+
+/// What the names of unfinished files end with unless another ending is asked for. Browsers and
+/// other BitTorrent programs use it too.
+pub const INCOMPLETE_SUFFIX: &str = ".part";

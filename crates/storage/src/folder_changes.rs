@@ -6,11 +6,11 @@ use std::os::fd::AsFd;
 use rustix::fs::{self as sys, AtFlags, FileType, Stat};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::beneath::Folder;
+use super::confined::ConfinedFolder;
 use super::error::{Operation, StorageError};
 use super::renaming::{link_new, rename_new};
 
-impl Folder<'_> {
+impl ConfinedFolder<'_> {
     /// What the system knows of whatever `names` lead to, be it a link; `None` for nothing.
     pub fn look<S: AsRef<str>>(&self, names: &[S]) -> Result<Option<Stat>, StorageError> {
         let looked = self.parent(names).and_then(|(parent, name)| {
@@ -28,7 +28,7 @@ impl Folder<'_> {
     pub fn rename<S: AsRef<str>, T: AsRef<str>>(
         &self,
         names: &[S],
-        target: &Folder<'_>,
+        target: &ConfinedFolder<'_>,
         new_names: &[T],
     ) -> Result<(), StorageError> {
         let (from, name) = self.parent(names).map_err(|errno| self.fault(names, errno))?;
@@ -48,7 +48,7 @@ impl Folder<'_> {
     pub fn link<S: AsRef<str>, T: AsRef<str>>(
         &self,
         names: &[S],
-        target: &Folder<'_>,
+        target: &ConfinedFolder<'_>,
         new_names: &[T],
     ) -> Result<(), Errno> {
         let (from, name) = self.parent(names)?;
@@ -93,7 +93,7 @@ impl Folder<'_> {
     pub fn same_folder<S: AsRef<str>, T: AsRef<str>>(
         &self,
         names: &[S],
-        other: &Folder<'_>,
+        other: &ConfinedFolder<'_>,
         other_names: &[T],
     ) -> Result<bool, Errno> {
         let (a, b) = (self.parent(names)?.0, other.parent(other_names)?.0);

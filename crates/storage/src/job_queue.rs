@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use sha_lanes::Level;
 
-use super::company::{Company, Waiting};
-use super::desks::{Desks, Disk};
+use super::disk_admission::{Disk, DiskAdmission};
+use super::finish_piece::FinishPiece;
 use super::hash::Digest20;
-use super::pool::FinishPiece;
+use super::hash_batching::{BatchDelay, WaitingPieces};
 
 /// The jobs of one crew. First those that are to be written, then the others as they came.
 pub(super) struct Jobs {
@@ -19,14 +19,14 @@ pub(super) struct Jobs {
     bytes: usize,
     /// Pieces in `waiting` that are to be written.
     writes: usize,
-    company: Company,
+    batching: BatchDelay,
     /// A worker waits until there are more pieces to be hashed side by side.
     pub gathering: bool,
     /// Workers that have nothing to do.
     pub idle: usize,
     /// A spare worker looks whether it is needed.
     pub watched: bool,
-    pub desks: Desks,
+    pub admission: DiskAdmission,
     /// The store each worker writes a piece of: two who write one file only wait for each other, and
     /// burn time doing so.
     writers: Vec<Option<u32>>,
@@ -60,11 +60,11 @@ impl Jobs {
             pieces: 0,
             bytes: 0,
             writes: 0,
-            company: Company::default(),
+            batching: BatchDelay::default(),
             gathering: false,
             idle: 0,
             watched: false,
-            desks: Desks::new(workers, spares),
+            admission: DiskAdmission::new(workers, spares),
             writers: vec![None; workers + spares],
             closed: false,
         }
@@ -74,14 +74,14 @@ impl Jobs {
         if let Job::Finish(piece, came) = &job {
             self.pieces += 1;
             self.bytes += piece.len();
-            self.company.came(*came);
+            self.batching.piece_arrived(*came);
         }
         self.waiting.push_back(job);
     }
 
     /// `worker` is done with what it had taken.
-    pub fn leave(&mut self, worker: usize, now: Instant) {
-        self.desks.leave(worker, now);
+    pub fn end(&mut self, worker: usize, now: Instant) {
+        self.admission.end(worker, now);
         self.writers[worker] = None;
     }
 
@@ -95,7 +95,7 @@ impl Jobs {
         self.writes += pieces.len();
         for (piece, digest) in pieces.into_iter().rev() {
             // It is as good as there, so that nobody else begins.
-            self.desks.approach(worker, piece.store.disk(), now);
+            self.admission.reserve(worker, piece.store.disk(), now);
             self.waiting.push_front(Job::Write(piece, digest, worker));
         }
     }
@@ -107,13 +107,14 @@ impl Jobs {
             let is_ours = match job {
                 Job::Write(piece, _, by) => {
                     !self.writers.contains(&Some(piece.store.id()))
-                        && (*by == worker || !self.desks.goes_on(*by, piece.store.disk(), now))
+                        && (*by == worker
+                            || !self.admission.will_turn_to(*by, piece.store.disk(), now))
                 }
                 _ => true,
             };
-            is_ours && self.desks.may_take(worker, job.disk(), now)
+            is_ours && self.admission.may_take(worker, job.disk(), now)
         };
-        let yields = |job: &Job| job.disk().is_some_and(|disk| self.desks.yields(disk));
+        let yields = |job: &Job| job.disk().is_some_and(|disk| self.admission.yields(disk));
         let mut free = self.waiting.iter().enumerate().filter(|(_, job)| may_take(job));
         let (first, job) = free.next()?;
         if !yields(job) {
@@ -127,8 +128,8 @@ impl Jobs {
     pub fn find_left(&self, worker: usize, now: Instant) -> Option<usize> {
         self.waiting.iter().position(|job| match job {
             Job::Write(piece, _, by) => {
-                (*by == worker || self.desks.is_held_up(*by, now))
-                    && self.desks.may_take(worker, Some(piece.store.disk()), now)
+                (*by == worker || self.admission.is_held_up(*by, now))
+                    && self.admission.may_take(worker, Some(piece.store.disk()), now)
             }
             _ => false,
         })
@@ -166,8 +167,8 @@ impl Jobs {
             return None;
         }
         let (pieces, bytes) = (self.pieces, self.bytes);
-        let waiting = Waiting { pieces, bytes, since: *since, coming };
-        self.company.wait_until(now, waiting, level.gains_from(), level.width())
+        let waiting = WaitingPieces { pieces, bytes, since: *since, coming };
+        self.batching.wait_until(now, waiting, level.gains_from(), level.width())
     }
 
     /// Takes what is at `at`, which `worker` may: one job, or as many pieces as are hashed at a
@@ -181,7 +182,7 @@ impl Jobs {
         while pieces.len() < level.width() {
             match self.waiting.get(at) {
                 Some(Job::Finish(piece, _)) => {
-                    if !self.desks.may_take(worker, Some(piece.store.disk()), now) {
+                    if !self.admission.may_take(worker, Some(piece.store.disk()), now) {
                         at += 1;
                         continue;
                     }
@@ -197,12 +198,12 @@ impl Jobs {
                 }
                 Some(Job::Write(piece, digest, _)) => {
                     self.writes -= 1;
-                    self.desks.sit_down(worker, Some((piece.store.disk(), piece.len())), now);
+                    self.admission.begin(worker, Some((piece.store.disk(), piece.len())), now);
                     self.writers[worker] = Some(piece.store.id());
                     return Work::Write(piece, digest);
                 }
                 Some(Job::Other(at, job)) => {
-                    self.desks.sit_down(worker, at, now);
+                    self.admission.begin(worker, at, now);
                     return Work::Other(job);
                 }
                 None => break,
@@ -233,9 +234,9 @@ mod tests {
     fn jobs_for_a_slow_disk_take_turns_with_all_others() {
         let (mut jobs, now) = (Jobs::new(2, 0), Instant::now());
         let (slow, quick) = (Some(Disk(1)), Some(Disk(2)));
-        jobs.desks.sit_down(0, Some((Disk(1), 1)), now);
+        jobs.admission.begin(0, Some((Disk(1), 1)), now);
         let now = now + Duration::from_secs(1);
-        jobs.leave(0, now);
+        jobs.end(0, now);
         for disk in [slow, slow, slow, quick, None, slow] {
             jobs.push(Job::Other(disk.map(|disk| (disk, 1)), Box::new(|| {})));
         }
@@ -248,7 +249,7 @@ mod tests {
                 let other = jobs.find(1, now).map(|at| jobs.waiting[at].disk());
                 assert_eq!((order[1], other), (slow, Some(None)));
             }
-            jobs.leave(0, now);
+            jobs.end(0, now);
         }
         assert_eq!(order, [quick, slow, None, slow, slow, slow]);
     }

@@ -1,4 +1,4 @@
-//! Whether a piece that waits to be hashed should wait a little longer, for company.
+//! Whether a piece that waits to be hashed should wait a little longer, for delay.
 //!
 //! Sixteen pieces side by side cost a quarter of what they cost one after the other, so while
 //! pieces come fast it pays to let a few milliseconds of them gather. Time is an argument here, so
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// How fast pieces come, and what that says about those that wait.
 #[derive(Debug, Default)]
-pub(super) struct Company {
+pub(super) struct BatchDelay {
     last: Option<Instant>,
     /// Smoothed time from one piece to the next; `None` until two have come.
     interval: Option<Duration>,
@@ -16,7 +16,7 @@ pub(super) struct Company {
 
 /// The pieces at the front of the queue.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Waiting {
+pub(super) struct WaitingPieces {
     /// Number of pieces that have gathered.
     pub pieces: usize,
     /// Bytes of all of them.
@@ -27,9 +27,9 @@ pub(super) struct Waiting {
     pub coming: usize,
 }
 
-impl Company {
+impl BatchDelay {
     /// A piece has come.
-    pub fn came(&mut self, now: Instant) {
+    pub fn piece_arrived(&mut self, now: Instant) {
         let gap = self.last.map(|last| now.saturating_duration_since(last));
         self.last = Some(now);
         self.interval = match (self.interval, gap) {
@@ -46,7 +46,7 @@ impl Company {
     pub fn wait_until(
         &self,
         now: Instant,
-        waiting: Waiting,
+        waiting: WaitingPieces,
         gains_from: usize,
         width: usize,
     ) -> Option<Instant> {
@@ -85,75 +85,75 @@ mod tests {
     }
 
     /// Pieces have come every `interval` for a while; the last just now.
-    fn steady(interval: Duration) -> (Company, Instant) {
-        let mut company = Company::default();
+    fn steady(interval: Duration) -> (BatchDelay, Instant) {
+        let mut delay = BatchDelay::default();
         let mut now = Instant::now();
         for _ in 0..50 {
             now += interval;
-            company.came(now);
+            delay.piece_arrived(now);
         }
-        (company, now)
+        (delay, now)
     }
 
-    fn one(since: Instant) -> Waiting {
-        Waiting { pieces: 1, bytes: 1 << 20, since, coming: 64 }
+    fn one(since: Instant) -> WaitingPieces {
+        WaitingPieces { pieces: 1, bytes: 1 << 20, since, coming: 64 }
     }
 
     #[test]
     fn fast_pieces_gather_and_slow_ones_are_hashed_at_once() {
-        let (company, now) = steady(ms(1));
-        assert!(company.wait_until(now, one(now), 5, 16).is_some());
-        let (company, now) = steady(ms(10));
-        assert_eq!(company.wait_until(now, one(now), 5, 16), None);
+        let (delay, now) = steady(ms(1));
+        assert!(delay.wait_until(now, one(now), 5, 16).is_some());
+        let (delay, now) = steady(ms(10));
+        assert_eq!(delay.wait_until(now, one(now), 5, 16), None);
         // Where two side by side are worth it, ten milliseconds are not too long.
-        assert!(company.wait_until(now, one(now), 2, 2).is_some());
+        assert!(delay.wait_until(now, one(now), 2, 2).is_some());
     }
 
     #[test]
     fn the_first_pieces_are_hashed_at_once() {
-        let (mut company, now) = (Company::default(), Instant::now());
-        company.came(now);
-        assert_eq!(company.wait_until(now, one(now), 2, 16), None);
+        let (mut delay, now) = (BatchDelay::default(), Instant::now());
+        delay.piece_arrived(now);
+        assert_eq!(delay.wait_until(now, one(now), 2, 16), None);
     }
 
     #[test]
     fn nobody_waits_longer_than_the_patience_or_for_a_full_house() {
-        let (company, now) = steady(ms(1));
-        let until = company.wait_until(now, one(now - ms(18)), 2, 16).unwrap();
+        let (delay, now) = steady(ms(1));
+        let until = delay.wait_until(now, one(now - ms(18)), 2, 16).unwrap();
         assert_eq!(until, now + ms(2));
-        assert_eq!(company.wait_until(now, one(now - PATIENCE), 2, 16), None);
-        let full = Waiting { pieces: 16, ..one(now) };
-        assert_eq!(company.wait_until(now, full, 2, 16), None);
-        let large = Waiting { bytes: MOST_BYTES, ..one(now) };
-        assert_eq!(company.wait_until(now, large, 2, 16), None);
+        assert_eq!(delay.wait_until(now, one(now - PATIENCE), 2, 16), None);
+        let full = WaitingPieces { pieces: 16, ..one(now) };
+        assert_eq!(delay.wait_until(now, full, 2, 16), None);
+        let large = WaitingPieces { bytes: MOST_BYTES, ..one(now) };
+        assert_eq!(delay.wait_until(now, large, 2, 16), None);
     }
 
     #[test]
     fn when_no_more_come_those_here_are_hashed() {
-        let (company, now) = steady(ms(1));
-        let until = company.wait_until(now, one(now), 2, 16).unwrap();
+        let (delay, now) = steady(ms(1));
+        let until = delay.wait_until(now, one(now), 2, 16).unwrap();
         assert_eq!(until, now + ms(4));
-        assert_eq!(company.wait_until(until, one(now), 2, 16), None);
+        assert_eq!(delay.wait_until(until, one(now), 2, 16), None);
     }
 
     #[test]
     fn nobody_waits_for_pieces_that_nobody_has_asked_for() {
-        let (company, now) = steady(ms(1));
-        assert_eq!(company.wait_until(now, Waiting { coming: 0, ..one(now) }, 2, 16), None);
-        assert_eq!(company.wait_until(now, Waiting { coming: 3, ..one(now) }, 5, 16), None);
-        assert!(company.wait_until(now, Waiting { coming: 4, ..one(now) }, 5, 16).is_some());
+        let (delay, now) = steady(ms(1));
+        assert_eq!(delay.wait_until(now, WaitingPieces { coming: 0, ..one(now) }, 2, 16), None);
+        assert_eq!(delay.wait_until(now, WaitingPieces { coming: 3, ..one(now) }, 5, 16), None);
+        assert!(delay.wait_until(now, WaitingPieces { coming: 4, ..one(now) }, 5, 16).is_some());
     }
 
     #[test]
     fn a_pause_ends_what_was_expected() {
-        let (mut company, mut now) = steady(ms(1));
+        let (mut delay, mut now) = steady(ms(1));
         now += ms(500);
-        company.came(now);
-        assert_eq!(company.wait_until(now, one(now), 2, 16), None);
+        delay.piece_arrived(now);
+        assert_eq!(delay.wait_until(now, one(now), 2, 16), None);
         for _ in 0..30 {
             now += ms(1);
-            company.came(now);
+            delay.piece_arrived(now);
         }
-        assert!(company.wait_until(now, one(now), 2, 16).is_some());
+        assert!(delay.wait_until(now, one(now), 2, 16).is_some());
     }
 }

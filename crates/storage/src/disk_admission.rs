@@ -16,9 +16,9 @@ pub(super) struct Disk(pub u64);
 
 /// What each worker of a crew is at.
 #[derive(Debug)]
-pub(super) struct Desks {
+pub(super) struct DiskAdmission {
     /// What each worker is at. First those that work all the time, then the spare ones.
-    desks: Vec<Option<Visit>>,
+    uses: Vec<Option<DiskUse>>,
     workers: usize,
     /// Disks that took long of late, and how long for a mebibyte: those that are slow, or may become
     /// so.
@@ -29,35 +29,35 @@ pub(super) struct Desks {
 
 /// A worker's turning to a disk.
 #[derive(Debug, Clone, Copy)]
-struct Visit {
+struct DiskUse {
     disk: Disk,
     since: Instant,
     /// What is done there; `None` if that is about to be decided.
     bytes: Option<usize>,
 }
 
-impl Desks {
+impl DiskAdmission {
     /// Of a crew of `workers` workers, and `spares` more for when all those are held up.
     pub fn new(workers: usize, spares: usize) -> Self {
-        Self { desks: vec![None; workers + spares], workers, slow: Vec::new(), last: None }
+        Self { uses: vec![None; workers + spares], workers, slow: Vec::new(), last: None }
     }
 
     /// `worker` will turn to `disk` in a moment.
-    pub fn approach(&mut self, worker: usize, disk: Disk, now: Instant) {
-        self.desks[worker] = Some(Visit { disk, since: now, bytes: None });
+    pub fn reserve(&mut self, worker: usize, disk: Disk, now: Instant) {
+        self.uses[worker] = Some(DiskUse { disk, since: now, bytes: None });
     }
 
     /// `worker` turns to a disk to read or write so many bytes, or does something that has no disk
     /// to wait for.
-    pub fn sit_down(&mut self, worker: usize, at: Option<(Disk, usize)>, now: Instant) {
-        let visit = |(disk, bytes)| Visit { disk, since: now, bytes: Some(bytes) };
-        self.desks[worker] = at.map(visit);
+    pub fn begin(&mut self, worker: usize, at: Option<(Disk, usize)>, now: Instant) {
+        let disk_use = |(disk, bytes)| DiskUse { disk, since: now, bytes: Some(bytes) };
+        self.uses[worker] = at.map(disk_use);
     }
 
     /// `worker` is done.
-    pub fn leave(&mut self, worker: usize, now: Instant) {
+    pub fn end(&mut self, worker: usize, now: Instant) {
         self.last = None;
-        if let Some(Visit { disk, since, bytes: Some(bytes) }) = self.desks[worker].take() {
+        if let Some(DiskUse { disk, since, bytes: Some(bytes) }) = self.uses[worker].take() {
             self.last = Some(disk);
             let took = now.saturating_duration_since(since);
             // Long jobs take long anywhere; short ones wait in the same queues.
@@ -95,22 +95,22 @@ impl Desks {
 
     /// Whether `worker` has been waiting for a disk for too long.
     pub fn is_held_up(&self, worker: usize, now: Instant) -> bool {
-        self.desks[worker].is_some_and(|visit| visit.is_long(now))
+        self.uses[worker].is_some_and(|disk_use| disk_use.is_long(now))
     }
 
     /// Whether `worker` is at a disk and will, as far as can be known, be done in a moment and turn
     /// to `next`. Not if that is another disk than a slow one it is at: others can do it sooner.
-    pub fn goes_on(&self, worker: usize, next: Disk, now: Instant) -> bool {
-        self.desks[worker].is_some_and(|visit| {
-            !visit.is_long(now) && (visit.disk == next || !self.is_slow(visit.disk))
+    pub fn will_turn_to(&self, worker: usize, next: Disk, now: Instant) -> bool {
+        self.uses[worker].is_some_and(|disk_use| {
+            !disk_use.is_long(now) && (disk_use.disk == next || !self.is_slow(disk_use.disk))
         })
     }
 
     /// Whether a job for `disk` lets others go first: if it is slow, and somebody is there or was
     /// just now.
     pub fn yields(&self, disk: Disk) -> bool {
-        let is_there = |visit: &Visit| visit.disk == disk;
-        self.is_slow(disk) && (self.last == Some(disk) || self.desks.iter().flatten().any(is_there))
+        let is_there = |disk_use: &DiskUse| disk_use.disk == disk;
+        self.is_slow(disk) && (self.last == Some(disk) || self.uses.iter().flatten().any(is_there))
     }
 
     /// Whether jobs for `disk` took long of late.
@@ -124,14 +124,14 @@ impl Desks {
     /// hangs.
     pub fn may_take(&self, worker: usize, disk: Option<Disk>, now: Instant) -> bool {
         let Some(disk) = disk else { return true };
-        let mut there = self.desks.iter().flatten().filter(|visit| visit.disk == disk);
+        let mut there = self.uses.iter().flatten().filter(|disk_use| disk_use.disk == disk);
         if self.is_spare(worker) {
             return there.next().is_none();
         }
         let (mut all, mut long) = (0, 0);
-        for visit in there {
+        for disk_use in there {
             all += 1;
-            long += usize::from(visit.is_long(now));
+            long += usize::from(disk_use.is_long(now));
         }
         let bound = if self.is_slow(disk) { (self.workers - 1).max(1) } else { usize::MAX };
         all < bound && long < (self.workers / 2).max(1)
@@ -141,8 +141,8 @@ impl Desks {
     /// waiting for a disk.
     pub fn all_held_up_at(&self) -> Option<Instant> {
         let mut last = None;
-        for desk in &self.desks[..self.workers] {
-            last = last.max(Some((*desk)?.since + Self::PATIENCE));
+        for disk_use in &self.uses[..self.workers] {
+            last = last.max(Some((*disk_use)?.since + Self::PATIENCE));
         }
         last
     }
@@ -152,9 +152,9 @@ impl Desks {
     pub const PATIENCE: Duration = Duration::from_millis(100);
 }
 
-impl Visit {
+impl DiskUse {
     fn is_long(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.since) >= Desks::PATIENCE
+        now.saturating_duration_since(self.since) >= DiskAdmission::PATIENCE
     }
 }
 
@@ -174,114 +174,120 @@ mod tests {
     const FAST: Disk = Disk(2);
 
     /// `worker` does something at `disk` that takes `took`; gives when it is done.
-    fn visit(desks: &mut Desks, worker: usize, disk: Disk, took: Duration, at: Instant) -> Instant {
-        desks.sit_down(worker, Some((disk, 1 << 20)), at);
-        desks.leave(worker, at + took);
+    fn disk_use(
+        admission: &mut DiskAdmission,
+        worker: usize,
+        disk: Disk,
+        took: Duration,
+        at: Instant,
+    ) -> Instant {
+        admission.begin(worker, Some((disk, 1 << 20)), at);
+        admission.end(worker, at + took);
         at + took
     }
 
     #[test]
     fn a_disk_that_holds_up_half_the_crew_gets_no_more_of_it() {
-        let (mut desks, start) = (Desks::new(4, 1), Instant::now());
-        let late = start + Desks::PATIENCE;
-        desks.sit_down(0, Some((SLOW, 1)), start);
-        assert!(desks.may_take(1, Some(SLOW), late));
-        desks.sit_down(1, Some((SLOW, 1)), start);
+        let (mut admission, start) = (DiskAdmission::new(4, 1), Instant::now());
+        let late = start + DiskAdmission::PATIENCE;
+        admission.begin(0, Some((SLOW, 1)), start);
+        assert!(admission.may_take(1, Some(SLOW), late));
+        admission.begin(1, Some((SLOW, 1)), start);
         // Nothing shows yet.
-        assert!(desks.may_take(2, Some(SLOW), late - Duration::from_millis(1)));
-        assert!(!desks.may_take(2, Some(SLOW), late));
-        assert!(desks.may_take(2, Some(FAST), late) && desks.may_take(2, None, late));
-        desks.leave(0, start);
-        assert!(desks.may_take(2, Some(SLOW), late));
+        assert!(admission.may_take(2, Some(SLOW), late - Duration::from_millis(1)));
+        assert!(!admission.may_take(2, Some(SLOW), late));
+        assert!(admission.may_take(2, Some(FAST), late) && admission.may_take(2, None, late));
+        admission.end(0, start);
+        assert!(admission.may_take(2, Some(SLOW), late));
     }
 
     #[test]
     fn a_crew_of_one_or_two_leaves_one_worker_to_a_slow_disk() {
         for workers in [1, 2] {
-            let (mut desks, start) = (Desks::new(workers, 1), Instant::now());
-            let late = start + Desks::PATIENCE;
-            assert!(desks.may_take(workers - 1, Some(SLOW), late));
-            desks.sit_down(0, Some((SLOW, 1)), start);
-            assert!(!desks.may_take(workers - 1, Some(SLOW), late));
+            let (mut admission, start) = (DiskAdmission::new(workers, 1), Instant::now());
+            let late = start + DiskAdmission::PATIENCE;
+            assert!(admission.may_take(workers - 1, Some(SLOW), late));
+            admission.begin(0, Some((SLOW, 1)), start);
+            assert!(!admission.may_take(workers - 1, Some(SLOW), late));
         }
     }
 
     #[test]
     fn spare_workers_are_for_disks_that_nobody_waits_for() {
-        let (mut desks, start) = (Desks::new(4, 1), Instant::now());
-        assert!(desks.is_spare(4) && !desks.is_spare(3));
-        desks.sit_down(0, Some((SLOW, 1)), start);
-        assert!(!desks.may_take(4, Some(SLOW), start));
-        assert!(desks.may_take(4, Some(FAST), start));
+        let (mut admission, start) = (DiskAdmission::new(4, 1), Instant::now());
+        assert!(admission.is_spare(4) && !admission.is_spare(3));
+        admission.begin(0, Some((SLOW, 1)), start);
+        assert!(!admission.may_take(4, Some(SLOW), start));
+        assert!(admission.may_take(4, Some(FAST), start));
     }
 
     #[test]
     fn who_is_done_in_a_moment_is_told_from_who_is_held_up() {
-        let (mut desks, start) = (Desks::new(2, 1), Instant::now());
-        let late = start + Desks::PATIENCE;
-        desks.sit_down(0, Some((SLOW, 1)), start);
-        assert!(desks.goes_on(0, SLOW, start) && !desks.is_held_up(0, start));
-        assert!(!desks.goes_on(0, SLOW, late) && desks.is_held_up(0, late));
-        assert!(!desks.goes_on(1, SLOW, late) && !desks.is_held_up(1, late));
+        let (mut admission, start) = (DiskAdmission::new(2, 1), Instant::now());
+        let late = start + DiskAdmission::PATIENCE;
+        admission.begin(0, Some((SLOW, 1)), start);
+        assert!(admission.will_turn_to(0, SLOW, start) && !admission.is_held_up(0, start));
+        assert!(!admission.will_turn_to(0, SLOW, late) && admission.is_held_up(0, late));
+        assert!(!admission.will_turn_to(1, SLOW, late) && !admission.is_held_up(1, late));
     }
 
     #[test]
     fn all_are_held_up_when_the_last_one_is() {
-        let (mut desks, start) = (Desks::new(2, 1), Instant::now());
+        let (mut admission, start) = (DiskAdmission::new(2, 1), Instant::now());
         let later = start + Duration::from_millis(30);
-        desks.sit_down(0, Some((SLOW, 1)), start);
-        assert_eq!(desks.all_held_up_at(), None);
-        desks.sit_down(1, None, start);
-        assert_eq!(desks.all_held_up_at(), None);
-        desks.sit_down(1, Some((FAST, 1)), later);
-        assert_eq!(desks.all_held_up_at(), Some(later + Desks::PATIENCE));
+        admission.begin(0, Some((SLOW, 1)), start);
+        assert_eq!(admission.all_held_up_at(), None);
+        admission.begin(1, None, start);
+        assert_eq!(admission.all_held_up_at(), None);
+        admission.begin(1, Some((FAST, 1)), later);
+        assert_eq!(admission.all_held_up_at(), Some(later + DiskAdmission::PATIENCE));
     }
 
     #[test]
     fn a_disk_that_is_always_slow_never_gets_the_whole_crew() {
         for (workers, most) in [(1, 1), (2, 1), (4, 3)] {
-            let (mut desks, mut now) = (Desks::new(workers, 1), Instant::now());
+            let (mut admission, mut now) = (DiskAdmission::new(workers, 1), Instant::now());
             for _ in 0..20 {
-                now = visit(&mut desks, 0, SLOW, Duration::from_millis(30), now);
-                now = visit(&mut desks, 0, FAST, Duration::from_millis(1), now);
+                now = disk_use(&mut admission, 0, SLOW, Duration::from_millis(30), now);
+                now = disk_use(&mut admission, 0, FAST, Duration::from_millis(1), now);
             }
-            assert!(desks.is_slow(SLOW) && !desks.is_slow(FAST));
+            assert!(admission.is_slow(SLOW) && !admission.is_slow(FAST));
             let taken = (0..workers).take_while(|worker| {
-                let may = desks.may_take(*worker, Some(SLOW), now);
-                desks.sit_down(*worker, Some((SLOW, 1 << 20)), now);
+                let may = admission.may_take(*worker, Some(SLOW), now);
+                admission.begin(*worker, Some((SLOW, 1 << 20)), now);
                 may
             });
             assert_eq!(taken.count(), most, "of {workers}");
-            assert!(!desks.goes_on(0, FAST, now) && desks.goes_on(0, SLOW, now));
+            assert!(!admission.will_turn_to(0, FAST, now) && admission.will_turn_to(0, SLOW, now));
         }
     }
 
     #[test]
     fn one_wait_in_many_writes_is_remembered_until_there_are_none() {
-        let (mut desks, mut now) = (Desks::new(2, 0), Instant::now());
+        let (mut admission, mut now) = (DiskAdmission::new(2, 0), Instant::now());
         let quick = Duration::from_millis(1);
-        now = visit(&mut desks, 0, SLOW, Duration::from_millis(600), now);
+        now = disk_use(&mut admission, 0, SLOW, Duration::from_millis(600), now);
         for _ in 0..32 {
-            assert!(desks.is_slow(SLOW));
-            now = visit(&mut desks, 0, SLOW, quick, now);
+            assert!(admission.is_slow(SLOW));
+            now = disk_use(&mut admission, 0, SLOW, quick, now);
         }
         for _ in 0..100 {
-            now = visit(&mut desks, 0, SLOW, quick, now);
+            now = disk_use(&mut admission, 0, SLOW, quick, now);
         }
-        assert!(!desks.is_slow(SLOW));
+        assert!(!admission.is_slow(SLOW));
         // What is large may take as long as it is.
-        desks.sit_down(0, Some((SLOW, 16 << 20)), now);
-        desks.leave(0, now + Duration::from_millis(100));
-        assert!(!desks.is_slow(SLOW));
+        admission.begin(0, Some((SLOW, 16 << 20)), now);
+        admission.end(0, now + Duration::from_millis(100));
+        assert!(!admission.is_slow(SLOW));
     }
 
     #[test]
     fn of_slow_disks_a_bounded_number_is_remembered() {
-        let (mut desks, mut now) = (Desks::new(2, 0), Instant::now());
+        let (mut admission, mut now) = (DiskAdmission::new(2, 0), Instant::now());
         for number in 0..1_000 {
-            now = visit(&mut desks, 0, Disk(number), Duration::from_millis(500), now);
+            now = disk_use(&mut admission, 0, Disk(number), Duration::from_millis(500), now);
         }
-        assert_eq!(desks.slow.len(), MOST_SLOW);
-        assert!(desks.is_slow(Disk(999)));
+        assert_eq!(admission.slow.len(), MOST_SLOW);
+        assert!(admission.is_slow(Disk(999)));
     }
 }

@@ -14,29 +14,33 @@ use std::mem::take;
 
 use rustix::io::Errno;
 
-/// Which files were written to, a window of [`Backlog::WINDOW`] bytes at a time.
+/// Which files were written to, a window of [`WriteBackThrottle::WINDOW`] bytes at a time.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Backlog {
+pub(super) struct WriteBackThrottle {
     /// Bytes written in this window.
     bytes: u64,
     /// Files written to in this window.
     written: BTreeSet<usize>,
     /// Files written to in the window before, which the disk has been told to take.
-    leaving: BTreeSet<usize>,
+    in_flight: BTreeSet<usize>,
 }
 
 /// A window that is full.
 #[derive(Debug, PartialEq)]
-pub(super) struct Window {
+pub(super) struct WriteBackWindow {
     /// Files the disk is to be told to take.
     pub written: BTreeSet<usize>,
     /// Files that are waited for before.
-    pub leaving: BTreeSet<usize>,
+    pub in_flight: BTreeSet<usize>,
 }
 
-impl Backlog {
+impl WriteBackThrottle {
     /// Notes that `bytes` were written to `files`. Gives the window if that fills it.
-    pub fn add(&mut self, files: impl IntoIterator<Item = usize>, bytes: u64) -> Option<Window> {
+    pub fn add(
+        &mut self,
+        files: impl IntoIterator<Item = usize>,
+        bytes: u64,
+    ) -> Option<WriteBackWindow> {
         self.written.extend(files);
         self.bytes += bytes;
         if self.bytes < Self::WINDOW {
@@ -44,8 +48,8 @@ impl Backlog {
         }
         self.bytes = 0;
         let written = take(&mut self.written);
-        let leaving = std::mem::replace(&mut self.leaving, written.clone());
-        Some(Window { written, leaving })
+        let in_flight = std::mem::replace(&mut self.in_flight, written.clone());
+        Some(WriteBackWindow { written, in_flight })
     }
 
     /// Enough for a disk to have something to do for a while, a second for a slow one. Twice that
@@ -53,26 +57,26 @@ impl Backlog {
     pub const WINDOW: u64 = 32 << 20;
 }
 
-impl Window {
+impl WriteBackWindow {
     /// The files in it, and for each how it is to be hurried.
-    pub fn files(&self) -> impl Iterator<Item = (usize, Hurry)> {
-        self.leaving.union(&self.written).map(|file| {
-            let (wait, begin) = (self.leaving.contains(file), self.written.contains(file));
-            (*file, Hurry { wait, begin })
+    pub fn files(&self) -> impl Iterator<Item = (usize, WriteBackStep)> {
+        self.in_flight.union(&self.written).map(|file| {
+            let (wait, begin) = (self.in_flight.contains(file), self.written.contains(file));
+            (*file, WriteBackStep { wait, begin })
         })
     }
 }
 
 /// What is done about a file's bytes that are not on the disk yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Hurry {
+pub(super) struct WriteBackStep {
     /// Wait for those that are on their way.
     pub wait: bool,
     /// Then have the others begin theirs, without waiting for them.
     pub begin: bool,
 }
 
-impl Hurry {
+impl WriteBackStep {
     /// Does it. It makes nothing certain, which only `fsync` does; but an error is told this once,
     /// and a later `fsync` through the same handle does not tell it again.
     pub fn apply(self, file: &File) -> Result<(), Errno> {
@@ -117,18 +121,18 @@ mod tests {
 
     use super::*;
 
-    const HALF: u64 = Backlog::WINDOW / 2;
+    const HALF: u64 = WriteBackThrottle::WINDOW / 2;
 
     #[test]
     fn each_window_waits_for_the_one_before() {
-        let mut backlog = Backlog::default();
-        assert_eq!(backlog.add([1], HALF), None);
-        let window = backlog.add([2], HALF).unwrap();
-        assert_eq!(window, Window { written: [1, 2].into(), leaving: [].into() });
-        assert_eq!(backlog.add([2], HALF), None);
-        let window = backlog.add([3], HALF + 1).unwrap();
-        let hurry = |wait, begin| Hurry { wait, begin };
-        let expected = [(1, hurry(true, false)), (2, hurry(true, true)), (3, hurry(false, true))];
+        let mut throttle = WriteBackThrottle::default();
+        assert_eq!(throttle.add([1], HALF), None);
+        let window = throttle.add([2], HALF).unwrap();
+        assert_eq!(window, WriteBackWindow { written: [1, 2].into(), in_flight: [].into() });
+        assert_eq!(throttle.add([2], HALF), None);
+        let window = throttle.add([3], HALF + 1).unwrap();
+        let step = |wait, begin| WriteBackStep { wait, begin };
+        let expected = [(1, step(true, false)), (2, step(true, true)), (3, step(false, true))];
         assert_eq!(window.files().collect::<Vec<_>>(), expected);
     }
 
@@ -137,7 +141,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"content").unwrap();
         for (wait, begin) in [(false, true), (true, true), (true, false)] {
-            assert_eq!(Hurry { wait, begin }.apply(&file), Ok(()));
+            assert_eq!(WriteBackStep { wait, begin }.apply(&file), Ok(()));
         }
         assert_eq!(file.metadata().unwrap().len(), 7);
     }

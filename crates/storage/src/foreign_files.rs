@@ -6,11 +6,11 @@ use rustix::fs::ftruncate;
 
 use piecework_core::{Bitfield, PieceIndex};
 
-use super::beneath::{Access, Folder};
+use super::confined::{Access, ConfinedFolder};
+use super::data_ranges::next_data;
 use super::error::{Operation, StorageError};
+use super::layout::Layout;
 use super::names::{opened, owned};
-use super::places::Layout;
-use super::resume::next_data;
 use super::store::{Store, StoreMode};
 
 impl Store {
@@ -26,7 +26,7 @@ impl Store {
     ///
     /// # Errors
     /// If one of them cannot be looked at: it is a folder or a link, for instance.
-    pub fn strange_files(
+    pub fn foreign_files(
         &self,
         have: &Bitfield,
         wanted: impl Fn(PieceIndex) -> bool,
@@ -35,7 +35,7 @@ impl Store {
         if self.options().mode == StoreMode::ReadOnly {
             return Ok(Vec::new());
         }
-        let layout = self.places.read();
+        let layout = self.layout.read();
         let Some(folder) = opened(&layout)? else { return Ok(Vec::new()) };
         let geometry = self.geometry();
         let mut strange = Vec::new();
@@ -77,7 +77,7 @@ impl Store {
     pub fn remove_files(&self, files: &[usize]) -> Result<(), StorageError> {
         self.writable(Operation::Remove)?;
         let _altering = self.altering.lock();
-        let layout = self.places.write();
+        let layout = self.layout.write();
         self.close_files();
         let Some(folder) = opened(&layout)? else { return Ok(()) };
         for file in files {
@@ -113,7 +113,7 @@ impl Store {
 
     /// Where the file lies now, finished or not; where it will if it is not there.
     pub fn present_path_of(&self, file: usize) -> PathBuf {
-        let layout = self.places.read();
+        let layout = self.layout.read();
         let found = opened(&layout).ok().flatten().and_then(|folder| {
             let found = layout.find(self.map(), file, &folder).ok().flatten()?;
             Some(owned(&found.names))
@@ -125,7 +125,7 @@ impl Store {
     /// The length of the file of that name, if there is anything in it.
     fn data_len<S: AsRef<str>>(
         &self,
-        folder: &Folder<'_>,
+        folder: &ConfinedFolder<'_>,
         names: &[S],
     ) -> Result<Option<u64>, StorageError> {
         let len = match folder.stat(names) {
@@ -146,7 +146,7 @@ impl Store {
     fn is_all_there(
         &self,
         layout: &Layout,
-        folder: &Folder<'_>,
+        folder: &ConfinedFolder<'_>,
         piece: PieceIndex,
     ) -> Result<bool, StorageError> {
         let geometry = self.geometry();
@@ -198,7 +198,7 @@ mod tests {
         have.iter().for_each(|piece| {
             held.insert(PieceIndex(*piece));
         });
-        store.strange_files(&held, |_| true, false).unwrap()
+        store.foreign_files(&held, |_| true, false).unwrap()
     }
 
     #[test]
@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(strange(&store, &[1]), [1]);
         assert_eq!(strange(&store, &[0, 2]), [] as [usize; 0]);
         let none = Bitfield::empty(3);
-        let only_a = store.strange_files(&none, |piece| piece.0 < 2, false).unwrap();
+        let only_a = store.foreign_files(&none, |piece| piece.0 < 2, false).unwrap();
         assert_eq!(only_a, [0], "what is not wanted is not written to");
     }
 
@@ -224,7 +224,7 @@ mod tests {
     fn an_unfinished_file_of_which_nothing_is_right_is_another_torrents() {
         let (dir, store) = bench();
         std::fs::write(dir.path().join("t/a.part"), b"of another").unwrap();
-        let found = |have: &Bitfield| store.strange_files(have, |_| true, true).unwrap();
+        let found = |have: &Bitfield| store.foreign_files(have, |_| true, true).unwrap();
         assert_eq!(found(&Bitfield::empty(3)), [0]);
         let mut first = Bitfield::empty(3);
         first.insert(PieceIndex(0));
@@ -243,7 +243,7 @@ mod tests {
         let metainfo = Arc::new(metainfo);
         let store = Store::new(dir.path(), metainfo, handles, StoreMode::ReadWrite).unwrap();
         std::fs::create_dir(dir.path().join("t")).unwrap();
-        let strange = || store.strange_files(&Bitfield::empty(1), |_| true, false).unwrap();
+        let strange = || store.foreign_files(&Bitfield::empty(1), |_| true, false).unwrap();
         std::fs::write(dir.path().join("t/a"), [1; 10]).unwrap();
         assert_eq!(strange(), [] as [usize; 0]);
         std::fs::write(dir.path().join("t/b"), [1; 10]).unwrap();
@@ -265,11 +265,11 @@ mod tests {
     fn a_folder_or_a_link_in_the_place_of_a_file_is_told_of() {
         let (dir, store) = bench();
         std::fs::create_dir(dir.path().join("t/a")).unwrap();
-        let error = store.strange_files(&Bitfield::empty(3), |_| true, false).unwrap_err();
+        let error = store.foreign_files(&Bitfield::empty(3), |_| true, false).unwrap_err();
         assert!(error.to_string().contains("it is a folder where a file should be"), "{error}");
         std::fs::remove_dir(dir.path().join("t/a")).unwrap();
         std::os::unix::fs::symlink("/etc/hostname", dir.path().join("t/a")).unwrap();
-        let error = store.strange_files(&Bitfield::empty(3), |_| true, false).unwrap_err();
+        let error = store.foreign_files(&Bitfield::empty(3), |_| true, false).unwrap_err();
         assert!(matches!(error, StorageError::Escape { .. }), "{error}");
     }
 

@@ -5,12 +5,12 @@ use std::path::Path;
 use rustix::fs::{stat, statvfs};
 use rustix::io::Errno;
 
+use super::absolute::absolute;
 use super::error::{Operation, StorageError};
-use super::store::absolute;
 
 /// What a file system has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
+pub struct DiskSpace {
     /// Bytes free for a process like this one.
     pub free: u64,
     /// Bytes in all.
@@ -24,12 +24,12 @@ pub struct Room {
 ///
 /// # Errors
 /// If none of those folders can be looked at.
-pub fn room(path: &Path) -> Result<Room, StorageError> {
+pub fn disk_space(path: &Path) -> Result<DiskSpace, StorageError> {
     let (free, total) = free_space(path)?;
     let path = absolute(path)?;
     for above in path.ancestors() {
         match stat(above) {
-            Ok(stat) => return Ok(Room { free, total, device: stat.st_dev }),
+            Ok(stat) => return Ok(DiskSpace { free, total, device: stat.st_dev }),
             Err(Errno::NOENT | Errno::NOTDIR) => {}
             Err(errno) => return Err(StorageError::new(Operation::Open, path, errno)),
         }
