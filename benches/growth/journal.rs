@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use piecework_core::metainfo::MetainfoBuilder;
 use piecework_core::{PeerId, PieceIndex};
-use piecework_journal::{Fate, Given, Journal, JournalOptions, Record, Sent};
+use piecework_journal::{BlockFate, Journal, JournalOptions, Record, Response, Upload};
 use piecework_swarm::PeerIdentity;
 use rusqlite::{Connection, StatementStatus};
 
@@ -62,18 +62,18 @@ fn write(path: &std::path::Path, pieces: u32) {
     for piece in 0..pieces {
         let (time, who) = (begin + i64::from(piece) * 10, &peers[piece as usize % peers.len()]);
         let (torrent, at) = (&torrent, PieceIndex(piece));
-        journal.record(Record::Given(Given {
+        journal.record(Record::Given(Response {
             time,
             torrent: Arc::clone(torrent),
             who: Arc::clone(who),
             piece: at,
-            fate: if piece % 50 == 49 { Fate::Unused } else { Fate::Verified },
+            fate: if piece % 50 == 49 { BlockFate::Unused } else { BlockFate::Verified },
             blocks: 1,
             bytes: 16_384,
             ranges: [(0, 0)].into_iter().collect(),
             asked: Some((time - 20 - i64::from(piece % 7), time)),
         }));
-        journal.record(Record::Sent(Sent {
+        journal.record(Record::Sent(Upload {
             time,
             torrent: Arc::clone(torrent),
             who: Arc::clone(who),

@@ -1,25 +1,26 @@
-//! What the addresses of peers and clients say about who is behind them.
+//! What an address says about who can be reached at it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// From how far away an address can be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
-    /// From the whole internet.
+    /// The whole internet.
     Global,
-    /// From a private network: RFC 1918, RFC 4193, carrier-grade NAT (RFC 6598), benchmarking.
+    /// A private network: RFC 1918, RFC 4193, carrier-grade NAT (RFC 6598), benchmarking.
     Private,
-    /// From one link: 169.254.0.0/16, where clouds serve their metadata, and fe80::/10.
+    /// One link: 169.254.0.0/16, where clouds serve their metadata, and fe80::/10.
     LinkLocal,
-    /// From this machine alone.
+    /// This machine only.
     Loopback,
-    /// Not an address of one machine: unspecified, multicast, broadcast, reserved. Linux takes
+    /// Not the address of one machine: unspecified, multicast, broadcast, reserved. Linux takes
     /// `0.0.0.0` and `::` for this machine.
     Special,
 }
 
-/// The scope of `ip`. An IPv6 address that carries an IPv4 address (mapped, compatible, NAT64,
-/// 6to4, ISATAP) has the scope of that one, because a gateway or the system may go there.
+/// Returns the scope of `ip`. An IPv6 address that carries an IPv4 address (mapped, compatible,
+/// NAT64, 6to4, ISATAP) has the scope of the IPv4 address, because a gateway or the system may
+/// route to it.
 pub fn scope_of(ip: IpAddr) -> Scope {
     match ip {
         IpAddr::V4(ip) => scope_of_v4(ip),
@@ -56,32 +57,34 @@ fn scope_of_v6(ip: Ipv6Addr) -> Scope {
         | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
         // ISATAP (RFC 5214).
         | [_, _, _, _, 0 | 0x200, 0x5efe, high, low] => v4(high, low),
-        // NAT64 in a network of one's own (RFC 8215), wherever the IPv4 address is in it.
+        // NAT64 in a local network (RFC 8215), wherever the IPv4 address is in it.
         [0x64, 0xff9b, 1, ..] => Scope::Private,
-        // 6to4 (RFC 3056), and Teredo (RFC 4380), whose client's address is inverted.
+        // 6to4 (RFC 3056), and Teredo (RFC 4380), which inverts the client's address.
         [0x2002, high, low, ..] => v4(high, low),
         [0x2001, 0, _, _, _, _, high, low] => v4(!high, !low),
         [0xfe80..=0xfebf, ..] => Scope::LinkLocal,
-        // Unique local addresses, and the site-local ones before them.
+        // Unique local addresses, and their predecessors, the site-local ones.
         [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => Scope::Private,
         [0xff00..=0xffff, ..] | [0x100, 0, 0, 0, ..] => Scope::Special,
         _ => Scope::Global,
     }
 }
 
-/// Whether it can be the address of one machine: neither of none, nor of many.
+/// Returns whether `ip` can be the address of a single machine: it is not unspecified, multicast or
+/// broadcast.
 pub fn is_of_one_machine(ip: IpAddr) -> bool {
     let ip = ip.to_canonical();
     let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
     !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast
 }
 
-/// Whether one can connect to it: an address of one machine, with a port.
+/// Returns whether one can connect to `addr`: it is the address of one machine and has a port.
 pub fn is_dialable(addr: SocketAddr) -> bool {
     addr.port() != 0 && is_of_one_machine(addr.ip())
 }
 
-/// What one subscriber holds: an IPv4 address, or an IPv6 /64. Loopback is itself.
+/// Returns what one subscriber usually holds: an IPv4 address, or an IPv6 /64. The loopback address
+/// is returned as it is.
 pub fn network_of(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) if !ip.is_loopback() => {

@@ -1,21 +1,22 @@
-//! The key by which a tracker knows a peer again.
+//! The key by which a tracker recognizes a peer.
 
 use std::fmt;
 
 use subtle::ConstantTimeEq;
 
-/// What a peer tells a tracker with each announce, and nobody else (BEP 7): who shows it again is the
-/// same peer. Compare keys by [`AnnounceKey::is_same`].
+/// A value that a peer sends to a tracker with each announce and shows to nobody else (BEP 7).
+/// Announces with the same key come from the same peer. Compare keys with [`AnnounceKey::is_same`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AnnounceKey {
-    /// The number that most clients send, and the only form that UDP has room for (BEP 15).
+    /// The number that most clients send. UDP has no room for another form (BEP 15).
     Short(u32),
-    /// What our own peers send over HTTP: it cannot be guessed. Its first four bytes are its short form.
+    /// What our peers send over HTTP. It cannot be guessed. Its first four bytes are its short
+    /// form.
     Long([u8; 16]),
 }
 
 impl AnnounceKey {
-    /// The form that a UDP announce carries.
+    /// Returns the form that a UDP announce carries.
     pub fn short(self) -> u32 {
         match self {
             Self::Short(key) => key,
@@ -23,8 +24,8 @@ impl AnnounceKey {
         }
     }
 
-    /// Whether both are keys of one peer. If one of them is short, the other's short form is compared.
-    /// Takes the same time wherever they differ.
+    /// Returns whether both keys belong to one peer. If one of them is short, the short form of the
+    /// other is compared. The time does not depend on where they differ.
     pub fn is_same(self, other: Self) -> bool {
         match (self, other) {
             (Self::Long(a), Self::Long(b)) => a.ct_eq(&b).into(),
@@ -32,7 +33,7 @@ impl AnnounceKey {
         }
     }
 
-    /// Whether it is long.
+    /// Returns whether the key has more than the four bytes of the short form.
     pub fn is_long(self) -> bool {
         matches!(self, Self::Long(_))
     }
@@ -45,7 +46,7 @@ impl From<u32> for AnnounceKey {
 }
 
 impl fmt::Display for AnnounceKey {
-    /// Eight hexadecimal digits, or thirty-two.
+    /// Writes eight or thirty-two hexadecimal digits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Short(key) => write!(f, "{key:08x}"),

@@ -1,16 +1,16 @@
-//! Base64 with the usual alphabet (RFC 4648, section 4).
+//! Base64 with the standard alphabet (RFC 4648, section 4).
 
 use data_encoding::{BASE64, BASE64_NOPAD};
 
-/// Returns the bytes that `text` holds. White space is passed over, and the padding at the end may be
-/// missing. Returns `None` if `text` holds anything else, or bits that no byte has.
+/// Returns the bytes that `text` encodes. White space is ignored, and the padding at the end is
+/// optional. Returns `None` if `text` contains anything else, or surplus bits at its end.
 pub fn decode(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
     let encoding = if digits.ends_with(b"=") { BASE64 } else { BASE64_NOPAD };
     encoding.decode(&digits).ok()
 }
 
-/// Returns `bytes` as text, padded.
+/// Returns `bytes` as padded text.
 pub fn encode(bytes: &[u8]) -> String {
     BASE64.encode(bytes)
 }

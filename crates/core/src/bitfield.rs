@@ -1,48 +1,48 @@
-//! Which pieces a peer holds, in the form the wire uses.
+//! The set of pieces that a peer holds, as on the wire.
 
 use bitvec::prelude::{BitVec, Msb0};
 
 use super::PieceIndex;
 
-/// One bit a piece, the first piece in the highest bit of the first byte (BEP 3).
+/// One bit per piece. The first piece is the highest bit of the first byte (BEP 3).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Bitfield {
     bits: BitVec<u8, Msb0>,
     ones: u32,
 }
 
-/// The bytes are not a bitfield of the torrent.
+/// Why bytes are not a bitfield of the torrent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BitfieldError {
     /// Too many or too few bytes.
     #[error("a bitfield of `{pieces}` pieces has `{wanted}` bytes, not `{got}`")]
     WrongLength {
-        /// Pieces of the torrent.
+        /// The number of pieces of the torrent.
         pieces: u32,
-        /// Bytes it needs.
+        /// The number of bytes expected.
         wanted: usize,
-        /// Bytes that came.
+        /// The number of bytes received.
         got: usize,
     },
-    /// A bit behind the last piece is set.
+    /// A bit after the last piece is set.
     #[error("a spare bit behind the last piece is set")]
     SpareBits,
 }
 
 impl Bitfield {
-    /// `pieces` bits, none set.
+    /// Returns a bitfield of `pieces` pieces without any.
     pub fn empty(pieces: u32) -> Self {
         Self { bits: BitVec::repeat(false, pieces as usize), ones: 0 }
     }
 
-    /// `pieces` bits, all set.
+    /// Returns a bitfield of `pieces` pieces with all of them.
     pub fn full(pieces: u32) -> Self {
         let mut bits = BitVec::repeat(true, pieces as usize);
         bits.set_uninitialized(false);
         Self { bits, ones: pieces }
     }
 
-    /// The bitfield of `pieces` pieces in `bytes`, its spare bits clear.
+    /// Decodes the bitfield of `pieces` pieces. The spare bits must be clear.
     pub fn from_wire(bytes: &[u8], pieces: u32) -> Result<Self, BitfieldError> {
         let wanted = (pieces as usize).div_ceil(8);
         if bytes.len() != wanted {
@@ -58,52 +58,52 @@ impl Bitfield {
         Ok(Self { bits, ones })
     }
 
-    /// Sets the bit of `piece`. Says whether it was clear; a piece that does not exist is not set.
+    /// Adds `piece`. Returns whether it was missing and exists.
     pub fn insert(&mut self, piece: PieceIndex) -> bool {
         self.put(piece, true)
     }
 
-    /// Clears the bit of `piece`. Says whether it was set.
+    /// Removes `piece`. Returns whether it was set.
     pub fn remove(&mut self, piece: PieceIndex) -> bool {
         self.put(piece, false)
     }
 
-    /// Whether the bit of `piece` is set.
+    /// Returns whether `piece` is set.
     pub fn contains(&self, piece: PieceIndex) -> bool {
         self.bits.get(piece.0 as usize).is_some_and(|bit| *bit)
     }
 
-    /// Number of pieces, held or not.
+    /// Returns the number of pieces of the torrent, set or not.
     pub fn len(&self) -> u32 {
         self.bits.len() as u32
     }
 
-    /// Whether the torrent has no pieces at all.
+    /// Returns whether the torrent has no pieces.
     pub fn is_empty(&self) -> bool {
         self.bits.is_empty()
     }
 
-    /// Number of bits set.
+    /// Returns the number of pieces that are set.
     pub fn count(&self) -> u32 {
         self.ones
     }
 
-    /// Whether every bit is set (true for a torrent of no pieces).
+    /// Returns whether every piece is set. True for a torrent without pieces.
     pub fn is_full(&self) -> bool {
         self.ones == self.len()
     }
 
-    /// The pieces whose bit is set, in order.
+    /// Returns the pieces that are set, in order.
     pub fn iter(&self) -> impl Iterator<Item = PieceIndex> + '_ {
         self.bits.iter_ones().map(|index| PieceIndex(index as u32))
     }
 
-    /// The pieces whose bit is clear, in order.
+    /// Returns the pieces that are not set, in order.
     pub fn missing(&self) -> impl Iterator<Item = PieceIndex> + '_ {
         self.bits.iter_zeros().map(|index| PieceIndex(index as u32))
     }
 
-    /// Whether a piece is set here and not in `other`.
+    /// Returns whether a piece is set here and not in `other`.
     pub fn has_beyond(&self, other: &Self) -> bool {
         let (mine, theirs) = (self.bits.as_raw_slice(), other.bits.as_raw_slice());
         mine.iter()
@@ -111,7 +111,7 @@ impl Bitfield {
             .any(|(index, byte)| byte & !theirs.get(index).copied().unwrap_or(0) != 0)
     }
 
-    /// The wire form; spare bits are clear.
+    /// Returns the bytes as on the wire. The spare bits are clear.
     pub fn as_wire(&self) -> &[u8] {
         self.bits.as_raw_slice()
     }

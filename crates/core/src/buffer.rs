@@ -1,7 +1,7 @@
-//! Block buffers: where received bytes land, and the only place they are kept until written.
+//! Block buffers hold received bytes until these are written to disk.
 //!
-//! A piece in memory is a list of these, one a block. That keeps the receive path free of copies
-//! and of shared mutable buffers: whoever holds a [`BlockBuf`] is the only one who can write it.
+//! A piece in memory is a list of block buffers. The receive path therefore needs no copies and no
+//! shared mutable buffers: the owner of a [`BlockBuf`] is the only one who can write to it.
 
 use std::fmt;
 use std::mem::take;
@@ -13,18 +13,18 @@ use parking_lot::Mutex;
 
 use super::BLOCK_LEN;
 
-/// A store of spare block buffers, shared by all who receive. Cheap to clone.
+/// A pool of spare block buffers, shared by all receivers. Cheap to clone.
 ///
-/// It bounds how many *spare* buffers are kept, not how many exist: what may be in flight is
-/// decided by the swarms' memory budgets, before a request is ever sent.
+/// It bounds how many *spare* buffers are kept, not how many exist. The memory budgets of the
+/// swarms decide how many blocks are in flight, before they are requested.
 #[derive(Clone)]
 pub struct BlockPool {
     shared: Arc<Shared>,
 }
 
-/// One block's bytes: room for [`BLOCK_LEN`], given back to its pool when dropped.
+/// The bytes of one block: room for [`BLOCK_LEN`] bytes, returned to the pool on drop.
 pub struct BlockBuf {
-    /// [`BLOCK_LEN`] bytes of a slab; empty once it was given back.
+    /// [`BLOCK_LEN`] bytes of a slab. Empty after they were returned.
     bytes: BytesMut,
     len: usize,
     home: Arc<Shared>,
@@ -36,12 +36,12 @@ struct Shared {
 }
 
 impl BlockPool {
-    /// A pool that keeps at most `keep` spare buffers of 16 KiB.
+    /// Creates a pool that keeps at most `keep` spare buffers of 16 KiB.
     pub fn new(keep: usize) -> Self {
         Self { shared: Arc::new(Shared { spare: Mutex::new(Vec::new()), keep }) }
     }
 
-    /// A buffer of [`BLOCK_LEN`] bytes, its content arbitrary.
+    /// Returns a buffer of [`BLOCK_LEN`] bytes with arbitrary content.
     pub fn take(&self) -> BlockBuf {
         let mut spare = self.shared.spare.lock();
         let bytes = spare.pop().unwrap_or_else(|| {
@@ -55,10 +55,10 @@ impl BlockPool {
         BlockBuf { bytes, len: BLOCK_LEN as usize, home: Arc::clone(&self.shared) }
     }
 
-    /// A buffer that holds `bytes`, of which there may be at most [`BLOCK_LEN`].
+    /// Returns a buffer with a copy of `bytes`.
     ///
     /// # Panics
-    /// If there are more.
+    /// If `bytes` is longer than [`BLOCK_LEN`].
     pub fn copy_of(&self, bytes: &[u8]) -> BlockBuf {
         let mut buf = self.take();
         buf.truncate(bytes.len());
@@ -71,15 +71,15 @@ impl BlockPool {
         drop(take(&mut *self.shared.spare.lock()));
     }
 
-    /// Spare buffers at hand.
+    /// Returns the number of spare buffers.
     pub fn spare(&self) -> usize {
         self.shared.spare.lock().len()
     }
 }
 
 impl BlockBuf {
-    /// Makes the buffer `len` bytes long, between 0 and [`BLOCK_LEN`]; content beyond what was
-    /// written is arbitrary.
+    /// Sets the length of the buffer, 0 to [`BLOCK_LEN`]. Content after what was written is
+    /// arbitrary.
     ///
     /// # Panics
     /// If `len` is more than [`BLOCK_LEN`].
@@ -118,10 +118,11 @@ impl fmt::Debug for BlockBuf {
     }
 }
 
-/// Memory for `count` blocks at once. One by one, the allocator asks the system for each and fills it
-/// with zeros, which the system has done already for what is this long.
+/// Allocates memory for `count` blocks at once. For single blocks the allocator would ask the
+/// system for each and fill it with zeros; the system has already zeroed an allocation of this
+/// size.
 ///
-/// Each block begins where a cache line does: the system copies it in and out some per cent faster so.
+/// Each block starts at a cache line: then the system copies it a few per cent faster.
 fn slab(count: usize) -> BytesMut {
     let len = count * BLOCK_LEN as usize;
     let mut slab = BytesMut::zeroed(len + LINE);
@@ -130,10 +131,9 @@ fn slab(count: usize) -> BytesMut {
     slab
 }
 
-/// Blocks of a slab, 256 KiB, all of which are freed before any of its memory is.
+/// Blocks per slab, 256 KiB. The memory of a slab is freed after all its blocks are.
 const SLAB: usize = 16;
 
-/// A cache line.
 const LINE: usize = 64;
 
 #[cfg(test)]

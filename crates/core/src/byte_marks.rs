@@ -1,10 +1,11 @@
 //! File names that are not UTF-8, as text.
 //!
-//! Linux takes any bytes as a file name. The names of a torrent are UTF-8, and so is all that the
-//! programs keep and tell. Where a file on the disk has another name, each byte of it that belongs to no
-//! character is written as a mark: one of the 128 last characters of Unicode's private planes, which
-//! nobody uses. A name that holds such a character itself has its bytes written as marks, so every
-//! name has one text and every such text one name.
+//! Linux accepts any bytes as a file name. The names in a torrent are UTF-8, and so is everything
+//! that the programs store and show. If a file on disk has another name, each byte of it that is
+//! not part of a character is written as a mark: one of the last 128 characters of Unicode's
+//! private planes, which nobody uses. If a name contains such a character itself, the bytes of this
+//! character are written as marks. So every name has exactly one text, and every such text exactly
+//! one name.
 
 use std::borrow::Cow;
 
@@ -36,7 +37,7 @@ pub fn text_of_name(name: &[u8]) -> Cow<'_, str> {
     text.into()
 }
 
-/// The file name of a text: the way back from [`text_of_name`].
+/// Returns the file name of a text: the inverse of [`text_of_name`].
 pub fn name_of_text(text: &str) -> Cow<'_, [u8]> {
     if !has_byte_marks(text) {
         return text.as_bytes().into();
@@ -51,19 +52,19 @@ pub fn name_of_text(text: &str) -> Cow<'_, [u8]> {
     name.into()
 }
 
-/// Whether a character of `text` stands for a byte.
+/// Returns whether a character of `text` stands for a byte.
 pub fn has_byte_marks(text: &str) -> bool {
-    // All of them begin with this byte, and few other characters.
+    // All marks begin with this byte, and few other characters do.
     text.as_bytes().contains(&0xf4) && text.chars().any(|c| marked_byte(c).is_some())
 }
 
-/// The byte that `c` stands for, if it is a mark.
+/// Returns the byte that `c` stands for, if it is a mark.
 pub fn marked_byte(c: char) -> Option<u8> {
     let byte = u32::from(c).checked_sub(BASE)?;
     u8::try_from(byte).ok().filter(|byte| *byte >= 0x80)
 }
 
-/// A byte that belongs to no character is never ASCII.
+/// A byte that is not part of a character is never ASCII.
 fn mark(byte: u8) -> char {
     char::from_u32(BASE + u32::from(byte)).unwrap_or(char::REPLACEMENT_CHARACTER)
 }

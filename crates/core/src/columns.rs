@@ -1,8 +1,8 @@
-//! Columns that text takes on a terminal, and text cut to fit.
+//! The width of text on a terminal, and text cut to fit.
 //!
-//! A terminal that is wider than it was taken for costs nothing; one that is narrower wraps the line
-//! and breaks whatever is painted over it. So where terminals differ, the wider is assumed: an emoji
-//! with its variation selector takes two columns, and an Arabic lam-alef, which many terminals do not
+//! If text is narrower than assumed, nothing is lost. If it is wider, it wraps the line and breaks
+//! what is painted over it. So where terminals differ, the larger width is assumed: an emoji with
+//! its variation selector takes two columns, and an Arabic lam-alef, which many terminals do not
 //! join, takes those of both letters.
 
 use std::borrow::Cow;
@@ -14,8 +14,8 @@ pub fn columns(text: &str) -> usize {
     Glyphs::new(text).map(|glyph| glyph.columns).sum()
 }
 
-/// Returns `text` in at most `room` columns: its end is left out and `…` put there. Colours stay as
-/// they were, and end as they did.
+/// Cuts `text` to at most `room` columns and puts `…` in place of its end. Colours are kept, and
+/// end as in the original.
 pub fn cut_end(text: &str, room: usize) -> Cow<'_, str> {
     if columns(text) <= room {
         return Cow::Borrowed(text);
@@ -36,8 +36,8 @@ pub fn cut_end(text: &str, room: usize) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Returns `text`, which has no escape sequences, in at most `room` columns: its middle is left out
-/// and `…` put there, so that a name still ends as it does.
+/// Cuts `text`, which has no escape sequences, to at most `room` columns and puts `…` in place of
+/// its middle, so that a name keeps its ending.
 pub fn cut_middle(text: &str, room: usize) -> Cow<'_, str> {
     if columns(text) <= room {
         return Cow::Borrowed(text);
@@ -95,8 +95,8 @@ pub fn wrapped(text: &str, room: usize) -> Vec<String> {
     lines
 }
 
-/// Returns `text`, of lines that explain something each, in fewer than `width` columns: what stands
-/// behind the first two spaces of a line goes on below itself.
+/// Wraps `text` to fewer than `width` columns. Each line is a term and its explanation, separated
+/// by two spaces. The explanation is continued below its own start.
 pub fn explained(text: &str, width: usize) -> String {
     let lines = text.lines().flat_map(|line| {
         let start = line.find("  ").map_or(0, |at| line.len() - line[at..].trim_start().len());
@@ -111,13 +111,13 @@ pub fn explained(text: &str, width: usize) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Returns `text` with spaces behind it, or before it if it goes to the `right`, in `room` columns.
+/// Pads `text` to `room` columns with spaces after it, or before it if `right` is set.
 pub fn padded(text: &str, room: usize, right: bool) -> String {
     let gap = " ".repeat(room.saturating_sub(columns(text)));
     if right { format!("{gap}{text}") } else { format!("{text}{gap}") }
 }
 
-/// What is never split: an escape sequence, or a character with the marks that stand on it.
+/// Text that must not be split: an escape sequence, or a character with its combining marks.
 struct Glyph<'a> {
     text: &'a str,
     columns: usize,
@@ -155,7 +155,7 @@ impl<'a> Iterator for Glyphs<'a> {
                 end = at;
                 break;
             }
-            // The selector of the emoji form.
+            // The variation selector for the emoji form.
             if c == '\u{fe0f}' {
                 columns = columns.max(2);
             }
@@ -166,12 +166,12 @@ impl<'a> Iterator for Glyphs<'a> {
     }
 }
 
-/// Columns of an explanation, at least.
+/// The minimum columns of an explanation.
 const LEAST_MEANING: usize = 20;
 
 fn width(c: char) -> usize {
     match c {
-        // A soft hyphen is shown by some terminals.
+        // Some terminals show a soft hyphen.
         '\u{ad}' => 1,
         c => c.width().unwrap_or(0),
     }

@@ -1,27 +1,27 @@
-//! How a torrent's content is cut: pieces, and the 16 KiB blocks that peers ask for.
+//! How the content of a torrent is divided: pieces, and the 16 KiB blocks that peers request.
 
 use std::fmt;
 use std::ops::Range;
 
-/// What peers ask for at a time: 16 KiB (BEP 3; larger requests are refused by every client).
+/// The length of a block: 16 KiB (BEP 3). Every client refuses longer requests.
 pub const BLOCK_LEN: u32 = 16 * 1024;
 
-/// Number of a piece, from 0.
+/// The number of a piece, from 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PieceIndex(pub u32);
 
-/// A run of bytes inside one piece, as requests and pieces name it on the wire (BEP 3).
+/// A range of bytes in one piece, as requests and blocks name it on the wire (BEP 3).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct BlockRef {
-    /// The piece.
+    /// The number of the piece.
     pub piece: PieceIndex,
-    /// Bytes from the start of the piece.
+    /// The offset in the piece, in bytes.
     pub begin: u32,
-    /// Bytes.
+    /// The length in bytes.
     pub len: u32,
 }
 
-/// Total length and piece length of a torrent, and all that follows from them.
+/// The total length and piece length of a torrent, and everything that follows from them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Geometry {
     total_len: u64,
@@ -29,24 +29,24 @@ pub struct Geometry {
     pieces: u32,
 }
 
-/// The lengths cannot describe a torrent.
+/// Why lengths cannot describe a torrent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum GeometryError {
-    /// A piece of no bytes.
+    /// The piece length is 0.
     #[error("piece length is 0")]
     ZeroPieceLength,
-    /// The content is cut into more pieces than a wire index can name.
+    /// There would be more pieces than an index on the wire can count.
     #[error("`{total_len}` bytes in pieces of `{piece_len}` bytes are more than 2^31 pieces")]
     TooManyPieces {
-        /// Bytes in all.
+        /// The total length in bytes.
         total_len: u64,
-        /// Bytes a piece.
+        /// The piece length in bytes.
         piece_len: u32,
     },
 }
 
 impl Geometry {
-    /// `total_len` bytes cut into pieces of `piece_len` bytes, the last one shorter.
+    /// Divides `total_len` bytes into pieces of `piece_len` bytes. The last piece may be shorter.
     pub fn new(total_len: u64, piece_len: u32) -> Result<Self, GeometryError> {
         if piece_len == 0 {
             return Err(GeometryError::ZeroPieceLength);
@@ -58,63 +58,63 @@ impl Geometry {
         }
     }
 
-    /// Bytes of content in all.
+    /// Returns the length of the content in bytes.
     pub fn total_len(&self) -> u64 {
         self.total_len
     }
 
-    /// Bytes of every piece but the last.
+    /// Returns the length of every piece except the last.
     pub fn piece_len(&self) -> u32 {
         self.piece_len
     }
 
-    /// Number of pieces.
+    /// Returns the number of pieces.
     pub fn pieces(&self) -> u32 {
         self.pieces
     }
 
-    /// Whether `piece` exists.
+    /// Returns whether `piece` exists.
     pub fn contains(&self, piece: PieceIndex) -> bool {
         piece.0 < self.pieces
     }
 
-    /// Bytes of `piece`; 0 for a piece that does not exist.
+    /// Returns the length of `piece` in bytes; 0 if it does not exist.
     pub fn piece_size(&self, piece: PieceIndex) -> u32 {
         let start = self.piece_offset(piece);
         let left = self.total_len.saturating_sub(start);
         left.min(u64::from(self.piece_len)) as u32
     }
 
-    /// Where `piece` begins in the content, in bytes.
+    /// Returns the offset of `piece` in the content, in bytes.
     pub fn piece_offset(&self, piece: PieceIndex) -> u64 {
         u64::from(piece.0) * u64::from(self.piece_len)
     }
 
-    /// The bytes of the content that `block` covers.
+    /// Returns the bytes of the content that `block` covers.
     pub fn block_span(&self, block: BlockRef) -> Range<u64> {
         let start = self.piece_offset(block.piece) + u64::from(block.begin);
         start..start + u64::from(block.len)
     }
 
-    /// Blocks in `piece`.
+    /// Returns the number of blocks in `piece`.
     pub fn blocks_in(&self, piece: PieceIndex) -> u32 {
         self.piece_size(piece).div_ceil(BLOCK_LEN)
     }
 
-    /// Blocks in a piece of full length.
+    /// Returns the number of blocks in a piece of full length.
     pub fn blocks_per_piece(&self) -> u32 {
         self.piece_len.div_ceil(BLOCK_LEN)
     }
 
-    /// Block number `index` of `piece`. Its length is 0 if there is no such block.
+    /// Returns block number `index` of `piece`. The length is 0 if there is no such block.
     pub fn block(&self, piece: PieceIndex, index: u32) -> BlockRef {
         let begin = index.saturating_mul(BLOCK_LEN);
         let len = self.piece_size(piece).saturating_sub(begin).min(BLOCK_LEN);
         BlockRef { piece, begin, len }
     }
 
-    /// Which of its piece's blocks `block` is: `None` unless it is exactly one of those that
-    /// [`Geometry::block`] gives.
+    /// Returns the number of `block` in its piece; `None` unless it is exactly a block that
+    /// [`Geometry::block`] returns.
     pub fn block_index(&self, block: BlockRef) -> Option<u32> {
         let index = block.begin / BLOCK_LEN;
         let exact =
@@ -122,7 +122,7 @@ impl Geometry {
         exact.then_some(index)
     }
 
-    /// Whether `block` lies inside its piece and is not empty, whatever its alignment.
+    /// Returns whether `block` lies in its piece and is not empty, whatever its alignment.
     pub fn is_inside(&self, block: BlockRef) -> bool {
         self.contains(block.piece)
             && block.len > 0
@@ -130,7 +130,7 @@ impl Geometry {
                 <= u64::from(self.piece_size(block.piece))
     }
 
-    /// The pieces that hold any of the bytes `span`; empty for an empty span.
+    /// Returns the pieces that contain any of the bytes in `span`.
     pub fn pieces_of(&self, span: Range<u64>) -> Range<u32> {
         if span.is_empty() || self.pieces == 0 {
             return 0..0;

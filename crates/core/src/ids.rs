@@ -1,4 +1,4 @@
-//! Twenty-byte identities: info-hash, piece hash and peer id.
+//! Identities of twenty bytes: info-hash, piece hash, peer id.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,15 +7,15 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Rng;
 
-/// SHA-1 of a torrent's `info` dictionary exactly as it was received (BEP 3).
+/// The SHA-1 of the `info` dictionary of a torrent, exactly as received (BEP 3).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InfoHash(pub [u8; 20]);
 
-/// A SHA-1 digest of content: a piece, a block.
+/// A SHA-1 digest of content: of a piece or a block.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sha1Hash(pub [u8; 20]);
 
-/// The twenty bytes a peer calls itself by (BEP 3; naming convention in BEP 20).
+/// The id that a peer chose for itself (BEP 3; naming convention in BEP 20).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub [u8; 20]);
 
@@ -25,23 +25,23 @@ pub struct PeerId(pub [u8; 20]);
 pub struct HexError(pub String);
 
 impl PeerId {
-    /// What our own peer ids begin with (BEP 20, Azureus style): client `PW`, version 0.1.0.0.
+    /// The prefix of our peer ids (BEP 20, Azureus style): client `PW`, version 0.1.0.0.
     pub const PREFIX: &'static [u8; 8] = b"-PW0100-";
 
-    /// What the peer ids of our tracker begin with, where it observes: client `PK`.
+    /// The prefix of the peer ids with which our tracker observes: client `PK`.
     pub const TRACKER_PREFIX: &'static [u8; 8] = b"-PK0100-";
 
-    /// A new id of ours: the prefix and twelve random letters or digits.
+    /// Generates a peer id: our prefix and twelve random letters or digits.
     pub fn generate(rng: &mut Rng) -> Self {
         Self::with_prefix(Self::PREFIX, rng)
     }
 
-    /// A new id for a tracker that observes.
+    /// Generates a peer id for a tracker that observes.
     pub fn generate_tracker(rng: &mut Rng) -> Self {
         Self::with_prefix(Self::TRACKER_PREFIX, rng)
     }
 
-    /// Whether it is that of a tracker that observes: a peer that never wants anything.
+    /// Returns whether it is the id of a tracker that observes, which never requests anything.
     pub fn is_tracker(&self) -> bool {
         self.0.starts_with(b"-PK")
     }
@@ -57,8 +57,8 @@ impl PeerId {
         Self(id)
     }
 
-    /// The client's name and version as far as the id tells (BEP 20), for instance
-    /// `Transmission 3.0.0`; the id's printable form where it does not.
+    /// Returns the name and version of the client as far as the id tells them (BEP 20), such as
+    /// `Transmission 3.0.0`. Otherwise returns the printable form of the id.
     pub fn client_name(&self) -> String {
         let id = &self.0;
         let azureus = id[0] == b'-'
@@ -73,8 +73,8 @@ impl PeerId {
                 |(_, name)| (*name).to_owned(),
             );
             if &code == b"TR" {
-                // Transmission 3 writes major, two digits of minor, and a channel letter: `300Z`;
-                // Transmission 4 writes one digit for each part: `4040`.
+                // Transmission 3 writes the major version, two digits for the minor version, and a
+                // channel letter: `300Z`. Transmission 4 writes one digit for each part: `4040`.
                 if version[0] < b'4' {
                     let minor = String::from_utf8_lossy(&version[1..3]).into_owned();
                     return format!("{name} {}.{minor}", version[0] as char);
@@ -195,7 +195,7 @@ fn write_hex(bytes: &[u8; 20], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
 }
 
-/// BEP 20 codes of the clients one meets.
+/// BEP 20 codes of common clients.
 const AZUREUS_CODES: &[(&[u8; 2], &str)] = &[
     (b"PW", "Piecework"),
     (b"PK", "Piecework tracker"),

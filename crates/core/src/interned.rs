@@ -1,4 +1,4 @@
-//! Values that are the same for many of their holders.
+//! Values that many owners share.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -7,15 +7,15 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::SharedDefault;
 
-/// A value that takes eight bytes in each of ten thousand torrents as long as it is its type's default
-/// or one that an [`Interner`] has seen in another. Changing it changes nobody else's.
+/// A value that takes eight bytes per owner if it equals the default of its type, or a value that
+/// an [`Interner`] has seen recently. Changing it does not change the values of other owners.
 #[derive(Debug, Clone, Default)]
 pub struct Interned<T>(Option<Arc<T>>);
 
-/// Has equal values share memory: the last few that it has seen.
+/// Lets equal values share memory: the last few that it has seen.
 #[derive(Debug)]
 pub struct Interner<T> {
-    /// The last one seen first.
+    /// Most recent first.
     seen: Vec<Arc<T>>,
 }
 
@@ -24,8 +24,8 @@ impl<T: SharedDefault + Clone> Interned<T> {
         Self((value != *T::shared_default()).then(|| Arc::new(value)))
     }
 
-    /// Changes the value; if it is the default then, it takes no room. `DerefMut` keeps the room
-    /// once it was used.
+    /// Changes the value. If it then equals the default, its memory is freed. `DerefMut` keeps the
+    /// memory.
     pub fn change<R>(&mut self, change: impl FnOnce(&mut T) -> R) -> R {
         let mut value = self.0.take().map_or_else(T::default, Arc::unwrap_or_clone);
         let outcome = change(&mut value);
@@ -35,7 +35,7 @@ impl<T: SharedDefault + Clone> Interned<T> {
 }
 
 impl<T: SharedDefault> Interner<T> {
-    /// Has `value` share memory with an equal one that was passed in lately.
+    /// Lets `value` share memory with an equal one that was passed in recently.
     pub fn share(&mut self, value: &mut Interned<T>) {
         let Some(own) = &mut value.0 else { return };
         if **own == *T::shared_default() {
@@ -99,8 +99,8 @@ impl<'de, T: SharedDefault + Clone + Deserialize<'de>> Deserialize<'de> for Inte
     }
 }
 
-/// Each is compared with all of these when it changes, which is rare. A library has a few labels, limits
-/// and trackers in its torrents.
+/// Each value is compared with all of these when it changes, which is rare. A library has only a
+/// few different labels, limits and trackers in its torrents.
 const MOST_SEEN: usize = 32;
 
 #[cfg(test)]

@@ -3,31 +3,31 @@
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-/// Nanoseconds since some start that the driver chose. The core never asks a clock: drivers pass
-/// a moment in, a simulator passes whichever it likes.
+/// Nanoseconds since a start that the driver chose. The core never reads a clock: drivers pass the
+/// current moment in, and a simulator passes any moment it likes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Moment(u64);
 
 impl Moment {
-    /// The start itself.
+    /// The start.
     pub const START: Self = Self(0);
 
-    /// `since_start` after the start.
+    /// Returns the moment `since_start` after the start.
     pub fn from_start(since_start: Duration) -> Self {
         Self(nanos(since_start))
     }
 
-    /// So many seconds after the start.
+    /// Returns the moment this many seconds after the start.
     pub const fn from_secs(seconds: u64) -> Self {
         Self(seconds.saturating_mul(1_000_000_000))
     }
 
-    /// Time since the start.
+    /// Returns the time since the start.
     pub fn since_start(self) -> Duration {
         Duration::from_nanos(self.0)
     }
 
-    /// Time from `earlier` to here; zero if `earlier` is later.
+    /// Returns the time since `earlier`; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -49,7 +49,7 @@ impl Sub<Duration> for Moment {
     }
 }
 
-/// 2^64 ns are 584 years, so saturating there loses nothing.
+/// 2^64 ns are 584 years, so saturation loses nothing.
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,21 +1,21 @@
-//! A part of a long list, as consoles are asked for it.
+//! A page of a long list on a console.
 
 use std::ops::Range;
 
 use super::figures::count;
 
-/// The last rows of a list, or the rows before these.
+/// The last rows of a list, or the rows before those.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Page {
-    /// Rows of a page; all rows without it.
+    /// Rows per page; `None` for all rows.
     rows: Option<usize>,
-    /// Pages that lie behind this one, towards the end of the list.
+    /// The number of pages between this one and the end of the list.
     behind: usize,
 }
 
 impl Page {
-    /// Reads what stands behind a command: nothing, a number of rows, or that and the number of a
-    /// page, counted from the end. Returns `None` for anything else.
+    /// Parses the arguments of a command: none, a number of rows, or a number of rows and the
+    /// number of a page, counted from the end. Returns `None` for anything else.
     pub fn parse(words: &[&str]) -> Option<Self> {
         let number = |word: &str| word.parse().ok().filter(|number: &usize| *number > 0);
         match words {
@@ -26,15 +26,15 @@ impl Page {
         }
     }
 
-    /// Returns which of `total` rows are on it.
+    /// Returns which of `total` rows are on the page.
     pub fn range(self, total: usize) -> Range<usize> {
         let Some(rows) = self.rows else { return 0..total };
         let end = total.saturating_sub(self.behind.saturating_mul(rows));
         end.saturating_sub(rows)..end
     }
 
-    /// Returns a sentence that says which rows these are and how `command` gives those before, if
-    /// it is not all of `total`.
+    /// Returns a sentence that says which rows are shown and how `command` shows the rows before
+    /// them. Returns `None` if all of `total` are shown.
     pub fn note(self, total: usize, command: &str) -> Option<String> {
         let rows = self.rows?;
         let range = self.range(total);

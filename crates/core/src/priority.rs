@@ -1,4 +1,4 @@
-//! How much something is wanted.
+//! How much a file or piece is wanted.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum Priority {
-    /// Not at all: it is never asked for, but what is there of it is served.
+    /// It is not requested. Parts that are on disk are served.
     Skip,
     /// After everything else.
     Low,
-    /// As torrents come.
+    /// The default.
     #[default]
     Normal,
     /// Before everything else.
@@ -20,7 +20,7 @@ pub enum Priority {
 }
 
 impl Priority {
-    /// Whether it is to be had at all.
+    /// Returns whether it is to be downloaded.
     pub fn is_wanted(self) -> bool {
         self != Self::Skip
     }

@@ -1,13 +1,13 @@
-//! What is not to be shown.
+//! Text that must not be shown.
 
 use std::fmt;
 
-/// A password. `Debug` does not show it, so that no log does.
+/// A password. `Debug` hides it, so that it does not reach a log.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// The text itself, to be sent or compared.
+    /// Returns the text, for sending or comparing.
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -1,16 +1,16 @@
-//! Tables without lines, within the columns of a terminal.
+//! Tables without rules, for terminals of any width.
 
 use super::columns::{columns, cut_end, cut_middle, padded, wrapped};
 
-/// A table: a head and rows of cells, all without line ends. Build it with the methods below, then
-/// ask for its lines.
+/// A table: titles and rows of cells, all without line ends. Build it with the methods below, then
+/// call [`Table::lines`].
 ///
-/// On a terminal that is too narrow it gives way in this order: info-hashes become their first
-/// digits, eight at least, columns that can be spared go, and names and notes are cut or wrapped.
+/// If the terminal is too narrow, the table shrinks in this order: info-hashes are cut to eight
+/// digits, optional columns are left out, names and notes are cut or wrapped.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
     columns: Vec<Column>,
-    /// Indices of columns that can be spared, the first to go first.
+    /// The columns that may be left out, first to go first.
     spare: Vec<usize>,
     rows: Vec<Vec<String>>,
 }
@@ -22,18 +22,18 @@ struct Column {
     narrow: Narrow,
 }
 
-/// What becomes of a column on a narrow terminal.
+/// How a column shrinks on a narrow terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Narrow {
-    /// It stays as it is, unless there is no other way.
+    /// Not at all, unless nothing else helps.
     Stays,
     /// Its cells lose their middle.
     Name,
     /// Its cells lose their end.
     Note,
-    /// Its cells become several lines.
+    /// Its cells are wrapped.
     Wraps,
-    /// Its cells become their first digits.
+    /// Its cells are cut to their first digits.
     Hash,
 }
 
@@ -42,18 +42,18 @@ enum Narrow {
 pub struct TableLines {
     /// The titles.
     pub head: String,
-    /// For each row its lines: one, unless a cell of it is wrapped.
+    /// The lines of each row: one, unless a cell is wrapped.
     pub rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// Returns a table without rows whose columns have these titles.
+    /// Returns a table with these titles and no rows.
     pub fn new<T: Into<String>>(titles: impl IntoIterator<Item = T>) -> Self {
         let column = |title: T| Column { title: title.into(), right: false, narrow: Narrow::Stays };
         Self { columns: titles.into_iter().map(column).collect(), ..Self::default() }
     }
 
-    /// Aligns these columns, of numbers, to the right.
+    /// Aligns these columns to the right, for numbers.
     pub fn right(mut self, columns: &[usize]) -> Self {
         for at in columns {
             self.columns[*at].right = true;
@@ -61,27 +61,27 @@ impl Table {
         self
     }
 
-    /// These columns have names, which are cut in their middle.
+    /// Says that these columns hold names, which are cut in the middle.
     pub fn names(self, columns: &[usize]) -> Self {
         self.narrow(columns, Narrow::Name)
     }
 
-    /// These columns have notes, which are cut at their end.
+    /// Says that these columns hold notes, which are cut at the end.
     pub fn notes(self, columns: &[usize]) -> Self {
         self.narrow(columns, Narrow::Note)
     }
 
-    /// These columns have text without escape sequences that is shown whole, on several lines.
+    /// Says that these columns hold text without escape sequences, which is wrapped.
     pub fn wraps(self, columns: &[usize]) -> Self {
         self.narrow(columns, Narrow::Wraps)
     }
 
-    /// These columns have info-hashes, for which their first eight digits can stand.
+    /// Says that these columns hold info-hashes, which may be cut to eight digits.
     pub fn hashes(self, columns: &[usize]) -> Self {
         self.narrow(columns, Narrow::Hash)
     }
 
-    /// These columns can be spared on a narrow terminal, the first one first.
+    /// Says that these columns may be left out on a narrow terminal, first to go first.
     pub fn spare(mut self, columns: &[usize]) -> Self {
         self.spare = columns.to_vec();
         self
@@ -97,7 +97,8 @@ impl Table {
     pub fn lines(&self, width: usize) -> TableLines {
         let room = match width {
             usize::MAX => usize::MAX,
-            // The last column of a terminal stays free: some wrap as soon as it is written to.
+            // The last column of a terminal stays free: some terminals wrap as soon as it is
+            // written to.
             width => width.saturating_sub(1),
         };
         let fitted = self.fitted(room);
@@ -141,7 +142,7 @@ impl Table {
             Narrow::Name | Narrow::Note | Narrow::Wraps => Some(LEAST),
             Narrow::Stays | Narrow::Hash => None,
         });
-        // There is no other way: an address loses its middle before a line loses its end.
+        // The last resort: an address loses its middle before a line loses its end.
         self.shrink(&mut shown, room, |table, at| (!table.columns[at].right).then_some(LEAST));
         shown
     }
@@ -155,7 +156,7 @@ impl Table {
         }
     }
 
-    /// Takes columns from the widest of those for which `least` says how few they can do with.
+    /// Takes columns from the widest cells. `least` returns how narrow a column may become.
     fn shrink(
         &self,
         shown: &mut [(usize, usize)],
@@ -204,7 +205,7 @@ impl Table {
     }
 }
 
-/// Returns by how many columns a table is wider than `room`.
+/// Returns by how many columns the table is wider than `room`.
 fn over(shown: &[(usize, usize)], room: usize) -> usize {
     let all: usize = shown.iter().map(|(_, width)| width + GAP).sum();
     all.saturating_sub(GAP).saturating_sub(room)
@@ -213,13 +214,13 @@ fn over(shown: &[(usize, usize)], room: usize) -> usize {
 /// Columns between two columns of a table.
 const GAP: usize = 2;
 
-/// Columns of a name below which columns that can be spared go.
+/// The width of a name below which optional columns are left out.
 const READABLE: usize = 16;
 
-/// Columns of a name on the narrowest terminals.
+/// The width of a name on the narrowest terminals.
 const LEAST: usize = 6;
 
-/// Digits of an info-hash that can stand for it.
+/// The digits of an info-hash that are kept.
 const HASH_DIGITS: usize = 8;
 
 #[cfg(test)]

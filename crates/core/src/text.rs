@@ -1,4 +1,4 @@
-//! Text from strangers, made safe to show.
+//! Untrusted text, made safe to show.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -6,9 +6,9 @@ use std::path::Path;
 
 use super::marked_byte;
 
-/// `text` with control characters, and the characters that reorder or hide text (bidirectional
-/// overrides, zero-width joins, line separators), written as escapes. A torrent or client may
-/// call itself anything; a terminal must not obey it.
+/// Escapes control characters, and the characters that reorder or hide text (bidirectional
+/// overrides, zero-width joins, line separators). A torrent or client may give itself any name, and
+/// a terminal must not interpret it.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_unsafe) {
         return Cow::Borrowed(text);
@@ -27,7 +27,7 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The same for bytes that need not be UTF-8: what is not becomes `\xNN`.
+/// The same for bytes that may not be UTF-8. Invalid bytes become `\xNN`.
 pub fn printable_bytes(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -48,8 +48,8 @@ fn is_unsafe(c: char) -> bool {
     !is_harmless(c) || matches!(c, '\u{200c}' | '\u{200d}')
 }
 
-/// Whether a terminal, a script and a reader take `c` for itself: no control character, and none that
-/// reorders or hides text. The joiners that some scripts and emoji need are.
+/// Returns whether a terminal, a script and a reader all see `c` as it is: not a control character,
+/// and none that reorders or hides text. The joiners that some scripts and emoji need are harmless.
 pub fn is_harmless(c: char) -> bool {
     let hidden = matches!(c,
         '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
@@ -58,7 +58,7 @@ pub fn is_harmless(c: char) -> bool {
 }
 
 fn write_escape(out: &mut String, escape: std::fmt::Arguments<'_>) {
-    // Writing to a String cannot fail.
+    // Writing to a string cannot fail.
     let _ = out.write_fmt(escape);
 }
 

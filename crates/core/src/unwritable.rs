@@ -1,15 +1,16 @@
-//! Why a disk takes nothing for the time being.
+//! Why a disk does not accept writes at the moment.
 
 use std::fmt;
 use std::io::{Error, ErrorKind};
 
-/// Why nothing can be written to a disk, though nothing is wrong with what is written: it may work
-/// later without anybody doing anything about the file.
+/// Why nothing can be written to a disk although the data is fine. It may work later without any
+/// change to the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unwritable {
-    /// There is no room, or none left of a quota.
+    /// The disk or a quota is full.
     Full,
-    /// Its file system is read-only, for instance because the system met an error on it (`EROFS`).
+    /// The file system is read-only, for instance because the system found an error on it
+    /// (`EROFS`).
     ReadOnly,
 }
 
@@ -24,7 +25,7 @@ impl Unwritable {
     }
 }
 
-/// The end of a sentence.
+/// Writes the end of a sentence.
 impl fmt::Display for Unwritable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -8,7 +8,8 @@ use piecework_core::metainfo::Metainfo;
 use piecework_core::{BLOCK_LEN, PieceIndex};
 use piecework_engine::{Observer, PieceGiver, TorrentEvent};
 use piecework_journal::{
-    Failed, Fate, Given, Journal, Judged, PieceLog, PieceResponse, Record, Sent, Verdict,
+    Blame, BlockFate, HashFailure, Journal, PieceLog, PieceResponse, Record, Response, Upload,
+    Verdict,
 };
 use piecework_swarm::{Evidence, PeerIdentity};
 
@@ -30,7 +31,7 @@ impl Recorder {
         torrent: &Arc<Metainfo>,
         piece: PieceIndex,
         givers: &[PieceGiver],
-        fate: Fate,
+        fate: BlockFate,
     ) {
         let time = Timestamp::now();
         for giver in givers {
@@ -44,10 +45,14 @@ impl Recorder {
                 blocks: giver.blocks,
                 bytes: giver.bytes,
                 took: giver.took,
-                verdict: if fate == Fate::Verified { Verdict::Verified } else { Verdict::Failed },
+                verdict: if fate == BlockFate::Verified {
+                    Verdict::Verified
+                } else {
+                    Verdict::Failed
+                },
             });
             self.record(|| {
-                Record::Given(Given {
+                Record::Given(Response {
                     time: time.as_millisecond(),
                     torrent: Arc::clone(torrent),
                     who: Arc::clone(&giver.who),
@@ -70,7 +75,7 @@ impl Recorder {
         evidence: &Evidence,
     ) {
         self.record(|| {
-            Record::Judged(Box::new(Judged {
+            Record::Judged(Box::new(Blame {
                 time: Timestamp::now().as_millisecond(),
                 torrent: Arc::clone(torrent),
                 who: Arc::clone(who),
@@ -95,12 +100,12 @@ impl Observer for Recorder {
         let now = || Timestamp::now().as_millisecond();
         match event {
             TorrentEvent::PieceDone { piece, givers } => {
-                self.add_all(torrent, *piece, givers, Fate::Verified);
+                self.add_all(torrent, *piece, givers, BlockFate::Verified);
             }
             TorrentEvent::PieceFailed { piece, givers, hash } => {
-                self.add_all(torrent, *piece, givers, Fate::Failed);
+                self.add_all(torrent, *piece, givers, BlockFate::Failed);
                 self.record(|| {
-                    Record::Failed(Failed {
+                    Record::Failed(HashFailure {
                         time: now(),
                         torrent: Arc::clone(torrent),
                         piece: *piece,
@@ -128,12 +133,12 @@ impl Observer for Recorder {
                 self.judge(torrent, who, *piece, evidence);
             }
             TorrentEvent::Unused { who, piece, blocks, bytes } => self.record(|| {
-                Record::Given(Given {
+                Record::Given(Response {
                     time: now(),
                     torrent: Arc::clone(torrent),
                     who: Arc::clone(who),
                     piece: *piece,
-                    fate: Fate::Unused,
+                    fate: BlockFate::Unused,
                     blocks: *blocks,
                     bytes: *bytes,
                     ranges: Default::default(),
@@ -141,7 +146,7 @@ impl Observer for Recorder {
                 })
             }),
             TorrentEvent::Sent(part) => self.record(|| {
-                Record::Sent(Sent {
+                Record::Sent(Upload {
                     time: part.last_at,
                     torrent: Arc::clone(torrent),
                     who: Arc::clone(&part.who),

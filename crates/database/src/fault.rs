@@ -1,4 +1,4 @@
-//! What an error means for whoever has the database.
+//! What an error says about the state of a database.
 
 use std::io;
 use std::path::Path;
@@ -12,10 +12,10 @@ use piecework_core::{Unwritable, printable};
 /// The error of SQLite or of the system behind a failed operation. Its text is safe to show.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Cause {
-    /// SQLite refused.
+    /// SQLite returned an error.
     #[error("{}", printable(&.0.to_string()))]
     Sqlite(#[source] Arc<rusqlite::Error>),
-    /// The system refused.
+    /// The system returned an error.
     #[error("{}", printable(&.0.to_string()))]
     Io(#[source] Arc<io::Error>),
 }
@@ -120,7 +120,7 @@ impl From<io::Error> for Cause {
     }
 }
 
-/// Errors of the system have no equality of their own, so the texts are compared.
+/// Errors of the system cannot be compared, so their texts are.
 impl PartialEq for Cause {
     fn eq(&self, other: &Self) -> bool {
         self.to_string() == other.to_string()

@@ -1,4 +1,4 @@
-//! The files of a database: created, renamed, and what their disk takes.
+//! The files of a database: creating and renaming them, and whether their disk accepts writes.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -20,11 +20,11 @@ impl FileId {
     }
 }
 
-/// Returns whether the file system of the file at `path` is mounted read-only, or has become so after an
-/// error.
+/// Returns whether the file system of the file at `path` is mounted read-only, or has become
+/// read-only after an error.
 ///
-/// SQLite maps the index of its log into memory. Writing to it on such a file system ends the program
-/// (`SIGBUS`), so this is to be asked before.
+/// SQLite maps the index of its log into memory. Writing to it on such a file system kills the
+/// program (`SIGBUS`), so ask before writing.
 pub fn is_read_only(path: &Path) -> bool {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let looked = rustix::fs::statvfs(folder.unwrap_or(Path::new(".")));
@@ -59,8 +59,8 @@ pub fn probe(path: &Path, len: usize) -> io::Result<()> {
     }
 }
 
-/// Renames a damaged file at `path`, and what SQLite put beside it, to `<path>.damaged-<seconds>`.
-/// Returns the new path.
+/// Renames a damaged file at `path`, and the files that SQLite put beside it, to
+/// `<path>.damaged-<seconds>`. Returns the new path.
 ///
 /// If this is interrupted, SQLite discards the log that then lies beside a new database.
 ///
@@ -84,8 +84,8 @@ pub fn set_aside(path: &Path, now: SystemTime) -> io::Result<PathBuf> {
     Ok(aside)
 }
 
-/// Calls [`set_aside`] if `file` still lies at `path`. Returns `None` if another program did so before,
-/// or somebody removed the file.
+/// Calls [`set_aside`] if `file` still lies at `path`. Returns `None` if another program has done
+/// so before, or somebody has removed the file.
 ///
 /// # Errors
 /// If it cannot be renamed.
@@ -98,7 +98,7 @@ pub fn set_aside_if(path: &Path, file: FileId, now: SystemTime) -> io::Result<Op
     if !is_there()? {
         return Ok(None);
     }
-    // Of two programs that find the damage at once, the second must not rename the new database of the
+    // If two programs find the damage at once, the second must not rename the new database of the
     // first.
     let lock = File::open(path)?;
     lock.lock()?;

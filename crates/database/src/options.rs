@@ -21,15 +21,15 @@ pub struct DatabaseOptions {
     pub application: Option<i64>,
     /// The version of the tables that this program writes, at least 1. Later ones are refused.
     pub version: i64,
-    /// Brings the tables up to date from the given version; from 0 in a new database.
+    /// Brings the tables up to date from the given version; 0 is a new database.
     pub upgrade: fn(&Transaction<'_>, i64) -> rusqlite::Result<()>,
-    /// Whether all of an existing database has to be checked when it is opened, which takes about a
-    /// second for 256 MiB.
+    /// Returns whether an existing database has to be checked completely when it is opened, which
+    /// takes about a second for 256 MiB.
     pub needs_check: fn(&Connection) -> rusqlite::Result<bool>,
     /// Who else may have it open.
     pub access: Access,
-    /// Whether a file system on which it can have no write-ahead log, such as one without shared memory,
-    /// is refused. Without the log programs wait for each other much longer.
+    /// Whether to refuse a file system that cannot have a write-ahead log, such as one without
+    /// shared memory. Without the log, programs wait for each other much longer.
     pub requires_wal: bool,
     /// What a power cut may cost.
     pub synchronous: Synchronous,
@@ -44,8 +44,8 @@ pub struct DatabaseOptions {
 /// Who may have a database open at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// This connection only. Nothing is mapped into memory, so network file systems will do. Closing the
-    /// connection leaves the log as it is.
+    /// Only this connection. Nothing is mapped into memory, so network file systems work. Closing
+    /// the connection leaves the log as it is.
     Exclusive,
     /// Other connections and programs too. Each waits up to five seconds for the others.
     Shared,
@@ -65,7 +65,7 @@ pub enum Synchronous {
 pub struct Opened {
     /// The connection to it.
     pub connection: Connection,
-    /// The file that was opened, whatever lies at its path by now.
+    /// The file that was opened, even if another one lies at its path now.
     pub file: FileId,
 }
 
@@ -84,7 +84,7 @@ pub enum OpenError {
     /// Its file system is read-only.
     #[error("{0}")]
     Unwritable(Unwritable),
-    /// SQLite or the system refused.
+    /// SQLite or the system returned an error.
     #[error(transparent)]
     Failed(Cause),
 }
@@ -104,13 +104,13 @@ impl DatabaseOptions {
     /// Opens the database at `path` or creates it, and brings its tables up to date. Blocks.
     ///
     /// # Errors
-    /// If it is damaged, not one of this program's, or cannot be written.
+    /// If it is damaged, belongs to another program, or cannot be written.
     pub fn open(&self, path: &Path) -> Result<Opened, OpenError> {
         if is_read_only(path) {
             return Err(OpenError::Unwritable(Unwritable::ReadOnly));
         }
         let before = create_private(path)?;
-        // If another file takes its place before it is opened, whoever writes finds that out.
+        // If another file takes its place before it is opened, the writer notices that later.
         let file = FileId::of(path)?;
         if let Some(len @ 1..SMALLEST) = before {
             return Err(too_short(len).into());
@@ -125,8 +125,8 @@ impl DatabaseOptions {
         Ok(Opened { connection, file })
     }
 
-    /// Opens the database at `path` for reading while its disk is full or read-only and this is the only
-    /// program that has it open. Nothing is written. The log is read if there is one. Blocks.
+    /// Opens the database at `path` for reading while its disk is full or read-only and no other
+    /// program has it open. Nothing is written. The log is read if there is one. Blocks.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -148,7 +148,7 @@ impl DatabaseOptions {
     /// connection sees what they write. Blocks.
     ///
     /// # Errors
-    /// If it is not one of this program's, or cannot be read.
+    /// If it belongs to another program or cannot be read.
     pub fn open_reader(&self, path: &Path) -> Result<(Connection, bool), OpenError> {
         let (connection, is_live) = if is_read_only(path) {
             (without_locks(path)?, false)
@@ -163,8 +163,8 @@ impl DatabaseOptions {
                 if error.sqlite_error_code() != Some(ErrorCode::CannotOpen) && !is_unwritable {
                     return Err(error);
                 }
-                // Nobody writes in a folder that can only be read, so no lock is needed. On a full disk
-                // there may be no room for the files through which one sees what others write.
+                // Nobody writes in a read-only folder, so no lock is needed. On a full disk there
+                // may be no room for the files through which a reader sees what others write.
                 immutable(path).map(|connection| (connection, false))
             })?
         };
@@ -174,7 +174,8 @@ impl DatabaseOptions {
         }
     }
 
-    /// Opens a damaged database at `path`, to read what can be read of it. Nothing is checked. Blocks.
+    /// Opens a damaged database at `path`, to read what is still readable. Nothing is checked.
+    /// Blocks.
     ///
     /// # Errors
     /// If it cannot be opened.
@@ -201,16 +202,16 @@ impl DatabaseOptions {
         read.is_ok() && header.starts_with(MAGIC) && self.application == Some(i64::from(id))
     }
 
-    /// Connects through one of SQLite's ways to the file system, for writing.
+    /// Connects for writing, through one of SQLite's file system interfaces.
     fn connect(&self, path: &Path, vfs: &str) -> rusqlite::Result<Connection> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags_and_vfs(path, flags, vfs)?;
         match self.access {
             Access::Exclusive => {
-                // A damaged file is set aside as it is, with its log beside it.
+                // A damaged file is set aside unchanged, together with its log.
                 connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-                // Before the log is first read: then SQLite keeps its index in private memory and maps
-                // no file.
+                // This must come before the log is first read: then SQLite keeps its index in
+                // private memory and maps no file.
                 connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
             }
             Access::Shared => connection.busy_timeout(BUSY)?,
@@ -225,7 +226,7 @@ impl DatabaseOptions {
     /// Returns whether the database is new. Changes nothing in it.
     ///
     /// # Errors
-    /// If it is not one of this program's, or cannot be read.
+    /// If it belongs to another program or cannot be read.
     pub fn identify(&self, connection: &Connection) -> Result<bool, OpenError> {
         let application: i64 = pragma(connection, "application_id")?;
         let version: i64 = pragma(connection, "user_version")?;
@@ -246,7 +247,7 @@ impl DatabaseOptions {
 
     fn configure(&self, connection: &Connection, is_new: bool) -> rusqlite::Result<()> {
         if is_new && self.auto_vacuum {
-            // Before the first table; without effect later.
+            // This must come before the first table; later it has no effect.
             connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
         }
         let mode: String =
@@ -264,12 +265,12 @@ impl DatabaseOptions {
     }
 
     fn bring_up_to_date(&self, connection: &mut Connection) -> Result<(), OpenError> {
-        // No transaction that writes where nothing is to be done: there may be no room for one.
+        // No write transaction if there is nothing to do: the disk may have no room for one.
         if pragma::<i64>(connection, "user_version")? == self.version {
             return Ok(());
         }
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        // Until it began another program may have done the same.
+        // Another program may have done the same before the transaction began.
         self.identify(&transaction)?;
         let version: i64 = pragma(&transaction, "user_version")?;
         if version < self.version {
@@ -308,7 +309,7 @@ pub fn pragma<T: FromSql>(connection: &Connection, name: &str) -> rusqlite::Resu
     connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))
 }
 
-/// Opens a file that nobody writes to, without its log.
+/// Opens a file that nobody writes to, ignoring its log.
 fn immutable(path: &Path) -> rusqlite::Result<Connection> {
     let encoded = percent_encode(path.as_os_str().as_bytes(), NON_ALPHANUMERIC);
     let uri = format!("file:{encoded}?immutable=1");
@@ -317,15 +318,15 @@ fn immutable(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Opens the file and its log where nobody can write to either: the index of the log is kept in memory,
-/// and nothing is locked.
+/// Opens the file and its log where nobody can write to either: the index of the log is kept in
+/// memory, and nothing is locked.
 fn without_locks(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags_and_vfs(path, READ_ONLY, "unix-none")?;
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     Ok(connection)
 }
 
-/// SQLite takes a few bytes for an empty database and would write over them.
+/// SQLite takes a file of a few bytes for an empty database and would overwrite it.
 fn too_short(len: u64) -> rusqlite::Error {
     failure(ffi::SQLITE_NOTADB, Some(format!("`{len}` bytes are no database")))
 }
@@ -349,11 +350,11 @@ impl From<io::Error> for OpenError {
 const READ_ONLY: OpenFlags =
     OpenFlags::SQLITE_OPEN_READ_ONLY.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
 
-/// What every SQLite database begins with. The application id is at byte 68.
+/// The first bytes of every SQLite database. The application id is at byte 68.
 const MAGIC: &[u8] = b"SQLite format 3\0";
 
-/// Bytes of the smallest page, and so of the smallest database.
+/// The smallest page size, and so the length of the smallest database.
 const SMALLEST: u64 = 512;
 
-/// How long one connection waits for another: batches take milliseconds.
+/// How long a connection waits for another one. Batches take milliseconds.
 const BUSY: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! A queue before a database, and the thread that writes what is in it.
+//! A queue in front of a database, and the thread that writes its content.
 
 use std::fmt::Display;
 use std::io;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-/// What waits to be written. All methods run under the lock of the queue, so they have to be quick.
+/// What waits to be written. All methods run under the lock of the queue, so they must be quick.
 pub trait Backlog {
     /// What is written in one transaction.
     type Batch;
@@ -27,8 +27,8 @@ pub trait Backlog {
         false
     }
 
-    /// The thread has ended, perhaps by a panic: nothing will be written any more. What this returns is
-    /// dropped without the lock.
+    /// Called when the thread has ended, perhaps by a panic: nothing will be written any more. The
+    /// returned value is dropped without the lock.
     fn abandon(&mut self) -> Self::Rest;
 }
 
@@ -53,20 +53,20 @@ pub struct WriteQueue<B> {
     written: Condvar,
 }
 
-/// A locked queue; gives the backlog.
+/// A locked queue. Dereferences to the backlog.
 pub struct QueueGuard<'a, B>(MutexGuard<'a, Slot<B>>);
 
 #[derive(Debug)]
 struct Slot<B> {
     backlog: B,
-    /// The thread is to end once all is written.
+    /// The thread is to end once everything is written.
     is_closed: bool,
     has_ended: bool,
     /// The thread waits to be woken.
     is_idle: bool,
 }
 
-/// Marks the thread as ended when it is dropped, so that nobody waits for it any longer.
+/// Marks the thread as ended when dropped, so that nobody waits for it any longer.
 #[must_use = "dropping it tells those who wait that the thread has ended"]
 pub struct Ending<'a, B: Backlog>(&'a WriteQueue<B>);
 
@@ -82,19 +82,20 @@ impl<B: Backlog> WriteQueue<B> {
         QueueGuard(self.slot.lock())
     }
 
-    /// Has the thread look whether something is due.
+    /// Makes the thread check whether something is due.
     pub fn wake(&self) {
         self.wake.notify_one();
     }
 
-    /// Has the thread end once all is written. Returns whether it was to end already.
+    /// Makes the thread end once everything is written. Returns whether it was closed already.
     pub fn close(&self) -> bool {
         let was_closed = std::mem::replace(&mut self.slot.lock().is_closed, true);
         self.wake();
         was_closed
     }
 
-    /// Waits until a batch was written, whatever became of it. Returns `false` if none was by `deadline`.
+    /// Waits until a batch was written, successfully or not. Returns `false` if none was by
+    /// `deadline`.
     pub fn wait_written(&self, guard: &mut QueueGuard<'_, B>, deadline: Instant) -> bool {
         !self.written.wait_until(&mut guard.0, deadline).timed_out()
     }
@@ -108,7 +109,7 @@ impl<B: Backlog> WriteQueue<B> {
                 Due::Now => break,
                 Due::At(time) if time <= Instant::now() => break,
                 Due::At(time) => {
-                    // Why it ends is looked up above.
+                    // The reason why it ends is looked up above.
                     let _ = self.wake.wait_until(&mut slot, time);
                 }
                 Due::Never => {
@@ -123,13 +124,14 @@ impl<B: Backlog> WriteQueue<B> {
         (batch, is_last)
     }
 
-    /// Returns what marks the thread as ended when it is dropped.
+    /// Returns a guard that marks the thread as ended when dropped.
     pub fn ending(&self) -> Ending<'_, B> {
         Ending(self)
     }
 
-    /// The body of the thread. Until the queue is closed, passes one batch after the other to `write`, with
-    /// whether it is the last. Calls `rest` before each batch, when nobody waits for the thread.
+    /// The body of the thread. Passes one batch after the other to `write`, with whether it is the
+    /// last, until the queue is closed. Calls `rest` before each batch, when nobody waits for the
+    /// thread.
     pub fn run<W>(
         &self,
         writer: &mut W,
@@ -150,22 +152,22 @@ impl<B: Backlog> WriteQueue<B> {
 }
 
 impl<B> QueueGuard<'_, B> {
-    /// Whether the thread is to end once all is written.
+    /// Returns whether the thread is to end once everything is written.
     pub fn is_closed(&self) -> bool {
         self.0.is_closed
     }
 
-    /// Has the thread end once all is written, as [`WriteQueue::close`] does.
+    /// Makes the thread end once everything is written, like [`WriteQueue::close`].
     pub fn set_closed(&mut self) {
         self.0.is_closed = true;
     }
 
-    /// Whether nothing will be written any more.
+    /// Returns whether nothing will be written any more.
     pub fn has_ended(&self) -> bool {
         self.0.has_ended
     }
 
-    /// Whether the thread waits for [`WriteQueue::wake`].
+    /// Returns whether the thread waits for [`WriteQueue::wake`].
     pub fn is_idle(&self) -> bool {
         self.0.is_idle
     }
@@ -214,13 +216,12 @@ struct Failure<E> {
 }
 
 impl<E: Display> Retry<E> {
-    /// Creates one that has not failed.
     pub const fn new(first: Duration, longest: Duration) -> Self {
         Self { failure: None, first, longest }
     }
 
-    /// Notes that an attempt failed at `now`. Returns whether the error is another one than before: it is
-    /// to be logged once, not every few seconds.
+    /// Records that an attempt failed at `now`. Returns whether the error differs from the last
+    /// one: it is logged once, not every few seconds.
     pub fn fail(&mut self, error: E, now: Instant) -> bool {
         let before = self.failure.take();
         let pause = before.as_ref().map_or(self.first, |it| (it.pause * 2).min(self.longest));
@@ -229,7 +230,7 @@ impl<E: Display> Retry<E> {
         is_new
     }
 
-    /// Notes that an attempt succeeded. Returns whether one had failed before.
+    /// Records that an attempt succeeded. Returns whether the one before had failed.
     pub fn succeed(&mut self) -> bool {
         self.failure.take().is_some()
     }
@@ -253,11 +254,11 @@ pub struct WriterThread {
 }
 
 impl WriterThread {
-    /// Starts a thread with a `name` of at most 15 bytes; `writes` is the end of a sentence for the log:
-    /// the journal, the state.
+    /// Starts a thread with a `name` of at most 15 bytes. `writes` completes a sentence in the log:
+    /// "the journal", "the state".
     ///
     /// # Errors
-    /// If the system has no thread left.
+    /// If the system cannot start another thread.
     pub fn spawn(
         name: &str,
         writes: &'static str,

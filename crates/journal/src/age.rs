@@ -8,19 +8,19 @@ use super::retention::RetentionClock;
 /// clock jumps.
 pub(super) type ExpiredIds = [i64; TABLES.len()];
 
-/// Tells the age of rows by a clock that is kept in the file, and by marks of which rows there were
-/// at which time.
+/// Tells the age of rows by a clock that is stored in the file, and by marks that note the last
+/// rows at a time.
 #[derive(Default)]
 pub(super) struct AgeWatch {
     last: Option<ClockReading>,
 }
 
-/// What this program last read from the clocks.
+/// The last reading of the clocks by this program.
 struct ClockReading {
-    /// A monotonic clock, milliseconds.
+    /// A monotonic clock, in milliseconds.
     monotonic: i64,
     clock: RetentionClock,
-    /// What the file had then. Other programs may have written since.
+    /// The clock in the file at that time. Other programs may have written since.
     stored: RetentionClock,
 }
 

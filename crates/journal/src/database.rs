@@ -1,4 +1,4 @@
-//! The file: opened or set aside, kept within its bounds.
+//! The file of a journal: opens it or sets it aside, and keeps it within its bounds.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -15,27 +15,27 @@ use piecework_database::{
 /// A connection that writes.
 pub(super) struct Database {
     pub connection: Connection,
-    /// What people should know: a damaged file was set aside.
+    /// A notice for the user: a damaged file was set aside.
     pub notice: Option<String>,
-    /// The file that was opened, whatever lies at its path by now.
+    /// The file that was opened, even if another one lies at its path now.
     pub file: FileId,
     page_size: i64,
-    /// Steps of pruning until names that nothing refers to are looked for.
+    /// The number of pruning steps until unreferenced names are removed.
     sweep_in: u32,
-    /// Some were removed: numbers that are remembered may be nobody's now.
+    /// Some were removed, so cached ids may be invalid.
     pub swept: bool,
     ages: AgeWatch,
 }
 
 impl Database {
-    /// Opens the file at `path`, or makes it. One that is damaged is set aside and a new one begun.
+    /// Opens or creates the file at `path`. A damaged file is set aside and a new one is created.
     pub fn open(path: &Path) -> Result<Self, JournalError> {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(|error| JournalError::new(path, error))?;
         }
         let (Opened { connection, file }, notice) = match OPTIONS.open(path) {
             Err(OpenError::Failed(cause)) if cause.is_damage() => {
-                // Nobody's file is renamed because it was named by mistake.
+                // A file of another program, named by mistake, must not be renamed.
                 if !OPTIONS.has_header(path) {
                     return Err(JournalError::Foreign { path: path.to_owned() });
                 }
@@ -69,13 +69,13 @@ impl Database {
         self.ages.expired(&mut self.connection, age, clocks, is_last)
     }
 
-    /// Takes the oldest rows out, a bounded number of them, if the file is longer than `size` bytes
-    /// or they have expired. Says whether there may be more to take out.
+    /// Removes a bounded number of the oldest rows, if the file is longer than `size` bytes or they
+    /// have expired. Returns whether there may be more to remove.
     pub fn prune(&mut self, size: u64, expired: &ExpiredIds) -> rusqlite::Result<bool> {
         let pages: i64 = pragma(&self.connection, "page_count")?;
         let free: i64 = pragma(&self.connection, "freelist_count")?;
         let most = i64::try_from(size).unwrap_or(i64::MAX) / self.page_size;
-        // Some room is kept so that the file does not grow while what is old is taken out.
+        // Leaves some room, so that the file does not grow while old rows are removed.
         let is_full = (pages - free) * 20 > most * 19;
         let transaction = self.connection.transaction()?;
         let mut tables = Vec::new();
@@ -87,7 +87,7 @@ impl Database {
         tables.sort_unstable();
         let mut taken = 0;
         if is_full {
-            // The table whose rows are the oldest may have but its last one, which stays.
+            // The table with the oldest rows may have only its last one, which stays.
             for (_, table) in &tables {
                 taken = remove_first(&transaction, table, i64::MAX)?;
                 if taken > 0 {
@@ -95,7 +95,7 @@ impl Database {
                 }
             }
             if taken == 0 {
-                // Sums go only if there is nothing else.
+                // Sums are removed only if there is nothing else.
                 taken += transaction.execute(
                     "DELETE FROM totals WHERE (torrent, peer) IN \
                      (SELECT torrent, peer FROM totals ORDER BY last_at LIMIT ?1)",
@@ -123,7 +123,7 @@ impl Database {
         }
         transaction.commit()?;
         if pages > most && free > 0 {
-            // It gives back one page for each row that is asked of it.
+            // The pragma releases one page per row that is read from it.
             let mut statement =
                 self.connection.prepare(&format!("PRAGMA incremental_vacuum({AT_A_TIME})"))?;
             let mut rows = statement.query([])?;
@@ -133,12 +133,12 @@ impl Database {
     }
 }
 
-/// An empty journal in memory.
+/// Returns an empty journal in memory.
 pub(super) fn open_empty(path: &Path) -> Result<Connection, JournalError> {
     OPTIONS.open_in_memory().map_err(|error| JournalError::open(path, error))
 }
 
-/// A connection that only reads, and whether it sees what others write meanwhile.
+/// Opens a connection that only reads. Also returns whether it sees what others write meanwhile.
 pub(super) fn open_read_only(path: &Path) -> Result<(Connection, bool), JournalError> {
     OPTIONS.open_reader(path).map_err(|error| match error {
         OpenError::Failed(cause) if cause.is_damage() && !OPTIONS.has_header(path) => {
@@ -148,7 +148,7 @@ pub(super) fn open_read_only(path: &Path) -> Result<(Connection, bool), JournalE
     })
 }
 
-/// Creates the tables, or brings those of version `from` up to date.
+/// Creates the tables, or upgrades those of version `from`.
 fn upgrade(transaction: &Transaction<'_>, from: i64) -> rusqlite::Result<()> {
     let steps: &[&str] = match from {
         0 => &[SCHEMA, REQUESTS, LOST, SUMS],
@@ -159,14 +159,15 @@ fn upgrade(transaction: &Transaction<'_>, from: i64) -> rusqlite::Result<()> {
     steps.iter().try_for_each(|sql| transaction.execute_batch(sql))
 }
 
-/// Checking all of a large file takes a second, so it is done only after a run that did not end in order.
+/// A complete check of a large file takes a second, so it is only done if the last run did not end
+/// properly.
 fn was_interrupted(connection: &Connection) -> rusqlite::Result<bool> {
     let ended = "SELECT ended_at IS NULL FROM runs ORDER BY id DESC LIMIT 1";
     Ok(optional(connection, ended)?.unwrap_or(false))
 }
 
-/// Removes the first rows of a table, up to the one with the id `last`, but never the last one of
-/// all: the ids of those to come go on from it.
+/// Removes the first rows of a table, up to the id `last`, but never the last row of all: later ids
+/// continue from it.
 fn remove_first(transaction: &Transaction<'_>, table: &str, last: i64) -> rusqlite::Result<usize> {
     transaction.execute(
         &format!(
@@ -186,7 +187,7 @@ fn optional<T: rusqlite::types::FromSql>(
     connection.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()
 }
 
-/// The notice that the file at `path` was renamed to `aside`.
+/// Returns the notice that the file at `path` was renamed to `aside`.
 pub(super) fn aside_notice(path: &Path, aside: &Path, why: &str) -> String {
     format!(
         "the journal `{}` was damaged ({why}); it is kept as `{}`, and a new one was begun",
@@ -197,11 +198,11 @@ pub(super) fn aside_notice(path: &Path, aside: &Path, why: &str) -> String {
 
 const SCHEMA: &str = include_str!("schema.sql");
 
-/// The view of requests, behind the tables.
+/// The view of requests, which needs the tables.
 const REQUESTS: &str = include_str!("requests.sql");
 
-/// From version 1 to version 2. Programs of version 1 that have the file open go on writing: they
-/// name the columns that they fill.
+/// From version 1 to version 2. Programs of version 1 that have the file open can go on writing:
+/// they name the columns that they fill.
 const ADD_UNLISTED: &str = "
 ALTER TABLE request_rows ADD COLUMN unlisted INTEGER NOT NULL DEFAULT 0;
 DROP VIEW requests;
@@ -216,7 +217,7 @@ ALTER TABLE drop_rows ADD COLUMN torrent INTEGER;
 DROP VIEW dropped;
 ";
 
-/// The sums by minute, and the view of those by peer.
+/// The sums per minute, and the view of sums per peer.
 const SUMS: &str = include_str!("sums.sql");
 
 /// From version 3 to version 4, in the same way.
@@ -227,7 +228,8 @@ ALTER TABLE totals ADD COLUMN longest_ms INTEGER NOT NULL DEFAULT 0;
 DROP VIEW givers;
 ";
 
-/// Counts the rows that earlier versions wrote: once, a second for a million of them.
+/// Counts the rows that earlier versions wrote. This happens once, and takes a second per million
+/// rows.
 const FILL_SUMS: &str = "
 INSERT INTO minutes SELECT time / 60000, count(*), sum(bytes) FROM given_rows WHERE verdict = 0
     GROUP BY time / 60000;
@@ -246,18 +248,18 @@ const OPTIONS: DatabaseOptions = DatabaseOptions {
     needs_check: was_interrupted,
     access: Access::Shared,
     requires_wal: true,
-    // A power cut may cost what the last second brought.
+    // A power cut may lose the last second.
     synchronous: Synchronous::Normal,
     auto_vacuum: true,
     cache_kib: None,
     log_kept: 4 << 20,
 };
 
-/// Of the tables; 2 added `unlisted` to requests, 3 the torrents to what was dropped, and marks,
-/// 4 sums of times and by minute. Earlier versions can still be read.
+/// The version of the tables. 2 added `unlisted` to requests; 3 the torrents to what was dropped,
+/// and marks; 4 sums of times and per minute. Earlier versions can still be read.
 const VERSION: i64 = 4;
 
-/// Removes torrents and peers that nothing refers to. It looks at every row, so it is done seldom.
+/// Removes torrents and peers that nothing refers to. This reads every row, so it is rare.
 const SWEEP: &str = "
 DELETE FROM torrents WHERE id NOT IN (
     SELECT torrent FROM totals UNION SELECT torrent FROM given_rows
@@ -269,8 +271,8 @@ DELETE FROM peers WHERE id NOT IN (
     UNION SELECT peer FROM sent_rows UNION SELECT peer FROM bad_rows WHERE peer IS NOT NULL);
 ";
 
-/// Steps of pruning between two of those: half a million rows.
+/// Pruning steps between two of those: half a million rows.
 const SWEEP_EVERY: u32 = 100;
 
-/// Rows taken out, or pages given back, in one go: some milliseconds.
+/// Rows removed, or pages released, in one step: some milliseconds.
 const AT_A_TIME: i64 = 5_000;

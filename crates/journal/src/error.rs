@@ -5,61 +5,33 @@ use std::path::{Path, PathBuf};
 use piecework_core::{Unwritable, printable_path};
 use piecework_database::{Cause, Fault, OpenError};
 
-/// A journal could not be opened, read or written.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum JournalError {
-    /// SQLite or the disk said no.
+    /// SQLite or the system returned an error.
     #[error("the journal `{}` cannot be used: {source}", printable_path(.path))]
-    Sqlite {
-        /// Its file.
-        path: PathBuf,
-        /// Why.
-        source: Cause,
-    },
-    /// Its disk is full or read-only.
+    Sqlite { path: PathBuf, source: Cause },
+    /// The disk is full or read-only.
     #[error("the journal `{}` cannot be written: {why}", printable_path(.path))]
-    Unwritable {
-        /// Its file.
-        path: PathBuf,
-        /// What its disk lacks.
-        why: Unwritable,
-    },
-    /// The system has no descriptor or memory left just now.
+    Unwritable { path: PathBuf, why: Unwritable },
+    /// The system has no descriptor or memory left at the moment.
     #[error("the journal `{}` cannot be written just now: {source}", printable_path(.path))]
-    Scarce {
-        /// Its file.
-        path: PathBuf,
-        /// Why.
-        source: Cause,
-    },
-    /// The file is not what was written into it.
+    Scarce { path: PathBuf, source: Cause },
+    /// The file is damaged.
     #[error("the journal `{}` is damaged: {source}", printable_path(.path))]
     Damaged {
-        /// Its file.
         path: PathBuf,
-        /// How SQLite found out.
+        /// The error by which the damage was found.
         source: Cause,
     },
-    /// There is no such file.
+    /// The file does not exist.
     #[error("there is no journal `{}`", printable_path(.path))]
-    Missing {
-        /// The path.
-        path: PathBuf,
-    },
-    /// It is something else.
+    Missing { path: PathBuf },
+    /// The file belongs to another program.
     #[error("`{}` is not a journal, but another program's database or file", printable_path(.path))]
-    Foreign {
-        /// The path.
-        path: PathBuf,
-    },
-    /// It has tables that this program does not know.
+    Foreign { path: PathBuf },
+    /// The version of the tables is unknown.
     #[error("the journal `{}` has version `{found}`, which this program does not know", printable_path(.path))]
-    Version {
-        /// The path.
-        path: PathBuf,
-        /// The version.
-        found: i64,
-    },
+    Version { path: PathBuf, found: i64 },
 }
 
 impl JournalError {
@@ -69,7 +41,7 @@ impl JournalError {
             Fault::Unwritable(why) => Self::Unwritable { path, why },
             Fault::Damaged => Self::Damaged { path, source },
             Fault::Scarce => Self::Scarce { path, source },
-            // Rows of a sound file that make no sense are no reason to give the file up.
+            // Unexpected rows in a sound file are no reason to discard the file.
             Fault::Busy | Fault::Mismatched | Fault::Other => Self::Sqlite { path, source },
         }
     }
@@ -83,12 +55,12 @@ impl JournalError {
         }
     }
 
-    /// Whether it may work later, without anybody doing anything about the journal.
+    /// Returns whether it may work later without any change to the journal.
     pub(super) fn may_pass(&self) -> bool {
         matches!(self, Self::Unwritable { .. } | Self::Scarce { .. })
     }
 
-    /// Whether a journal that was sound when it was opened no longer is, or no longer is there.
+    /// Returns whether a journal that was sound when it was opened is now damaged or missing.
     pub(super) fn tells_of_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. } | Self::Foreign { .. } | Self::Missing { .. })
     }

@@ -16,29 +16,29 @@ use super::writer::Writer;
 use piecework_core::{InfoHash, printable_path};
 use piecework_database::{WriterThread, is_read_only};
 
-/// An open journal. Dropping it writes what waits.
+/// An open journal. Dropping it writes what is queued.
 pub struct Journal {
     queue: Arc<Queue>,
     thread: WriterThread,
-    /// Each with the file it reads, counted from the one that was opened first.
+    /// Idle readers, each with the number of the file it reads, counted from the one opened first.
     readers: Mutex<Vec<(u64, Reader)>>,
     path: PathBuf,
     notice: Option<String>,
 }
 
 impl Journal {
-    /// How long rows are kept unless told otherwise: 90 days.
+    /// The default time for which rows are kept: 90 days.
     pub const DEFAULT_AGE: Duration = Duration::from_secs(90 * 24 * 3600);
 
-    /// Bytes of the file unless told otherwise: 256 MiB, some five million responses.
+    /// The default size limit of the file: 256 MiB, some five million responses.
     pub const DEFAULT_SIZE: u64 = 256 << 20;
 
-    /// Opens the journal or begins one; a damaged one is set aside, see [`Journal::notice`]. If
-    /// its disk is full or read-only, or the system is short of descriptors, records wait in memory and
+    /// Opens or creates the journal. A damaged one is set aside, see [`Journal::notice`]. If the
+    /// disk is full or read-only, or the system has no descriptors left, records wait in memory and
     /// the file is opened later, see [`Journal::notices`].
     ///
     /// # Errors
-    /// If there can be no database there.
+    /// If there cannot be a database at the path.
     pub fn open(options: &JournalOptions) -> Result<Self, JournalError> {
         Self::start(Writer::new(options))
     }
@@ -59,23 +59,23 @@ impl Journal {
         Ok(Self { queue, thread, readers: Mutex::default(), path, notice })
     }
 
-    /// Has something written within a second or so. Never waits for the disk.
+    /// Queues a record, which is written within about a second. Never waits for the disk.
     pub fn record(&self, record: Record) {
         self.queue.push(record);
     }
 
-    /// Counts records that were not even offered.
+    /// Counts records that were not even passed to [`Journal::record`].
     pub fn skipped(&self, count: u64) {
         self.queue.skipped(count);
     }
 
-    /// Looks something up, all that was recorded before included, unless the file cannot be written
-    /// (see [`Journal::unwritten`]). While no file could be opened, what an earlier program wrote
-    /// is read, or an empty journal. Blocks.
+    /// Reads from the journal, including everything recorded before, unless the file cannot be
+    /// written (see [`Journal::unwritten`]). While no file could be opened, reads what an earlier
+    /// program wrote, or an empty journal. Blocks.
     ///
     /// # Errors
-    /// If the file cannot be read. One that turns out to be damaged is set aside before the error
-    /// is given, so that the next look is at a new one.
+    /// If the file cannot be read. A damaged file is set aside before the error is returned, so the
+    /// next call reads a new one.
     pub fn read<T>(
         &self,
         look: impl FnOnce(&Reader) -> Result<T, JournalError>,
@@ -96,7 +96,7 @@ impl Journal {
             Some((_, reader)) => reader,
             None => match Reader::open(&self.path) {
                 Ok(reader) => reader,
-                // It was taken away, and there is no room for another.
+                // The file was removed, and there is no room for another.
                 Err(_) if self.queue.trouble().is_some() => Reader::empty(&self.path)?,
                 Err(error) => {
                     if error.tells_of_damage() {
@@ -110,12 +110,12 @@ impl Journal {
         match &found {
             Ok(_) => {
                 let mut readers = self.readers.lock();
-                // One that is not live would never see what is new.
+                // A reader that is not live would never see new rows.
                 if readers.len() < READERS && reader.is_live() {
                     readers.push((file, reader));
                 }
             }
-            // A file that is read as if nobody wrote it may look damaged while somebody does.
+            // A file read without locks may look damaged while another program writes to it.
             Err(error) if error.tells_of_damage() && reader.is_live() => {
                 drop(reader);
                 self.queue.damaged(file, error);
@@ -125,24 +125,24 @@ impl Journal {
         found
     }
 
-    /// Waits until what was recorded before is written, but not for ever. Blocks.
+    /// Waits until what was recorded before is written, for a limited time. Blocks.
     pub fn flush(&self) {
         self.queue.flush();
     }
 
-    /// Writes what waits and ends the thread. Blocks.
+    /// Writes what is queued and ends the thread. Blocks.
     pub fn close(&self) {
         self.queue.close();
         self.thread.join();
     }
 
-    /// What people should know: a damaged journal was set aside.
+    /// Returns a notice for the user: a damaged journal was set aside.
     pub fn notice(&self) -> Option<&str> {
         self.notice.as_deref()
     }
 
-    /// What people should know about it now: it cannot be written, and why; how many records were
-    /// lost since it was opened. Safe to show.
+    /// Returns current notices for the user: why the journal cannot be written, and how many
+    /// records were lost since it was opened. Safe to show.
     pub fn notices(&self) -> Vec<String> {
         let mut notices = Vec::new();
         let records = |count: u64| if count == 1 { "record" } else { "records" };
@@ -167,38 +167,37 @@ impl Journal {
         notices
     }
 
-    /// How many records wait because the file cannot be written; `None` if it can.
+    /// Returns how many records wait because the file cannot be written; `None` if it can.
     pub fn waiting(&self) -> Option<u64> {
         self.queue.trouble().map(|(_, waiting)| waiting)
     }
 
-    /// What of a torrent is not in the file: records that wait because it cannot be written, and
-    /// lost ones of which it does not tell yet.
+    /// Returns how many records of a torrent are not in the file: those that wait because it cannot
+    /// be written, and lost ones that it does not mention yet.
     pub fn unwritten(&self, info_hash: InfoHash) -> MissingRecords {
         self.queue.unwritten(info_hash)
     }
 
-    /// Records dropped since it was opened.
+    /// Returns the number of records dropped since it was opened.
     pub fn dropped(&self) -> u64 {
         self.queue.dropped()
     }
 
-    /// Records written since it was opened.
+    /// Returns the number of records written since it was opened.
     pub fn written(&self) -> u64 {
         self.queue.kept()
     }
 
-    /// Records that were to be written and were lost since it was opened.
+    /// Returns the number of records lost since it was opened that should have been written.
     pub fn lost(&self) -> u64 {
         self.queue.missing()
     }
 
-    /// This program's run in the file; `None` while no file could be opened.
+    /// Returns this program's run in the file; `None` while no file could be opened.
     pub fn run(&self) -> Option<OwnRun> {
         self.queue.own_run()
     }
 
-    /// Its file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -216,5 +215,5 @@ impl Drop for Journal {
     }
 }
 
-/// Connections for reading that are kept.
+/// Idle readers that are kept.
 const READERS: usize = 2;

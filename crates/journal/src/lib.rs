@@ -17,12 +17,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A [`Journal`] is an SQLite database that a thread of its own writes in batches. Before it stands
-//! a queue that is bounded in bytes: whoever records something takes a short lock and never waits
-//! for the disk. While the file cannot be written, because its disk is full for instance, records
-//! wait there and are tried again; what there is no room for is dropped, the oldest first, and
-//! counted by torrent. `docs/journal.md` describes the tables for people who ask with SQL, a
-//! [`Reader`] asks for our own programs.
+//! A [`Journal`] is an SQLite database that a thread of its own writes in batches. In front of it is a
+//! queue that is bounded in bytes: recording takes a short lock and never waits for the disk. While
+//! the file cannot be written, for instance because its disk is full, records wait in the queue and
+//! writing is tried again. If the queue is full, the oldest records are dropped and counted by
+//! torrent. `docs/journal.md` describes the tables for queries in SQL; our own programs use a
+//! [`Reader`].
 
 mod age;
 mod database;
@@ -55,7 +55,7 @@ pub use pieces::{
 };
 pub use queue::MissingRecords;
 pub use read::{Filter, Owners, Reader};
-pub use record::{Failed, Fate, Given, Judged, Record, Sent};
+pub use record::{Blame, BlockFate, HashFailure, Record, Response, Upload};
 pub use request_log::RequestLog;
 pub use request_record::{HandedList, RequestEvent, RequestRecord, Via};
 pub use rows::{

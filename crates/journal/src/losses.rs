@@ -1,4 +1,4 @@
-//! Records that were not written, counted.
+//! Counts records that were not written.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,17 +6,17 @@ use std::sync::Arc;
 use piecework_core::InfoHash;
 use piecework_core::metainfo::Metainfo;
 
-/// How many records were not written, by why, and of which torrent.
+/// The number of records that were not written, by reason and torrent.
 #[derive(Default, Clone)]
 pub(super) struct Losses {
     counts: BTreeMap<(&'static str, Option<InfoHash>), Count>,
 }
 
-/// How many records, and of which torrent.
+/// The number of records, and their torrent.
 type Count = (u64, Option<Arc<Metainfo>>);
 
 impl Losses {
-    /// How many there are, by why, and of which torrent.
+    /// Returns the counts, by reason and torrent.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, Option<&Metainfo>, u64)> + '_ {
         self.counts.iter().map(|((why, _), (count, torrent))| (*why, torrent.as_deref(), *count))
     }
@@ -40,7 +40,7 @@ impl Losses {
         self.counts.entry(key(torrent)).or_insert_with(|| (0, torrent.cloned())).0 += count;
     }
 
-    /// Takes out what was written down.
+    /// Subtracts what was written to the file.
     pub(super) fn subtract(&mut self, written: &Self) {
         for (key, (count, _)) in &written.counts {
             if let Some((left, _)) = self.counts.get_mut(key) {
@@ -51,16 +51,16 @@ impl Losses {
     }
 }
 
-/// There was no room in the queue.
+/// The queue was full.
 pub(super) const QUEUE: &str = "queue";
 
 /// There were more than may be written.
 pub(super) const RATE: &str = "rate";
 
-/// The disk refused, and then there was no room in the queue.
+/// The disk failed, and then the queue was full.
 pub(super) const DISK: &str = "disk";
 
-/// Torrents whose losses are counted apart until they are written down: some 60 bytes each.
+/// Torrents whose losses are counted separately until they are written: some 60 bytes each.
 const MOST_TORRENTS: usize = 4_096;
 
 #[cfg(test)]

@@ -6,19 +6,19 @@ use std::time::Duration;
 /// How a journal is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalOptions {
-    /// Its file. Several programs may write into one.
+    /// The path of the file. Several programs may write to one file.
     pub path: PathBuf,
-    /// Rows older than this are taken out.
+    /// Older rows are removed.
     pub age: Duration,
-    /// Bytes that the file may have; the oldest rows make room.
+    /// The size limit of the file in bytes. The oldest rows are removed first.
     pub size: u64,
-    /// Which program writes, for people.
+    /// The name of the program that writes, for people.
     pub program: String,
 }
 
 impl JournalOptions {
-    /// Where a journal is that is configured as `journal`: a bare name lies in `folder`. `None` if
-    /// there is to be none: it is empty.
+    /// Returns the path of the journal configured as `journal`. A bare file name is in `folder`.
+    /// Returns `None` if it is empty, which means no journal.
     pub fn place(journal: &Path, folder: &Path) -> Option<PathBuf> {
         let is_bare = journal.components().count() == 1 && !journal.is_absolute();
         match journal.as_os_str().is_empty() {

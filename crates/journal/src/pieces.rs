@@ -1,9 +1,8 @@
-//! Who gave us which piece, for those who look while it runs: every response, from the journal or,
-//! where none is kept, from a bounded memory; the sums of this run; and a file of JSON lines if one
-//! is wanted.
+//! Who gave us which piece, for observers at run time: every response, from the journal or, without
+//! one, from a bounded memory; the sums of this run; and optionally a file of JSON lines.
 //!
-//! Nothing here may slow a transfer: recording takes a short lock and never waits for the disk.
-//! What the memory or the file had no room for is dropped and counted.
+//! Nothing here may slow down a transfer: recording takes a short lock and never waits for the
+//! disk. Records that do not fit into the memory or the file are dropped and counted.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Display;
@@ -26,13 +25,12 @@ use super::read::Filter;
 use super::rows::{ResponseRow, Verdict};
 use piecework_core::{InfoHash, PieceIndex};
 
-/// The record of every piece that peers gave. Shared by reference; `add` may be called from
-/// anywhere.
+/// The record of every piece that peers gave. Can be shared; `add` may be called from any thread.
 pub struct PieceLog {
     inner: Mutex<RecentPieces>,
-    sink: Mutex<Option<Sink>>,
+    sink: Mutex<Option<LineFile>>,
     journal: Option<Arc<Journal>>,
-    /// Nothing is kept here at all: everything is asked of the journal.
+    /// Keeps nothing here; everything is read from the journal.
     passes_on: bool,
 }
 
@@ -42,38 +40,33 @@ pub struct PieceRecord {
     /// When the piece was verified or found wrong.
     #[serde(serialize_with = "text")]
     pub time: Timestamp,
-    /// Of which torrent.
     #[serde(flatten, serialize_with = "shared")]
     pub torrent: Arc<TorrentName>,
-    /// Which piece.
     #[serde(serialize_with = "piece_number")]
     pub piece: PieceIndex,
-    /// Who gave.
     #[serde(flatten, serialize_with = "shared")]
     pub giver: Arc<Giver>,
-    /// Blocks it gave of this piece.
+    /// The number of blocks of this piece.
     pub blocks: u32,
-    /// Bytes it gave of this piece.
+    /// The number of bytes of this piece.
     pub bytes: u32,
-    /// From the first request to the last of its blocks.
+    /// The time from the first request to the last block.
     #[serde(rename = "took_ms", serialize_with = "milliseconds")]
     pub took: Duration,
-    /// What became of the piece.
     #[serde(flatten)]
     pub verdict: Verdict,
 }
 
-/// A torrent as records name it.
+/// A torrent in records.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct TorrentName {
-    /// Its identity.
     pub info_hash: InfoHash,
-    /// Its name, unescaped.
+    /// Unescaped.
     #[serde(rename = "torrent")]
     pub name: String,
 }
 
-/// A peer as records name it.
+/// A peer in records.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Giver {
     /// The address of its end of the connection.
@@ -83,50 +76,44 @@ pub struct Giver {
     pub client: String,
 }
 
-/// What a caller tells about one peer's part in one piece.
+/// The arguments of [`PieceLog::add`]: one peer's part in one piece.
 #[derive(Debug, Clone, Copy)]
 pub struct PieceResponse<'a> {
-    /// Now.
+    /// The current time.
     pub time: Timestamp,
-    /// The torrent.
     pub info_hash: InfoHash,
-    /// The torrent's name, unescaped.
+    /// The name of the torrent, unescaped.
     pub name: &'a str,
-    /// Which piece.
     pub piece: PieceIndex,
-    /// The peer's address.
+    /// The address of the peer.
     pub addr: SocketAddr,
-    /// The peer's client, unescaped.
+    /// The client of the peer, unescaped.
     pub client: &'a str,
-    /// Blocks it gave.
+    /// The number of blocks.
     pub blocks: u32,
-    /// Bytes it gave.
+    /// The number of bytes.
     pub bytes: u64,
-    /// From the first request to the last of its blocks.
+    /// The time from the first request to the last block.
     pub took: Duration,
-    /// What became of the piece.
     pub verdict: Verdict,
 }
 
-/// What one peer gave of verified pieces in all.
+/// What one peer gave of verified pieces in total.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GiverTotal {
-    /// Who.
     pub giver: Arc<Giver>,
-    /// Pieces it had a part in: a piece that two peers gave counts for both.
+    /// Pieces to which it contributed: a piece from two peers counts for both.
     pub pieces: u64,
-    /// Blocks.
     pub blocks: u64,
-    /// Bytes.
     pub bytes: u64,
 }
 
-/// What became of the JSON lines.
+/// The result of writing JSON lines.
 #[derive(Debug, Default)]
 pub struct LogSummary {
     /// Lines in the file.
     pub written: u64,
-    /// Records that are not, because the file could not keep up or could not be written.
+    /// Records that were not written, because the file was too slow or could not be written.
     pub dropped: u64,
     /// Why writing ended early, if it did.
     pub error: Option<io::Error>,
@@ -142,22 +129,22 @@ struct RecentPieces {
 struct TorrentEntry {
     name: Arc<TorrentName>,
     givers: BTreeMap<Arc<Giver>, GiverTotal>,
-    /// Verified parts of peers that came when `givers` was full.
+    /// Contributions to verified pieces by peers that came when `givers` was full.
     others: u64,
 }
 
-struct Sink {
+struct LineFile {
     queue: SyncSender<PieceRecord>,
     dropped: u64,
     writer: JoinHandle<LogSummary>,
 }
 
 impl PieceLog {
-    /// Records kept unless told otherwise: a record takes 88 bytes, so 22 MiB, filled only as
-    /// pieces come. At 1 MiB a piece that is the history of 256 GiB.
+    /// The default number of records: with 88 bytes each 22 MiB, allocated only as pieces come.
+    /// With pieces of 1 MiB this is the history of 256 GiB.
     pub const DEFAULT_CAPACITY: usize = 262_144;
 
-    /// A log that remembers the last `capacity` responses; the sums are exact whatever happens.
+    /// Creates a log that remembers the last `capacity` responses. The sums are always exact.
     pub fn new(capacity: usize) -> Self {
         let inner = RecentPieces {
             records: VecDeque::new(),
@@ -168,27 +155,27 @@ impl PieceLog {
         Self { inner: Mutex::new(inner), sink: Mutex::new(None), journal: None, passes_on: false }
     }
 
-    /// A log whose responses are in `journal`; sums of this run are kept here if `sums`.
+    /// Creates a log whose responses are in `journal`. Sums of this run are kept here if `sums` is
+    /// set.
     pub fn with_journal(journal: Arc<Journal>, sums: bool) -> Self {
         Self { journal: Some(journal), passes_on: !sums, ..Self::new(1) }
     }
 
-    /// The journal behind it.
     pub fn journal(&self) -> Option<&Arc<Journal>> {
         self.journal.as_ref()
     }
 
-    /// Writes every record from now on to the end of `path` too, one JSON object a line.
+    /// Also appends every record from now on to the file at `path`, one JSON object per line.
     ///
     /// # Errors
-    /// If the file cannot be opened or made.
+    /// If the file cannot be opened or created.
     pub fn write_to(&self, path: &Path) -> io::Result<()> {
         let file = File::options().append(true).create(true).open(path)?;
         let (queue, records) = sync_channel(QUEUE);
         let writer = std::thread::Builder::new()
             .name("piece-log".to_owned())
             .spawn(move || write_lines(file, &records))?;
-        *self.sink.lock() = Some(Sink { queue, dropped: 0, writer });
+        *self.sink.lock() = Some(LineFile { queue, dropped: 0, writer });
         Ok(())
     }
 
@@ -206,13 +193,13 @@ impl PieceLog {
         }
     }
 
-    /// Writes out what waits for the journal and the file, and closes both; `None` if there is no
-    /// file. Blocks.
+    /// Writes what is queued for the journal and the file, and closes both. Returns `None` if there
+    /// is no file. Blocks.
     pub fn close(&self) -> Option<LogSummary> {
         if let Some(journal) = &self.journal {
             journal.close();
         }
-        let Sink { queue, dropped, writer } = self.sink.lock().take()?;
+        let LineFile { queue, dropped, writer } = self.sink.lock().take()?;
         drop(queue);
         let mut summary = writer.join().unwrap_or_else(|_| LogSummary {
             error: Some(io::Error::other("the writer of the log ended early")),
@@ -222,7 +209,8 @@ impl PieceLog {
         Some(summary)
     }
 
-    /// The last `limit` responses, oldest first; with a journal those of earlier runs too. Blocks.
+    /// Returns the last `limit` responses, oldest first; with a journal, those of earlier runs too.
+    /// Blocks.
     ///
     /// # Errors
     /// If the journal cannot be read.
@@ -230,7 +218,7 @@ impl PieceLog {
         if let Some(journal) = &self.journal {
             let filter = Filter { run: journal.run(), ..filter };
             let entries = journal.read(|reader| reader.log(&filter, limit))?;
-            let mut names = Names::default();
+            let mut names = NameTable::default();
             return Ok(entries.into_iter().map(|entry| names.record(entry)).collect());
         }
         let inner = self.inner.lock();
@@ -244,7 +232,7 @@ impl PieceLog {
         Ok(records)
     }
 
-    /// Responses that were remembered once and had to make room, or were never written.
+    /// Returns the number of responses that were removed from the memory, or never written.
     pub fn dropped(&self) -> u64 {
         match &self.journal {
             Some(journal) => journal.dropped(),
@@ -252,7 +240,7 @@ impl PieceLog {
         }
     }
 
-    /// Who gave how much of a torrent, the most generous first. Only verified pieces count.
+    /// Returns who gave how much of a torrent, most generous first. Only verified pieces count.
     pub fn totals(&self, info_hash: InfoHash) -> Vec<GiverTotal> {
         let inner = self.inner.lock();
         let Some(torrent) = inner.torrents.get(&info_hash) else { return Vec::new() };
@@ -261,8 +249,8 @@ impl PieceLog {
         totals
     }
 
-    /// Parts in verified pieces of a torrent that [`PieceLog::totals`] has no line for, because
-    /// more peers gave than are kept apart.
+    /// Returns the contributions to verified pieces of a torrent that are not in
+    /// [`PieceLog::totals`], because there were too many peers.
     pub fn unlisted(&self, info_hash: InfoHash) -> u64 {
         self.inner.lock().torrents.get(&info_hash).map_or(0, |torrent| torrent.others)
     }
@@ -298,7 +286,7 @@ impl RecentPieces {
 }
 
 impl TorrentEntry {
-    /// Adds to the giver's sums; gives the giver back in the form that records share.
+    /// Adds to the sums of the giver. Returns the shared form of the giver.
     fn count(&mut self, response: &PieceResponse<'_>) -> Arc<Giver> {
         let giver = Arc::new(Giver { addr: response.addr, client: response.client.to_owned() });
         let verified = response.verdict == Verdict::Verified;
@@ -325,14 +313,14 @@ impl TorrentEntry {
     }
 }
 
-/// Names that records share.
+/// Shares equal names between records.
 #[derive(Default)]
-struct Names {
+struct NameTable {
     torrents: BTreeMap<InfoHash, Arc<TorrentName>>,
     givers: BTreeMap<(SocketAddr, String), Arc<Giver>>,
 }
 
-impl Names {
+impl NameTable {
     fn record(&mut self, entry: ResponseRow) -> PieceRecord {
         let ResponseRow { info_hash, peer, client, .. } = &entry;
         let (info_hash, peer) = (*info_hash, *peer);
@@ -361,7 +349,7 @@ fn write_lines(file: File, records: &Receiver<PieceRecord>) -> LogSummary {
     loop {
         let record = match records.try_recv() {
             Ok(record) => Some(record),
-            // Nothing waits: a good time to let readers of the file see what there is.
+            // Nothing is queued: a good time to let readers of the file see the latest records.
             Err(TryRecvError::Empty) => {
                 keep_first(&mut summary.error, out.flush());
                 records.recv().ok()
@@ -408,11 +396,11 @@ fn milliseconds<S: Serializer>(took: &Duration, serializer: S) -> Result<S::Ok, 
     serializer.serialize_f64((took.as_secs_f64() * 1e6).round() / 1e3)
 }
 
-/// Records that may wait for the file: 88 bytes each, so 1.4 MiB; at 10,000 pieces a second the
-/// disk may stand still for 1.6 s.
+/// Records that may wait for the file: 88 bytes each, so 1.4 MiB. At 10,000 pieces per second the
+/// disk may pause for 1.6 s.
 const QUEUE: usize = 16_384;
 
-/// Peers of one torrent that sums are kept for, each: about 200 bytes a peer, so 13 MiB at most.
+/// The most peers per torrent for which sums are kept: about 200 bytes each, so at most 13 MiB.
 const MAX_GIVERS: usize = 65_536;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What waits to be written, and the thread that has it written.
+//! The queue of records to write, and the thread that writes them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -16,27 +16,27 @@ pub(super) struct Queue(WriteQueue<QueueState>);
 
 struct QueueState {
     waiting: VecDeque<Record>,
-    /// Records that are being written while there is trouble, by torrent.
+    /// Records that are being written while writing fails, by torrent.
     under_way: BTreeMap<InfoHash, u64>,
-    /// Bytes of all records that are not settled: those that wait, and those being written.
+    /// Bytes of all unsettled records: those that wait, and those being written.
     bytes: usize,
-    /// When what waits is to be written at the latest.
+    /// When the waiting records have to be written.
     due: Option<Instant>,
-    /// Records taken in so far, and how many of them are written or lost.
+    /// The number of records taken in, and how many of them were written or lost.
     taken: u64,
     settled: u64,
-    /// Somebody waits for what is here to be written.
+    /// A caller waits for the records to be written.
     hurry: bool,
-    /// Somebody found the file damaged, and how.
+    /// A reader found the file damaged; how.
     damage: Option<String>,
     retry: Retry<JournalError>,
-    /// While it fails, it was told that records are being lost.
+    /// The current failure has been logged as losing records.
     told_losses: bool,
-    /// Files written so far, but for the one that is written: goes up when it is another.
+    /// The number of files written before the current one.
     file: u64,
     /// The run of this program in the file; `None` while no file could be opened.
     run: Option<OwnRun>,
-    /// Dropped and not written down yet.
+    /// Dropped, and not written to the file yet.
     lost: Losses,
     dropped: u64,
     /// Those of `dropped` that should have been written.
@@ -45,16 +45,16 @@ struct QueueState {
     kept: u64,
 }
 
-/// What is missing in the file of one torrent.
+/// The records of one torrent that are not in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MissingRecords {
     /// Records that wait because the file cannot be written.
     pub waiting: u64,
-    /// Records that were lost, of which the file does not tell yet.
+    /// Lost records that the file does not mention yet.
     pub lost: u64,
 }
 
-/// What one turn of the thread writes.
+/// What the thread writes at once.
 struct Batch {
     records: VecDeque<Record>,
     lost: Losses,
@@ -63,7 +63,7 @@ struct Batch {
 }
 
 impl Queue {
-    /// One whose file was opened in a run of this program, or why it could not be opened.
+    /// Creates a queue whose file was opened in a run of this program, or could not be opened.
     pub fn new(opened: Result<OwnRun, JournalError>) -> Self {
         let mut inner = QueueState {
             waiting: VecDeque::new(),
@@ -90,7 +90,7 @@ impl Queue {
         Self(WriteQueue::new(inner))
     }
 
-    /// Takes a record in; the oldest make room.
+    /// Queues a record. The oldest are dropped to make room.
     pub fn push(&self, record: Record) {
         let mut inner = self.0.lock();
         if inner.has_ended() {
@@ -99,7 +99,7 @@ impl Queue {
             return;
         }
         inner.bytes += record.size();
-        // Outside the lock; what it holds may be the last of its kind.
+        // Dropped outside of the lock: this may free large values.
         let oldest = if inner.bytes > MOST { inner.make_room() } else { Vec::new() };
         inner.waiting.push_back(record);
         inner.taken += 1;
@@ -130,7 +130,7 @@ impl Queue {
         }
     }
 
-    /// Waits until what was taken in before is written, unless the file cannot be written.
+    /// Waits until everything queued before is written, unless the file cannot be written.
     pub fn flush(&self) {
         let deadline = Instant::now() + PATIENCE;
         let mut inner = self.0.lock();
@@ -144,8 +144,8 @@ impl Queue {
         }
     }
 
-    /// Says that a reader found the file damaged that was the `file`th to be written, and waits
-    /// until it is set aside and another one is begun.
+    /// Reports that a reader found the file with number `file` damaged. Waits until it is set aside
+    /// and a new one is created.
     pub fn damaged(&self, file: u64, found: &JournalError) {
         let deadline = Instant::now() + PATIENCE;
         let mut inner = self.0.lock();
@@ -164,17 +164,17 @@ impl Queue {
         }
     }
 
-    /// Which file is written: 0 for the one that was opened first.
+    /// Returns the number of the current file: 0 for the one that was opened first.
     pub fn file(&self) -> u64 {
         self.0.lock().file
     }
 
-    /// This program's run in the file; `None` while no file could be opened.
+    /// Returns this program's run in the file; `None` while no file could be opened.
     pub fn own_run(&self) -> Option<OwnRun> {
         self.0.lock().run
     }
 
-    /// Has the thread end once all is written.
+    /// Makes the thread end once everything is written.
     pub fn close(&self) {
         self.0.close();
     }
@@ -183,24 +183,24 @@ impl Queue {
         self.0.lock().dropped
     }
 
-    /// Records that were written.
+    /// Returns the number of written records.
     pub fn kept(&self) -> u64 {
         self.0.lock().kept
     }
 
-    /// Records that should have been written and were lost.
+    /// Returns the number of lost records that should have been written.
     pub fn missing(&self) -> u64 {
         self.0.lock().missing
     }
 
-    /// Why the file cannot be written, and how many records wait for that.
+    /// Returns why the file cannot be written, and how many records wait for that.
     pub fn trouble(&self) -> Option<(JournalError, u64)> {
         let inner = self.0.lock();
         let error = inner.retry.error()?.clone();
         Some((error, inner.taken - inner.settled))
     }
 
-    /// What of a torrent is not in the file.
+    /// Returns how many records of a torrent are not in the file.
     pub fn unwritten(&self, info_hash: InfoHash) -> MissingRecords {
         let inner = self.0.lock();
         let lost = inner.lost.of(info_hash);
@@ -214,10 +214,10 @@ impl Queue {
         MissingRecords { waiting: waiting + under_way, lost }
     }
 
-    /// Body of the thread.
+    /// The body of the thread.
     pub fn run(&self, mut writer: Writer) {
         let write = |writer: &mut Writer, batch, is_last| self.write(writer, batch, is_last);
-        // Old rows are looked for at the start too: runs may be shorter than the time between two looks.
+        // Old rows are also removed at the start: a run may be shorter than the interval.
         let ending = self.0.run(&mut writer, write, Writer::prune_if_due);
         writer.end();
         drop(writer);
@@ -239,8 +239,8 @@ impl Queue {
         self.settle(batch, written.map_err(|error| writer.error(error)), writer, is_last);
     }
 
-    /// Takes note of how writing a batch went. What could not be written is kept, unless there will
-    /// be no other attempt.
+    /// Records the result of writing a batch. Records that could not be written are kept, unless
+    /// there will be no other attempt.
     fn settle(
         &self,
         batch: Batch,
@@ -287,13 +287,13 @@ impl Queue {
             }
         }
         drop(inner);
-        // What they hold may be the last of its kind.
+        // Dropped outside of the lock: this may free large values.
         drop(records);
     }
 }
 
 impl QueueState {
-    /// Drops the oldest records until the others are within their bound.
+    /// Drops the oldest records until the others are within the bound.
     fn make_room(&mut self) -> Vec<Record> {
         let mut oldest = Vec::new();
         while self.bytes > MOST
@@ -310,7 +310,7 @@ impl QueueState {
         oldest
     }
 
-    /// Counts a record that was taken in and will not be written.
+    /// Counts a record that was queued and will not be written.
     fn lose(&mut self, record: &Record) {
         let why = if self.retry.error().is_some() { DISK } else { QUEUE };
         self.lost.add(why, record.torrent(), 1);
@@ -320,7 +320,7 @@ impl QueueState {
         self.missing += 1;
     }
 
-    /// Takes note that nothing can be written, and when to try again.
+    /// Records that writing failed, and when to try again.
     fn fail(&mut self, error: JournalError) {
         let is_new = self.retry.fail(error, Instant::now());
         if let Some(error) = self.retry.error().filter(|_| is_new) {
@@ -363,7 +363,7 @@ impl Backlog for QueueState {
         }
         self.due = (!self.waiting.is_empty()).then(Instant::now);
         self.hurry = !self.waiting.is_empty() && self.hurry;
-        // The damage stays until it is seen to: somebody waits for that.
+        // The damage stays set until the file was set aside: a reader waits for that.
         Batch { records, lost: self.lost.clone(), damage: self.damage.clone() }
     }
 
@@ -373,34 +373,35 @@ impl Backlog for QueueState {
 
     fn abandon(&mut self) -> VecDeque<Record> {
         let waiting = std::mem::take(&mut self.waiting);
-        // Came too late to be written.
+        // Queued too late to be written.
         self.dropped += waiting.len() as u64;
         self.missing += waiting.len() as u64;
-        // What it holds may be the last of its kind.
+        // Dropped by the caller outside of the lock: this may free large values.
         waiting
     }
 }
 
-/// Bytes of records that may wait for the disk. A response takes some 120, so these are the givers
-/// of 100,000 pieces.
+/// The most bytes of records that may wait for the disk. A response takes some 120, so this holds
+/// the givers of 100,000 pieces.
 pub(super) const MOST: usize = 16 << 20;
 
-/// Bytes that go into one transaction, so that some always wait and can make room.
+/// Bytes per transaction, so that some records always wait and can be dropped.
 const BATCH: usize = MOST / 4;
 
-/// Records that are written at once: at 10,000 pieces a second they come in less than a second.
+/// The number of records that are written at once: at 10,000 pieces per second they arrive in less
+/// than a second.
 const MANY: usize = 8_192;
 
-/// How long records gather into one transaction.
+/// How long records are collected for one transaction.
 const GATHER: Duration = Duration::from_secs(1);
 
-/// Time until writing is tried again after it failed; doubles each time.
+/// The first pause after a failed attempt. It doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// An attempt costs little, and somebody may wait for the result of having made room.
+/// An attempt is cheap, and a user who has made room may wait for the result.
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
-/// How long somebody who reads waits for what is not written yet.
+/// How long a reader waits for records that are not written yet.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What can be asked of a journal.
+//! Reads a journal.
 
 mod arrivals;
 mod log;

@@ -1,4 +1,4 @@
-//! What is written into a journal.
+//! What is written to a journal.
 
 use std::sync::Arc;
 
@@ -7,37 +7,37 @@ use piecework_core::metainfo::Metainfo;
 use piecework_core::{PieceIndex, Sha1Hash};
 use piecework_swarm::{BlockDigest, BlockRanges, PeerIdentity};
 
-/// One thing that happened. Times are milliseconds since 1970.
+/// One event. Times are milliseconds since 1970.
 #[derive(Debug, Clone)]
 pub enum Record {
     /// A peer gave blocks of a piece.
-    Given(Given),
+    Given(Response),
     /// A peer was sent blocks of a piece.
-    Sent(Sent),
-    /// A piece came whole and was wrong. Who gave it is in [`Record::Given`].
-    Failed(Failed),
+    Sent(Upload),
+    /// A complete piece was wrong. Its givers are in [`Record::Given`].
+    Failed(HashFailure),
     /// It is known who sent a wrong block.
-    Judged(Box<Judged>),
-    /// Somebody asked the tracker for something.
+    Judged(Box<Blame>),
+    /// A request to the tracker.
     Request(Arc<RequestRecord>),
 }
 
 impl Record {
-    /// Bytes that the record takes in memory, about.
+    /// Returns about how many bytes the record takes in memory.
     pub(super) fn size(&self) -> usize {
         let apart = match self {
             Self::Given(it) if it.ranges.spilled() => {
                 it.ranges.capacity() * size_of::<(u32, u32)>()
             }
             Self::Given(_) | Self::Sent(_) | Self::Failed(_) => 0,
-            Self::Judged(_) => size_of::<Judged>(),
+            Self::Judged(_) => size_of::<Blame>(),
             // An IPv4 peer takes 8 bytes, an IPv6 peer 20.
             Self::Request(it) => size_of::<RequestRecord>() + it.handed.len() * 20,
         };
         size_of::<Self>() + apart
     }
 
-    /// The torrent that it is about; requests are about the tracker.
+    /// Returns the torrent; `None` for a request, which is about the tracker.
     pub(super) fn torrent(&self) -> Option<&Arc<Metainfo>> {
         match self {
             Self::Given(it) => Some(&it.torrent),
@@ -49,90 +49,79 @@ impl Record {
     }
 }
 
-/// One peer's part in one piece, and what became of it.
+/// One peer's part in one piece.
 #[derive(Debug, Clone)]
-pub struct Given {
-    /// When that was known.
+pub struct Response {
+    /// When the result was known.
     pub time: i64,
-    /// The torrent.
     pub torrent: Arc<Metainfo>,
-    /// Who gave.
+    /// The peer that gave the blocks.
     pub who: Arc<PeerIdentity>,
-    /// Which piece.
     pub piece: PieceIndex,
-    /// What became of the blocks.
-    pub fate: Fate,
-    /// How many.
+    pub fate: BlockFate,
+    /// The number of blocks.
     pub blocks: u32,
-    /// Their bytes.
     pub bytes: u64,
-    /// Which; empty for blocks that were thrown away.
+    /// Which blocks; empty for blocks that were thrown away.
     pub ranges: BlockRanges,
-    /// When the first of them was asked for and when the last came, if that is known.
+    /// When the first block was requested and when the last arrived, if known.
     pub asked: Option<(i64, i64)>,
 }
 
-/// What became of received blocks.
+/// What happened to received blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    /// Their piece is right and on disk.
+pub enum BlockFate {
+    /// The piece is right and on disk.
     Verified,
-    /// Their piece is wrong.
+    /// The piece is wrong.
     Failed,
-    /// They were thrown away: they came twice, too late, or their piece was given up.
+    /// They were thrown away: duplicates, too late, or of a piece that was given up.
     Unused,
 }
 
 /// What one peer was sent of one piece.
 #[derive(Debug, Clone)]
-pub struct Sent {
-    /// When the last of the blocks had gone out.
+pub struct Upload {
+    /// When the last of the blocks was sent.
     pub time: i64,
-    /// The torrent.
     pub torrent: Arc<Metainfo>,
-    /// To whom.
+    /// The peer that was sent the blocks.
     pub who: Arc<PeerIdentity>,
-    /// Which piece.
     pub piece: PieceIndex,
-    /// Blocks.
+    /// The number of blocks.
     pub blocks: u32,
-    /// Their bytes.
     pub bytes: u64,
 }
 
-/// A wrong piece.
+/// A piece with a wrong hash.
 #[derive(Debug, Clone)]
-pub struct Failed {
-    /// When that was known.
+pub struct HashFailure {
+    /// When the result was known.
     pub time: i64,
-    /// The torrent.
     pub torrent: Arc<Metainfo>,
-    /// Which piece.
     pub piece: PieceIndex,
-    /// Number of peers that gave it.
+    /// The number of peers that gave the piece.
     pub givers: u32,
-    /// The hash it had.
+    /// The hash that the piece had.
     pub got: Sha1Hash,
 }
 
-/// Who sent a wrong block.
+/// The peer that sent a wrong block.
 #[derive(Debug, Clone)]
-pub struct Judged {
-    /// When that was known.
+pub struct Blame {
+    /// When it was known.
     pub time: i64,
-    /// The torrent.
     pub torrent: Arc<Metainfo>,
-    /// Who.
+    /// The peer to blame.
     pub who: Arc<PeerIdentity>,
-    /// In which piece.
     pub piece: PieceIndex,
-    /// The hash that the piece had with that block in it.
+    /// The hash that the piece had with the wrong block.
     pub got: Sha1Hash,
     /// The number of the block in the piece; `None` while it is only known that the peer gave all
     /// of the piece.
     pub block: Option<u32>,
-    /// Digest of the block it sent.
+    /// The digest of the block that the peer sent.
     pub sent: Option<BlockDigest>,
-    /// Digest of the right block.
+    /// The digest of the right block.
     pub right: Option<BlockDigest>,
 }

@@ -1,4 +1,4 @@
-//! Who asked the tracker what: a bounded ring of the last requests, and behind it the journal.
+//! Who asked the tracker for what: a bounded memory of the last requests, and the journal.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,16 +15,16 @@ use super::request_record::{RequestEvent, RequestKind, RequestRecord};
 use super::request_ring::RequestRing;
 use piecework_core::network_of;
 
-/// The last requests a tracker answered. When it is full, the network (an IPv4 address or IPv6
-/// /64) that has the most records loses its oldest one, and those are counted: whoever asks often
-/// does not hide what others asked. Requests that concern the catalogue have three quarters of
-/// the room: registrations and removals an eighth, fetches an eighth, announces half. Requests of
-/// one kind never take the room of another, not even of those who send both.
+/// The last requests that a tracker answered. When it is full, the network (an IPv4 address or IPv6
+/// /64) with the most records loses its oldest one, which is counted. So a client that asks often
+/// does not hide what others asked. Requests about the catalogue have three quarters of the room:
+/// registrations and removals an eighth, fetches an eighth, announces half. One kind of request
+/// never takes the room of another, even if the same client sends both.
 ///
-/// With a [`Journal`] what was asked before the tracker was started is there too, and what is asked
-/// now is written: as many requests a second as cost next to nothing. Each kind has its own bound,
-/// and in it each network's first requests of a second come before its further ones, and what
-/// happens once before what comes again and again.
+/// With a [`Journal`], it also has requests from before the tracker was started, and new requests
+/// are written: as many per second as cost next to nothing. Each kind has its own bound. Within it,
+/// the first requests of each network in a second come before further ones, and rare events come
+/// before repeating ones.
 pub struct RequestLog {
     inner: Mutex<LogState>,
     capacity: usize,
@@ -34,34 +34,34 @@ pub struct RequestLog {
 
 struct LogState {
     ring: RequestRing,
-    second: Second,
-    /// Requests that were neither written nor told to listeners because there were too many.
+    second: RateWindow,
+    /// Requests that were neither written nor sent to listeners because there were too many.
     held_back: u64,
-    /// Of these, those that the journal was not told of yet.
+    /// Those of them that the journal has not counted yet.
     untold: u64,
 }
 
-/// What was written into the journal and told to listeners in one second.
+/// What was written and sent to listeners in one second.
 #[derive(Default)]
-struct Second {
+struct RateWindow {
     number: u64,
-    /// Requests of each network and kind that have one in `first`.
+    /// Requests of each network and kind that has one in `first`.
     networks: HashMap<(IpAddr, RequestKind), u32, foldhash::fast::RandomState>,
     /// What was written of each kind, by the number of the kind.
-    written: [Written; RequestKind::COUNT],
+    written: [WriteCounts; RequestKind::COUNT],
 }
 
 /// Requests of one kind that were written.
 #[derive(Default)]
-struct Written {
+struct WriteCounts {
     /// The first ones of their networks.
     first: u32,
-    /// Further ones that tell of something that happens once, and those that come again and again.
+    /// Further ones that report something rare, and those that repeat.
     telling: u32,
     regular: u32,
 }
 
-/// The same as bounds.
+/// The bounds of [`WriteCounts`].
 struct WriteBounds {
     first: u32,
     telling: u32,
@@ -69,13 +69,13 @@ struct WriteBounds {
 }
 
 impl RequestLog {
-    /// An empty log of up to `capacity` records.
+    /// Creates an empty log of up to `capacity` records.
     pub fn new(capacity: usize) -> Self {
         let max_peers = capacity.saturating_mul(PEERS_PER_RECORD);
         Self {
             inner: Mutex::new(LogState {
                 ring: RequestRing::new(capacity, max_peers),
-                second: Second::default(),
+                second: RateWindow::default(),
                 held_back: 0,
                 untold: 0,
             }),
@@ -85,10 +85,10 @@ impl RequestLog {
         }
     }
 
-    /// One that begins with the last requests of `journal`, and writes into it. Blocks.
+    /// Creates a log that starts with the last requests of `journal`, and writes to it. Blocks.
     ///
     /// # Errors
-    /// If it cannot be read; then it is of no use for writing either.
+    /// If the journal cannot be read. Then writing to it makes no sense either.
     pub fn with_journal(capacity: usize, journal: Arc<Journal>) -> Result<Self, JournalError> {
         let look = || journal.read(|reader| reader.requests(capacity.min(MOST_BEFORE)));
         let before = match look() {
@@ -101,7 +101,7 @@ impl RequestLog {
         Ok(Self { journal: Some(journal), ..log })
     }
 
-    /// Writes out what waits for the journal and ends it. Blocks.
+    /// Writes what is queued for the journal and closes it. Blocks.
     pub fn close(&self) {
         if let Some(journal) = &self.journal {
             journal.skipped(std::mem::take(&mut self.inner.lock().untold));
@@ -109,7 +109,6 @@ impl RequestLog {
         }
     }
 
-    /// Adds a record.
     pub fn push(&self, record: RequestRecord) {
         let heard = self.listeners.receiver_count() > 0;
         if self.capacity == 0 && self.journal.is_none() && !heard {
@@ -133,60 +132,57 @@ impl RequestLog {
         }
         let told = (heard && admitted).then(|| Arc::clone(&record));
         let gone = if self.capacity > 0 { inner.ring.push(record) } else { None };
-        // Waking listeners and freeing memory take longer than all of the above.
+        // Waking listeners and freeing memory take longer than everything above.
         drop(inner);
         drop(gone);
         if let Some(record) = told {
-            // Who has left in this moment need not hear it.
+            // A listener that has just left need not receive it.
             let _ = self.listeners.send(record);
         }
     }
 
-    /// Hears the records from now on, but for those that are held back because there are too many
-    /// at a time; who lags behind misses some, and is told how many.
+    /// Returns a receiver of new records, except those held back because there are too many at a
+    /// time. A slow receiver misses some, and is told how many.
     pub fn listen(&self) -> broadcast::Receiver<Arc<RequestRecord>> {
         self.listeners.subscribe()
     }
 
-    /// The last `limit` records, the oldest first.
+    /// Returns the last `limit` records, oldest first.
     pub fn last(&self, limit: usize) -> Vec<Arc<RequestRecord>> {
         self.inner.lock().ring.last(limit)
     }
 
-    /// How many records are kept.
     pub fn len(&self) -> usize {
         self.inner.lock().ring.len()
     }
 
-    /// Whether none is kept.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many were written into the journal; 0 without one.
+    /// Returns how many records were written to the journal; 0 without one.
     pub fn written(&self) -> u64 {
         self.journal.as_ref().map_or(0, |journal| journal.written())
     }
 
-    /// The journal behind it.
     pub fn journal(&self) -> Option<&Arc<Journal>> {
         self.journal.as_ref()
     }
 
-    /// How many were neither written into it nor told to listeners, because there were too many at
-    /// a time.
+    /// Returns how many records were neither written nor sent to listeners, because there were too
+    /// many at a time.
     pub fn held_back(&self) -> u64 {
         self.inner.lock().held_back
     }
 
-    /// How many older ones were dropped.
+    /// Returns how many older records were dropped.
     pub fn dropped(&self) -> u64 {
         self.inner.lock().ring.dropped()
     }
 }
 
-impl Second {
-    /// Goes on to the second of `time`. Returns whether it is another one.
+impl RateWindow {
+    /// Advances to the second of `time`. Returns whether it is a new one.
     fn begin(&mut self, time: SystemTime) -> bool {
         let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let number = since.as_secs();
@@ -204,7 +200,7 @@ impl Second {
         let kind = record.kind();
         let (written, most) = (&mut self.written[kind as usize], most_a_second(kind));
         let key = (network_of(record.peer.ip()), kind);
-        // There is never an entry without a first request, so their number is bounded.
+        // Every entry has at least one first request, so their number is bounded.
         let mut fresh = 0;
         let count = match written.first < most.first {
             true => self.networks.entry(key).or_default(),
@@ -229,7 +225,7 @@ impl Second {
     }
 }
 
-/// Returns how many requests of a kind are written a second at most.
+/// Returns the most requests of a kind that are written per second.
 fn most_a_second(kind: RequestKind) -> &'static WriteBounds {
     match kind {
         RequestKind::Change | RequestKind::Fetch => &ACTS_A_SECOND,
@@ -238,23 +234,23 @@ fn most_a_second(kind: RequestKind) -> &'static WriteBounds {
     }
 }
 
-/// Records kept for who listens.
+/// Records buffered for each listener.
 const HEARD: usize = 1_024;
 
-/// Requests written a second at most: 2 × 200 + 1,200 + 400 = 2,000. At 4 µs each they take less
-/// than a hundredth of a core, however many come.
+/// The most requests written per second: 2 × 200 + 1,200 + 400 = 2,000. At 4 µs each they take less
+/// than a hundredth of a core, however many arrive.
 const ACTS_A_SECOND: WriteBounds = WriteBounds { first: 100, telling: 100, regular: 0 };
 const CATALOGUED_A_SECOND: WriteBounds = WriteBounds { first: 500, telling: 400, regular: 300 };
 const OTHER_A_SECOND: WriteBounds = WriteBounds { first: 200, telling: 100, regular: 100 };
 
-/// Requests of a network in a second that count as its first ones. A client announces a few
+/// How many requests of a network per second count as its first ones. A client announces a few
 /// torrents at a time.
 const FIRST_OF_A_NETWORK: u32 = 8;
 
-/// Requests of earlier runs that are remembered: reading them takes a tenth of a second.
+/// The most requests of earlier runs that are loaded, which takes a tenth of a second.
 const MOST_BEFORE: usize = 20_000;
 
-/// Peers a record may have on the average: with 100,000 records, 2 million peers in 16 to 40 MB.
+/// The average number of peers per record: with 100,000 records, 2 million peers in 16 to 40 MB.
 const PEERS_PER_RECORD: usize = 20;
 
 #[cfg(test)]
@@ -313,13 +309,13 @@ mod tests {
     }
 
     /// How many of `count` such requests, all in one second, are written.
-    fn written(second: &mut Second, record: &RequestRecord, count: usize) -> usize {
+    fn written(second: &mut RateWindow, record: &RequestRecord, count: usize) -> usize {
         (0..count).filter(|_| second.admit(record)).count()
     }
 
     #[test]
     fn what_tells_something_is_written_before_what_comes_again_and_again() {
-        let mut second = Second::default();
+        let mut second = RateWindow::default();
         let of = |event| RequestRecord { event, name: Some("a".into()), ..record(1, 0) };
         let most = CATALOGUED_A_SECOND;
         let regular = (most.regular + FIRST_OF_A_NETWORK) as usize;
@@ -331,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_network_s_first_requests_are_written_however_many_others_come() {
-        let mut second = Second::default();
+        let mut second = RateWindow::default();
         let of = |ip: [u8; 4], name: Option<&str>| RequestRecord {
             peer: (ip, 1).into(),
             name: name.map(Into::into),
@@ -357,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_the_same_network_hides_no_registration_from_the_journal() {
-        let mut second = Second::default();
+        let mut second = RateWindow::default();
         let of = |event, name: Option<&str>| RequestRecord {
             name: name.map(Into::into),
             event,

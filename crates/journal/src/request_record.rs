@@ -1,4 +1,4 @@
-//! One request to a tracker.
+//! A request to a tracker.
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -8,79 +8,78 @@ use std::time::{Duration, SystemTime};
 use piecework_core::{InfoHash, PeerId};
 use piecework_registry::HandedPeer;
 
-/// One request.
+/// A request to a tracker.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RequestRecord {
     /// When it was answered.
     pub time: SystemTime,
-    /// Who asked: the address it announces, or that of its connection where it announces none.
+    /// The address that the client announces, or that of its connection.
     pub peer: SocketAddr,
-    /// Who it says it is.
+    /// The id that the client claims.
     pub peer_id: Option<PeerId>,
-    /// What it asked for.
     pub event: RequestEvent,
-    /// Which torrent, if one was named.
+    /// The torrent, if the request names one.
     pub info_hash: Option<InfoHash>,
-    /// The name the torrent had in the catalogue at that time. Unescaped.
+    /// The name of the torrent in the catalogue at that time, unescaped.
     pub name: Option<Arc<str>>,
-    /// The peers it was given.
+    /// The peers in the answer.
     pub handed: HandedList,
-    /// How it went: why it was refused if it was. Unescaped.
+    /// Why the request was refused, if it was; unescaped.
     pub outcome: Result<(), Arc<str>>,
-    /// How it came.
     pub via: Via,
-    /// The torrent was unlisted then, or had been when it was removed: no public log tells of it.
+    /// The torrent was unlisted then, or before it was removed. Public logs must not show it.
     pub unlisted: bool,
 }
 
-/// What was asked for.
+/// The kind of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum RequestEvent {
     /// A regular announce.
     Announce,
-    /// An announce of one who begins.
+    /// The announce of a peer that starts.
     Started,
-    /// An announce of one who leaves.
+    /// The announce of a peer that stops.
     Stopped,
-    /// An announce of one who has just become complete.
+    /// The announce of a peer that has just completed its download.
     Completed,
-    /// Counts.
+    /// A request for counts.
     Scrape,
-    /// A report of the pieces it holds.
+    /// A report of the pieces that a peer holds.
     Holdings,
-    /// A name that is not in the catalogue; of one that is there, what follows is told.
+    /// A lookup of a name that is not in the catalogue. (If it is, the request that follows is
+    /// recorded.)
     Lookup,
-    /// The metainfo.
+    /// A download of the metainfo.
     Fetch,
-    /// A torrent into the catalogue.
+    /// A torrent was added to the catalogue.
     Register,
-    /// A torrent out of it.
+    /// A torrent was removed from the catalogue.
     Remove,
 }
 
-/// Kinds of requests that do not compete for room, the most important first.
+/// Kinds of requests that do not compete for room, most important first.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum RequestKind {
     /// A change of the catalogue: a torrent was registered or removed.
     Change,
-    /// A `.torrent` of the catalogue was handed out.
+    /// A download of a `.torrent` from the catalogue.
     Fetch,
-    /// Everything else about a torrent of the catalogue.
+    /// Any other request about a torrent in the catalogue.
     Catalogued,
-    /// Everything else: torrents of an open tracker, names in vain, registrations that were refused.
+    /// Anything else: torrents of an open tracker, unknown names, refused registrations.
     Other,
 }
 
-/// How a request came.
+/// The transport of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Via {
-    /// TCP.
+    /// HTTP over TCP.
     Http,
-    /// Datagrams (BEP 15).
+    /// UDP (BEP 15).
     Udp,
 }
 
-/// Peers that were handed out: 8 or 20 bytes each, since there are up to 200 in a record.
+/// The peers in an answer: 8 or 20 bytes each, because there may be 200 in a record.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct HandedList {
     v4: Box<[(Ipv4Addr, u16, bool)]>,
@@ -88,21 +87,21 @@ pub struct HandedList {
 }
 
 impl RequestRecord {
-    /// Returns the kind whose room it takes.
+    /// Returns the kind whose room the record takes.
     pub(super) fn kind(&self) -> RequestKind {
         let (named, done) = (self.name.is_some(), self.outcome.is_ok());
         match self.event {
             RequestEvent::Register | RequestEvent::Remove if done => RequestKind::Change,
             RequestEvent::Fetch if named && done => RequestKind::Fetch,
-            // Its name is what was looked for in vain.
+            // The name was looked up and not found.
             RequestEvent::Lookup => RequestKind::Other,
             _ if named => RequestKind::Catalogued,
             _ => RequestKind::Other,
         }
     }
 
-    /// What is to be said of a request that was answered: who announces port 0 takes no connections, and
-    /// is not listed.
+    /// Returns a remark on a request that was answered: a peer that announces port 0 accepts no
+    /// connections, and is not listed.
     pub fn note(&self) -> Option<&'static str> {
         let is_announce = matches!(
             self.event,
@@ -112,7 +111,7 @@ impl RequestRecord {
         unlisted.then_some("not listed: port 0")
     }
 
-    /// When it was answered, milliseconds since 1970.
+    /// Returns when it was answered, in milliseconds since 1970.
     pub(super) fn unix_ms(&self) -> i64 {
         let since = self.time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
@@ -128,7 +127,8 @@ impl RequestKind {
     pub(super) const ALL: [Self; Self::COUNT] =
         [Self::Change, Self::Fetch, Self::Catalogued, Self::Other];
 
-    /// The eighths of a log's records that it keeps, however many requests of other kinds come.
+    /// Returns how many eighths of a log's records belong to this kind, however many requests of
+    /// other kinds come.
     pub(super) fn eighths(self) -> usize {
         match self {
             Self::Change | Self::Fetch => 1,
@@ -137,7 +137,8 @@ impl RequestKind {
         }
     }
 
-    /// The eighths of the peers in a log's records that it keeps. Only announces name peers.
+    /// Returns how many eighths of the peers in a log's records belong to this kind. Only announces
+    /// contain peers.
     pub(super) fn peer_eighths(self) -> usize {
         match self {
             Self::Change | Self::Fetch => 0,
@@ -148,7 +149,7 @@ impl RequestKind {
 }
 
 impl RequestEvent {
-    /// The event with this number; the numbers stand in journals.
+    /// Returns the event with this number. The numbers are stored in journals.
     pub(super) fn of_number(number: i64) -> Self {
         match number {
             0 => Self::Announce,
@@ -164,7 +165,7 @@ impl RequestEvent {
         }
     }
 
-    /// One word, as the console and the JSON have it.
+    /// Returns one word, for the console and for JSON.
     pub fn word(self) -> &'static str {
         match self {
             Self::Announce => "announce",
@@ -186,7 +187,7 @@ impl Via {
         if number == 0 { Self::Http } else { Self::Udp }
     }
 
-    /// One word, as the console and the JSON have it.
+    /// Returns one word, for the console and for JSON.
     pub fn word(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -196,7 +197,6 @@ impl Via {
 }
 
 impl HandedList {
-    /// Packs `peers`.
     pub fn new(peers: &[HandedPeer]) -> Self {
         Self {
             v4: peers
@@ -216,7 +216,7 @@ impl HandedList {
         }
     }
 
-    /// The peers, those that were complete first.
+    /// Returns the peers, complete ones first.
     pub fn iter(&self) -> impl Iterator<Item = HandedPeer> + '_ {
         let of = |wanted: bool| {
             let v4 = self.v4.iter().map(|(ip, port, complete)| ((*ip).into(), *port, *complete));
@@ -231,8 +231,8 @@ impl HandedList {
         of(true).chain(of(false))
     }
 
-    /// The first of them as text: `+` before one that held everything, `-` before others. `None`
-    /// if there are none.
+    /// Returns the first of them as text: `+` before a complete peer, `-` before others. Returns
+    /// `None` if there are none.
     pub(super) fn to_text(&self) -> Option<String> {
         let named = |complete| self.iter().filter(move |p| p.complete == complete).take(NAMED);
         let mut text = String::new();
@@ -244,7 +244,7 @@ impl HandedList {
         (!text.is_empty()).then_some(text)
     }
 
-    /// What [`HandedList::to_text`] wrote.
+    /// Parses what [`HandedList::to_text`] wrote.
     pub(super) fn of_text(text: &str) -> Self {
         let peer = |word: &str| {
             let complete = word.starts_with('+');
@@ -255,18 +255,16 @@ impl HandedList {
         Self::new(&peers)
     }
 
-    /// How many there are.
     pub fn len(&self) -> usize {
         self.v4.len() + self.v6.len()
     }
 
-    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// Peers of each kind that the journal names for a request.
+/// Peers of each kind that the journal lists for a request.
 const NAMED: usize = 8;
 
 #[cfg(test)]

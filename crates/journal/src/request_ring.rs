@@ -1,7 +1,7 @@
-//! A bounded store of requests in which every kind of request has a place that no other kind can
-//! take, and every network has a fair share of the place of each kind.
+//! A bounded memory of requests in which every kind of request has its own room, and every network
+//! a fair share of it.
 //!
-//! Invariant: `records` has exactly the numbers that stand in the lanes of `kinds`, each once.
+//! Invariant: `records` has exactly the numbers that are in the lanes of `kinds`, each once.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
@@ -12,44 +12,44 @@ use slab::Slab;
 use super::request_record::{RequestKind, RequestRecord};
 use piecework_core::network_of;
 
-/// The last requests, up to a number of records and of peers that these name.
+/// The last requests, up to a number of records and a number of peers in them.
 ///
-/// When there is no room, a kind of request that has more than its share loses a record: the least
-/// important such kind, and in it the network with the most records, which loses its oldest. So no
-/// kind pushes another below its share, whoever sends it.
+/// When it is full, a kind of request that has more than its share loses a record: the least
+/// important such kind, and in it the network with the most records, which loses its oldest one. So
+/// no kind pushes another below its share, whoever sends it.
 pub(super) struct RequestRing {
     records: BTreeMap<u64, Arc<RequestRecord>>,
     /// The records of each kind, by the number of the kind.
     kinds: [Lanes; RequestKind::COUNT],
     next: u64,
-    /// Peers handed out in all records.
+    /// Peers in all records.
     peers: usize,
     capacity: usize,
     max_peers: usize,
     dropped: u64,
 }
 
-/// Numbers of records by network.
+/// The numbers of records, by network.
 #[derive(Default)]
 struct Lanes {
     by_network: HashMap<IpAddr, usize, foldhash::fast::RandomState>,
     lanes: Slab<Lane>,
-    /// Lanes by the binary logarithm of their length, and then by their oldest number. With whole
-    /// powers of two a lane seldom changes its place when it grows.
+    /// Lanes by the binary logarithm of their length, then by their oldest number. With whole
+    /// powers of two, a growing lane seldom changes its place.
     by_length: Vec<BTreeMap<u64, usize>>,
     len: usize,
-    /// Peers handed out in these records.
+    /// Peers in these records.
     peers: usize,
 }
 
-/// The records of one network, the oldest first. Never empty.
+/// The records of one network, oldest first. Never empty.
 struct Lane {
     network: IpAddr,
     numbers: VecDeque<u64>,
 }
 
 impl RequestRing {
-    /// An empty store of up to `capacity` records with up to `max_peers` peers in all.
+    /// Creates an empty memory of up to `capacity` records with up to `max_peers` peers in total.
     pub(super) fn new(capacity: usize, max_peers: usize) -> Self {
         Self {
             records: BTreeMap::new(),
@@ -62,8 +62,8 @@ impl RequestRing {
         }
     }
 
-    /// Adds a record. Returns one that had to make room, so that the caller can free it after
-    /// it has released its lock.
+    /// Adds a record. Returns one that was dropped to make room, so that the caller can free it
+    /// after releasing its lock.
     pub(super) fn push(&mut self, record: Arc<RequestRecord>) -> Option<Arc<RequestRecord>> {
         let peers = record.handed.len();
         self.peers += peers;
@@ -82,25 +82,24 @@ impl RequestRing {
         gone
     }
 
-    /// The last `limit` records, the oldest first.
+    /// Returns the last `limit` records, oldest first.
     pub(super) fn last(&self, limit: usize) -> Vec<Arc<RequestRecord>> {
         let mut last: Vec<_> = self.records.values().rev().take(limit).cloned().collect();
         last.reverse();
         last
     }
 
-    /// The number of records.
     pub(super) fn len(&self) -> usize {
         self.records.len()
     }
 
-    /// How many records were dropped to make room.
+    /// Returns how many records were dropped to make room.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped
     }
 
     fn drop_one(&mut self) -> Option<Arc<RequestRecord>> {
-        // The shares add up to the whole or less, so some kind has more than its share.
+        // The shares add up to at most the whole, so some kind has more than its share.
         let too_many = self.records.len() > self.capacity;
         let share_of = |kind: RequestKind| match too_many {
             true => (self.kinds[kind as usize].len, self.capacity / 8 * kind.eighths()),
@@ -139,8 +138,8 @@ impl Lanes {
         }
     }
 
-    /// Takes out the oldest record of the longest lane; among lanes of about the same length, of
-    /// the one that begins first.
+    /// Removes the oldest record of the longest lane; among lanes of about the same length, of the
+    /// one that begins first.
     fn pop(&mut self) -> Option<u64> {
         let longest = self.by_length.iter_mut().rev().find(|lanes| !lanes.is_empty())?;
         let (number, at) = longest.pop_first()?;

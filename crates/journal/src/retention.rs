@@ -1,35 +1,36 @@
-//! How long rows have been kept, whatever the wall clock does.
+//! The age of a journal, independent of jumps of the wall clock.
 
-/// The age of a journal: the time for which it has been written, plus the gaps in between as far as
-/// they can be believed.
+/// The age of a journal: the time during which it has been written, plus the gaps in between as far
+/// as they are plausible.
 ///
-/// A wall clock may jump by years, forward and back, and says the same then as after a long pause.
-/// So only time that passed while the journal was open counts at once. What the wall clock is ahead
-/// of that counts at most a day an hour ([`CATCH_UP`]), is forgotten when the clock goes back, and
-/// is never more than half of the age that rows may reach.
+/// A wall clock may jump by years, forward and back, and then looks the same as after a long pause.
+/// So only time that passed while the journal was open counts at once. Of the time that the wall
+/// clock is ahead, at most a day is counted per hour ([`CATCH_UP`]). It is forgotten when the clock
+/// goes back, and never exceeds half of the maximum age of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RetentionClock {
-    /// The age, counted from the wall clock's time when the journal was begun; milliseconds. Never
-    /// goes back.
+    /// The age, plus the wall clock at the creation of the journal; in milliseconds. Never goes
+    /// back.
     pub now: i64,
-    /// The wall clock at the last look, milliseconds since 1970.
+    /// The wall clock at the last reading, in milliseconds since 1970.
     pub wall: i64,
-    /// How far the wall clock is ahead of what was counted, milliseconds; negative if it went back.
+    /// How far the wall clock is ahead of what was counted, in milliseconds; negative if it went
+    /// back.
     pub ahead: i64,
 }
 
 impl RetentionClock {
-    /// The clock of a journal that is begun at `wall`.
+    /// Returns the clock of a journal that is created at `wall`.
     pub fn begin(wall: i64) -> Self {
         Self { now: wall, wall, ahead: 0 }
     }
 
-    /// Counts `elapsed` milliseconds on a monotonic clock, after which the wall clock says `wall`.
-    /// `age` is how old rows may get, milliseconds.
+    /// Counts `elapsed` milliseconds of a monotonic clock; the wall clock is now at `wall`. `age`
+    /// is the maximum age of rows in milliseconds.
     pub fn pass(&mut self, elapsed: i64, wall: i64, age: i64) {
         let elapsed = elapsed.max(0);
-        // Nobody looks while nothing is written. A monotonic clock may be wrong as well, in a
-        // virtual machine that was restored.
+        // The clocks are not read while nothing is written. In a virtual machine that was restored,
+        // even a monotonic clock may be wrong.
         let counted = elapsed.min(LONGEST);
         let ahead = wall.saturating_sub(self.wall).saturating_sub(counted);
         self.ahead = self.ahead.saturating_add(ahead).min(age / 2);
@@ -39,16 +40,16 @@ impl RetentionClock {
         self.wall = wall;
     }
 
-    /// Time between two marks: rows are kept for an age that is right to one part in 64.
+    /// Returns the time between two marks: the age of rows is accurate to one part in 64.
     pub fn spacing(age: i64) -> i64 {
         (age / 64).max(1)
     }
 }
 
-/// What counts at once of the time between two looks: an hour, milliseconds.
+/// The most that counts at once of the time between two readings: an hour, in milliseconds.
 const LONGEST: i64 = 3_600_000;
 
-/// Hours that may be caught up in an hour.
+/// Hours that may be caught up per hour.
 const CATCH_UP: i64 = 24;
 
 #[cfg(test)]

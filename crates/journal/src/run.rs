@@ -3,10 +3,10 @@
 /// A program's run in a journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OwnRun {
-    /// Its number.
+    /// The number of the run.
     pub id: i64,
-    /// The last response that was there before.
+    /// The id of the last response before the run.
     pub given: i64,
-    /// The last wrong piece that was there before.
+    /// The id of the last wrong piece before the run.
     pub bad: i64,
 }

@@ -4,18 +4,18 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 
-/// The clock, milliseconds since 1970.
+/// Returns the wall clock in milliseconds since 1970.
 pub(super) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// `age` in milliseconds.
+/// Returns a duration in milliseconds.
 pub(super) fn millis(age: Duration) -> i64 {
     i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// A time of the journal for people and JSON.
+/// Formats a time of the journal for people and JSON.
 pub fn rfc3339(ms: i64) -> String {
     Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |time| time.to_string())
 }

@@ -1,4 +1,4 @@
-//! Records into rows.
+//! Converts records to rows.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -9,34 +9,34 @@ use hashbrown::{Equivalent, HashMap};
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::losses::Losses;
-use super::record::{Failed, Fate, Given, Judged, Record, Sent};
+use super::record::{Blame, BlockFate, HashFailure, Record, Response, Upload};
 use super::request_record::RequestRecord;
 use piecework_core::metainfo::Metainfo;
 use piecework_core::{InfoHash, PieceIndex};
 use piecework_swarm::PeerIdentity;
 
-/// What the writer knows of what is in the file, so that it need not look.
+/// Writes rows. Caches the ids of torrents and peers, to avoid lookups.
 #[derive(Default)]
-pub(super) struct Known {
+pub(super) struct RowWriter {
     torrents: HashMap<InfoHash, i64>,
     peers: HashMap<(SocketAddr, Box<str>), i64>,
-    /// The run of the program that writes.
+    /// The run of this program.
     pub run: i64,
 }
 
-/// Sums of one batch, so that each is written once.
+/// The sums of one batch, so that each is written once.
 #[derive(Default)]
-struct Sums {
-    totals: BTreeMap<(i64, i64), Sum>,
-    sent: BTreeMap<(i64, i64), Outgoing>,
+struct BatchSums {
+    totals: BTreeMap<(i64, i64), PeerSum>,
+    sent: BTreeMap<(i64, i64), UploadSum>,
     /// The first and last row of each torrent.
     spans: BTreeMap<i64, (i64, i64)>,
-    /// Verified pieces and their bytes, by minute since 1970.
+    /// Verified pieces and their bytes, per minute since 1970.
     minutes: BTreeMap<i64, (i64, i64)>,
 }
 
 #[derive(Default)]
-struct Sum {
+struct PeerSum {
     pieces: i64,
     blocks: i64,
     bytes: i64,
@@ -45,7 +45,7 @@ struct Sum {
     sent: (i64, i64),
     first_at: Option<i64>,
     last_at: i64,
-    /// Verified pieces of which is known how long they took, and how long in all and at most, in
+    /// The number of verified pieces with a known duration; the total and the longest duration in
     /// milliseconds.
     timed: i64,
     took: i64,
@@ -54,33 +54,32 @@ struct Sum {
 
 /// What one peer was sent in one batch.
 #[derive(Default)]
-struct Outgoing {
+struct UploadSum {
     time: i64,
     blocks: i64,
     bytes: i64,
-    /// JSON: numbers are whole pieces, `[piece,blocks,bytes]` parts.
+    /// JSON: a number is a whole piece, `[piece,blocks,bytes]` a part of one.
     pieces: String,
 }
 
-impl Known {
-    /// Nothing, in the run with this number.
+impl RowWriter {
+    /// Creates a writer with empty caches for the run with this number.
     pub fn new(run: i64) -> Self {
         Self { run, ..Self::default() }
     }
 
-    /// Forgets everything but the run: another program may have removed rows.
+    /// Clears the caches: another program may have removed rows.
     pub fn forget(&mut self) {
         self.torrents.clear();
         self.peers.clear();
     }
 
-    /// Writes a batch.
     pub fn write(
         &mut self,
         transaction: &Transaction<'_>,
         records: &[Record],
     ) -> rusqlite::Result<()> {
-        let mut sums = Sums::default();
+        let mut sums = BatchSums::default();
         {
             let mut given = transaction.prepare_cached(GIVEN)?;
             for record in records {
@@ -118,7 +117,7 @@ impl Known {
         sums.write(transaction, self.run)
     }
 
-    /// Writes down what was lost: the sums of given torrents, and of all others.
+    /// Writes the losses: a sum for each given torrent, and one for all others.
     pub fn write_lost(
         &mut self,
         transaction: &Transaction<'_>,
@@ -165,7 +164,7 @@ impl Known {
         Ok(id)
     }
 
-    /// A torrent of which only the info-hash and perhaps a name is known.
+    /// Returns the id of a torrent of which only the info-hash and perhaps a name is known.
     fn named_torrent(
         &mut self,
         transaction: &Transaction<'_>,
@@ -187,7 +186,7 @@ impl Known {
     }
 
     fn remember_torrent(&mut self, info_hash: InfoHash, id: i64) {
-        if self.torrents.len() >= KNOWN {
+        if self.torrents.len() >= MOST_CACHED {
             self.torrents.clear();
         }
         self.torrents.insert(info_hash, id);
@@ -214,14 +213,14 @@ impl Known {
                 transaction.last_insert_rowid()
             }
         };
-        if self.peers.len() >= KNOWN {
+        if self.peers.len() >= MOST_CACHED {
             self.peers.clear();
         }
         self.peers.insert((addr, client.into()), id);
         Ok(id)
     }
 
-    fn failed(&mut self, transaction: &Transaction<'_>, it: &Failed) -> rusqlite::Result<()> {
+    fn failed(&mut self, transaction: &Transaction<'_>, it: &HashFailure) -> rusqlite::Result<()> {
         let torrent = self.torrent(transaction, &it.torrent)?;
         transaction.execute(
             "INSERT INTO bad_rows (run, time, torrent, piece, givers, expected, got) \
@@ -239,9 +238,9 @@ impl Known {
         Ok(())
     }
 
-    /// The row of the wrong piece gets to know who it was, and a later number, so that who reads
-    /// what is new sees it again.
-    fn judged(&mut self, transaction: &Transaction<'_>, it: &Judged) -> rusqlite::Result<()> {
+    /// Adds the peer to the row of the wrong piece. The row also gets a new number, so that readers
+    /// of new rows see it again.
+    fn judged(&mut self, transaction: &Transaction<'_>, it: &Blame) -> rusqlite::Result<()> {
         let torrent = self.torrent(transaction, &it.torrent)?;
         let peer = self.peer(transaction, &it.who)?;
         let (sent, right) = (it.sent.map(|digest| digest.0), it.right.map(|digest| digest.0));
@@ -312,15 +311,15 @@ impl Known {
     }
 }
 
-impl Sums {
-    fn given(&mut self, torrent: i64, peer: i64, id: i64, it: &Given) {
+impl BatchSums {
+    fn given(&mut self, torrent: i64, peer: i64, id: i64, it: &Response) {
         let span = self.spans.entry(torrent).or_insert((id, id));
         span.1 = id;
         let sum = self.totals.entry((torrent, peer)).or_default();
         sum.first_at.get_or_insert(it.time);
         sum.last_at = sum.last_at.max(it.time);
         match it.fate {
-            Fate::Verified => {
+            BlockFate::Verified => {
                 sum.pieces += 1;
                 sum.blocks += i64::from(it.blocks);
                 sum.bytes += signed(it.bytes);
@@ -334,19 +333,19 @@ impl Sums {
                 minute.0 += 1;
                 minute.1 += signed(it.bytes);
             }
-            Fate::Failed => {
+            BlockFate::Failed => {
                 sum.failed += 1;
                 sum.unused.0 += i64::from(it.blocks);
                 sum.unused.1 += signed(it.bytes);
             }
-            Fate::Unused => {
+            BlockFate::Unused => {
                 sum.unused.0 += i64::from(it.blocks);
                 sum.unused.1 += signed(it.bytes);
             }
         }
     }
 
-    fn sent(&mut self, torrent: i64, peer: i64, it: &Sent) {
+    fn sent(&mut self, torrent: i64, peer: i64, it: &Upload) {
         let sum = self.totals.entry((torrent, peer)).or_default();
         sum.first_at.get_or_insert(it.time);
         sum.last_at = sum.last_at.max(it.time);
@@ -395,8 +394,8 @@ impl Sums {
             transaction.prepare_cached(MINUTE)?.execute([minute, pieces, bytes])?;
         }
         for (torrent, (first, last)) in self.spans {
-            // A span that this one follows on closely grows, as long as it is no longer than a
-            // look at all of its rows may take.
+            // A span that ends closely before this one is extended, unless it would become too long
+            // to read at once.
             let grown = transaction
                 .prepare_cached(
                     "UPDATE spans SET last = ?3 WHERE torrent = ?1 AND first = \
@@ -414,7 +413,7 @@ impl Sums {
     }
 }
 
-/// The key of [`Known::peers`] without a string of its own.
+/// The key of [`RowWriter::peers`] with a borrowed string.
 #[derive(Hash)]
 struct PeerRef<'a>(SocketAddr, &'a str);
 
@@ -424,7 +423,7 @@ impl Equivalent<(SocketAddr, Box<str>)> for PeerRef<'_> {
     }
 }
 
-fn text_of(it: &Given) -> String {
+fn text_of(it: &Response) -> String {
     let mut text = String::new();
     for (first, last) in &it.ranges {
         if !text.is_empty() {
@@ -440,12 +439,12 @@ fn text_of(it: &Given) -> String {
 }
 
 fn expected(torrent: &Metainfo, piece: PieceIndex) -> [u8; 20] {
-    // A piece has just failed its hash, so the hashes are in memory.
+    // The piece has just failed its check, so the hashes are in memory.
     let hash = torrent.bytes().ok().and_then(|bytes| bytes.piece_hash(piece));
     hash.map_or([0; 20], |hash| hash.0)
 }
 
-/// Text from outside, not longer than anything sensible.
+/// Cuts untrusted text to a sensible length.
 fn shortened(text: &str) -> &str {
     &text[..text.floor_char_boundary(LONGEST)]
 }
@@ -484,11 +483,11 @@ const REQUEST: &str = "INSERT INTO request_rows (run, time, event, via, torrent,
     peer_id, client, returned, complete, handed, error, unlisted) \
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
 
-/// Torrents and peers whose numbers are remembered, each.
-const KNOWN: usize = 16_384;
+/// The most ids of torrents, and of peers, that are cached.
+const MOST_CACHED: usize = 16_384;
 
-/// Bytes of a client's name or a reason.
+/// The most bytes of a client name or an error.
 const LONGEST: usize = 256;
 
-/// Rows of a span at most.
+/// The most rows of a span.
 const SPAN: i64 = 16_384;

@@ -1,4 +1,4 @@
-//! Who writes into the file, whichever that is by now.
+//! Writes to the file of a journal, and replaces it if it is damaged or missing.
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,30 +13,30 @@ use super::options::JournalOptions;
 use super::record::Record;
 use super::run::OwnRun;
 use super::time::{millis, now_ms};
-use super::write::Known;
+use super::write::RowWriter;
 use piecework_core::{Unwritable, printable_path};
 use piecework_database::{FileId, is_damage, is_read_only, pragma, set_aside_if};
 
-/// The journal's file as it is written.
+/// The writer of a journal.
 pub(super) struct Writer {
     options: JournalOptions,
     /// `None` while it cannot be opened.
     database: Option<Database>,
     /// The file that was opened last.
     file: Option<FileId>,
-    /// How it is damaged, until it is set aside.
+    /// How the file is damaged, until it is set aside.
     damage: Option<String>,
-    /// How often it was left for another one.
+    /// How often another file was opened.
     files: u64,
     run: Option<OwnRun>,
-    known: Known,
-    /// Changes when another program writes into the file.
+    rows: RowWriter,
+    /// Changes when another program writes to the file.
     version: i64,
     started: Instant,
     pruned: Option<Instant>,
-    /// What people should know about how it was opened first.
+    /// A notice for the user about how the file was first opened.
     notice: Option<String>,
-    /// Whether its disk has room.
+    /// Whether the disk has room.
     #[cfg(test)]
     room: Option<std::sync::Arc<std::sync::atomic::AtomicBool>>,
 }
@@ -44,12 +44,12 @@ pub(super) struct Writer {
 /// Why a batch was not written.
 pub(super) enum WriteError {
     Sqlite(rusqlite::Error),
-    /// There is no file to write into.
+    /// There is no file to write to.
     Open(JournalError),
 }
 
 impl Writer {
-    /// One that has not opened its file yet.
+    /// Creates a writer that has not opened its file yet.
     pub fn new(options: &JournalOptions) -> Self {
         Self {
             options: options.clone(),
@@ -58,7 +58,7 @@ impl Writer {
             damage: None,
             files: 0,
             run: None,
-            known: Known::new(0),
+            rows: RowWriter::new(0),
             version: 0,
             started: Instant::now(),
             pruned: None,
@@ -68,7 +68,7 @@ impl Writer {
         }
     }
 
-    /// Opens the file, or the one that has taken its place.
+    /// Opens the file at the path, which may be another one than before.
     pub fn open(&mut self) -> Result<OwnRun, JournalError> {
         #[cfg(test)]
         self.look_for_room()?;
@@ -98,37 +98,36 @@ impl Writer {
         }
         self.file = Some(database.file);
         self.run = Some(run);
-        self.known.run = run.id;
+        self.rows.run = run.id;
         self.database = Some(database);
         Ok(run)
     }
 
-    /// What people should know about how the file was opened.
+    /// Returns a notice for the user about how the file was opened.
     pub fn notice(&self) -> Option<&str> {
         self.notice.as_deref()
     }
 
-    /// The file's path.
     pub fn path(&self) -> &Path {
         &self.options.path
     }
 
-    /// How often the file was left for another one.
+    /// Returns how often another file was opened.
     pub fn files(&self) -> u64 {
         self.files
     }
 
-    /// This program's run in the file.
+    /// Returns this program's run in the file.
     pub fn own_run(&self) -> Option<OwnRun> {
         self.run
     }
 
-    /// The file's path, safe to show.
+    /// Returns the path of the file, safe to show.
     pub fn shown(&self) -> String {
         printable_path(&self.options.path)
     }
 
-    /// Writes a batch, and what was lost before it: all or nothing.
+    /// Writes a batch and the losses before it: all or nothing.
     pub fn write(&mut self, records: &[Record], lost: &Losses) -> Result<(), WriteError> {
         let mut written = self.try_write(records, lost);
         if let Err(WriteError::Sqlite(error)) = &written
@@ -138,13 +137,13 @@ impl Writer {
             written = self.try_write(records, lost);
         }
         if written.is_err() {
-            // Numbers that were given in a transaction that was taken back are nobody's.
-            self.known.forget();
+            // Ids from a transaction that was rolled back are invalid.
+            self.rows.forget();
         }
         written
     }
 
-    /// `fault` for people.
+    /// Converts an error for the user.
     pub fn error(&self, fault: WriteError) -> JournalError {
         match fault {
             WriteError::Sqlite(error) => JournalError::new(&self.options.path, error),
@@ -152,22 +151,22 @@ impl Writer {
         }
     }
 
-    /// Leaves the file, which is damaged whatever a second look at it would say; opening it anew
-    /// sets it aside.
+    /// Closes the file, which is damaged even if another check says otherwise. The next open sets
+    /// it aside.
     pub fn found_damaged(&mut self, why: &str) {
         self.database = None;
         self.damage = Some(why.to_owned());
-        self.known.forget();
+        self.rows.forget();
     }
 
-    /// Keeps the file within its bounds, a little at a time, if that was not done lately.
+    /// Prunes the file by a bounded amount, if that was not done recently.
     pub fn prune_if_due(&mut self) {
         if self.pruned.is_none_or(|pruned| pruned.elapsed() >= PRUNE_EVERY) {
             self.prune();
         }
     }
 
-    /// Keeps the file within its bounds, a little at a time.
+    /// Prunes the file by a bounded amount.
     pub fn prune(&mut self) {
         self.pruned = Some(Instant::now());
         let pruned = self.try_prune();
@@ -179,16 +178,16 @@ impl Writer {
             }
         }
         if self.database.as_mut().is_some_and(|database| std::mem::take(&mut database.swept)) {
-            self.known.forget();
+            self.rows.forget();
         }
     }
 
-    /// Writes down that this run has ended.
+    /// Records the end of this run.
     pub fn end(&mut self) {
         let (age, clocks) = (millis(self.options.age), self.clocks());
         let Some(database) = &mut self.database else { return };
         if is_read_only(&self.options.path) {
-            // Or else it would be tried when the connection is closed.
+            // Otherwise closing the connection would try it.
             let option = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
             if let Err(error) = database.connection.set_db_config(option, true) {
                 tracing::debug!(%error, "the journal's log may be moved into it on a read-only disk");
@@ -198,7 +197,7 @@ impl Writer {
         let ended = database.expired(age, clocks, true).and_then(|_| {
             database.connection.execute(
                 "UPDATE runs SET ended_at = ?2 WHERE id = ?1",
-                params![self.known.run, now_ms()],
+                params![self.rows.run, now_ms()],
             )
         });
         if let Err(error) = ended {
@@ -206,7 +205,7 @@ impl Writer {
         }
     }
 
-    /// Has everything fail while `room` is false, as on a full disk.
+    /// Makes everything fail while `room` is false, as on a full disk.
     #[cfg(test)]
     pub fn only_while(&mut self, room: std::sync::Arc<std::sync::atomic::AtomicBool>) {
         self.room = Some(room);
@@ -244,10 +243,10 @@ impl Writer {
             there.is_some() && there == self.file
         };
         if self.database.is_some() && !is_there() {
-            // Another program set it aside, or somebody took it away: what is written there now is
-            // read by nobody.
+            // Another program has set it aside, or somebody has removed it: nobody would read what
+            // is written to it.
             self.database = None;
-            self.known.forget();
+            self.rows.forget();
         }
         if self.database.is_none() {
             self.open().map_err(WriteError::Open)?;
@@ -258,14 +257,14 @@ impl Writer {
         let Some(database) = &mut self.database else { return Ok(()) };
         let transaction =
             database.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        // Not before it begins: until then others may write.
+        // This must come after the transaction has begun: until then others may write.
         let version: i64 = pragma(&transaction, "data_version")?;
         if version != self.version {
             self.version = version;
-            self.known.forget();
+            self.rows.forget();
         }
-        self.known.write(&transaction, records)?;
-        self.known.write_lost(&transaction, lost, now_ms())?;
+        self.rows.write(&transaction, records)?;
+        self.rows.write_lost(&transaction, lost, now_ms())?;
         transaction.commit()?;
         Ok(())
     }
@@ -301,7 +300,7 @@ impl Writer {
         Ok(())
     }
 
-    /// The wall clock and a monotonic one, milliseconds.
+    /// Returns the wall clock and a monotonic one, in milliseconds.
     fn clocks(&self) -> (i64, i64) {
         (now_ms(), millis(self.started.elapsed()))
     }
@@ -313,8 +312,8 @@ impl From<rusqlite::Error> for WriteError {
     }
 }
 
-/// Time between two looks at how long and how old the file is.
+/// The time between two checks of the size and age of the file.
 const PRUNE_EVERY: Duration = Duration::from_secs(2);
 
-/// Steps of one look: 50,000 rows, some 100 ms, so that it keeps up with what is written.
+/// Pruning steps per check: 50,000 rows, some 100 ms, which keeps up with writing.
 const PRUNES: usize = 10;

@@ -9,21 +9,20 @@
 //! assert_eq!(digests[0][..4], [0xa9, 0x99, 0x3e, 0x36]);
 //! ```
 //!
-//! One SHA-1 is a chain of 80 steps a block that no processor can take side by side; several
-//! messages have one chain each. [`hash_many`] hashes up to 16 of them in the lanes of one vector
-//! register, [`update_many`] does so with messages that come in parts. Each message may be cut
-//! into slices in any way, and each may have another length: a lane that has ended is given the
-//! next message, and what is left when too few lanes are busy is hashed one by one.
+//! One SHA-1 is a chain of 80 dependent steps per block, which no processor can run in parallel. But
+//! several messages have one chain each. [`hash_many`] hashes up to 16 of them in the lanes of one
+//! vector register; [`update_many`] does the same with messages that arrive in parts. Messages may
+//! be cut into slices in any way, and may have different lengths: a free lane takes the next
+//! message. The rest is hashed one by one when too few lanes are busy.
 //!
-//! What the machine can do is found out at run time ([`Level`]). Everywhere else, and for one
-//! message, it is the `sha1` crate, which uses the processor's SHA-1 instructions where there are
-//! such. SHA-1 is what BEP 3 asks for; it is no defence against anyone who could choose the
-//! content.
+//! The instructions of the machine are detected at run time ([`Level`]). On other machines, and for
+//! one message, the `sha1` crate is used, which uses the SHA-1 instructions of the processor if there
+//! are any. BEP 3 demands SHA-1; it does not protect against anyone who can choose the content.
 //!
-//! This module holds all of the crate's `unsafe` but three calls that hand the system numbers, in
-//! `heap` and `storage`: loads from and stores to references of the right size, and calls of
-//! functions that need what a [`Level`] has proved. `.ci/asan` runs the tests of all three under
-//! AddressSanitizer.
+//! This crate holds all `unsafe` of the project except three calls that pass numbers to the system,
+//! in `heap` and `storage`. It consists of loads from and stores to references of the right size, and
+//! of calls of functions whose requirements a [`Level`] has proved. `.ci/asan` runs the tests of all
+//! three under AddressSanitizer.
 
 #![warn(missing_docs)]
 
@@ -43,8 +42,8 @@ mod tests;
 /// A SHA-1 digest.
 pub type Digest = [u8; 20];
 
-/// What is between two blocks: the five words h0 to h4 of FIPS 180-4.
+/// The state between two blocks: the five words h0 to h4 of FIPS 180-4.
 type State = [u32; 5];
 
-/// What one compression takes, 64 bytes.
+/// The input of one compression, 64 bytes.
 type Block = [u8; 64];

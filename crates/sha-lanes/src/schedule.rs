@@ -1,4 +1,4 @@
-//! Which message is in which lane.
+//! Assigns messages to lanes.
 
 use std::{array, slice};
 
@@ -10,20 +10,20 @@ use super::stream::Stream;
 use super::x86::{avx2, avx512, sha};
 use super::{Block, Digest, State};
 
-/// The SHA-1 of each of `messages`, in order. Each is a list of slices that follow each other.
+/// Returns the SHA-1 of each of `messages`, in order. Each message is a list of consecutive slices.
 ///
-/// Cheapest when slices are multiples of 64 bytes and messages of about the same length; right
-/// for any.
+/// Fastest if slices are multiples of 64 bytes and messages have about the same length; correct for
+/// any.
 pub fn hash_many<'a, P: AsRef<[&'a [u8]]>>(level: Level, messages: &[P]) -> Vec<Digest> {
     let mut streams = vec![Stream::default(); messages.len()];
     update_many(level, &mut streams, messages);
     streams.iter_mut().map(Stream::finish).collect()
 }
 
-/// Gives each of `streams` what follows in its message: the slices at its place in `parts`.
+/// Appends to each of `streams` the next part of its message: the slices at its index in `parts`.
 ///
 /// # Panics
-/// If there are not as many `parts` as `streams`.
+/// If the numbers of `parts` and `streams` differ.
 pub fn update_many<'a, P: AsRef<[&'a [u8]]>>(level: Level, streams: &mut [Stream], parts: &[P]) {
     assert_eq!(streams.len(), parts.len(), "each stream takes one list of slices");
     let lanes = streams.iter_mut().zip(parts).filter_map(|(stream, parts)| {
@@ -41,12 +41,12 @@ pub fn update_many<'a, P: AsRef<[&'a [u8]]>>(level: Level, streams: &mut [Stream
 struct Lane<'s, 'a> {
     stream: &'s mut Stream,
     parts: slice::Iter<'s, &'a [u8]>,
-    /// What is next; empty only between steps.
+    /// The next blocks. Empty only between steps.
     blocks: &'a [Block],
 }
 
 impl Lane<'_, '_> {
-    /// Takes parts until there is a whole block; false if there is none any more.
+    /// Takes parts until there is a whole block. Returns `false` if none is left.
     fn refill(&mut self) -> bool {
         while self.blocks.is_empty() {
             let Some(part) = self.parts.next() else { return false };
@@ -63,8 +63,8 @@ impl Lane<'_, '_> {
     }
 }
 
-/// Hashes `waiting` in `N` lanes with `compress` for as long as at least `enough` of them are
-/// busy. Gives those that are not through.
+/// Hashes `waiting` in `N` lanes with `compress`, as long as at least `enough` of them are busy.
+/// Returns the messages that are not finished.
 #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "there is one level only"))]
 fn side_by_side<'s, 'a, const N: usize>(
     waiting: impl IntoIterator<Item = Lane<'s, 'a>>,
@@ -74,7 +74,7 @@ fn side_by_side<'s, 'a, const N: usize>(
     let mut waiting = waiting.into_iter();
     let mut busy: Vec<_> = waiting.by_ref().take(N).collect();
     while busy.len() >= enough.max(1) {
-        // A lane without a message repeats the first one's; nobody looks at what comes of it.
+        // A lane without a message repeats the first lane's. Its result is ignored.
         let of = |lane: usize| &busy[if lane < busy.len() { lane } else { 0 }];
         let mut states = array::from_fn(|lane| of(lane).stream.state);
         let blocks = array::from_fn(|lane| of(lane).blocks);
@@ -90,8 +90,8 @@ fn side_by_side<'s, 'a, const N: usize>(
     busy
 }
 
-/// Hashes `waiting` as `level` does for as long as at least `enough` lanes are busy. Gives those
-/// that are not through.
+/// Hashes `waiting` as `level` says, as long as at least `enough` lanes are busy. Returns the
+/// messages that are not finished.
 #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "no lanes there"))]
 fn in_lanes<'s, 'a>(
     level: Level,
@@ -101,17 +101,17 @@ fn in_lanes<'s, 'a>(
     match level.kind() {
         #[cfg(target_arch = "x86_64")]
         Kind::Avx512 => side_by_side(waiting, enough, |states, blocks| {
-            // SAFETY: there is a `Level` of this kind only where the processor has AVX-512F and BW.
+            // SAFETY: a `Level` of this kind exists only if the processor has AVX-512F and BW.
             unsafe { avx512::compress(states, blocks) }
         }),
         #[cfg(target_arch = "x86_64")]
         Kind::Avx2 => side_by_side(waiting, enough, |states, blocks| {
-            // SAFETY: there is a `Level` of this kind only where the processor has AVX2.
+            // SAFETY: a `Level` of this kind exists only if the processor has AVX2.
             unsafe { avx2::compress(states, blocks) }
         }),
         #[cfg(target_arch = "x86_64")]
         Kind::Sha => side_by_side(waiting, enough, |states, blocks| {
-            // SAFETY: there is a `Level` of this kind only where the processor has SHA, SSSE3 and
+            // SAFETY: a `Level` of this kind exists only if the processor has SHA, SSSE3 and
             // SSE4.1.
             unsafe { sha::compress(states, blocks) }
         }),

@@ -1,29 +1,29 @@
-//! One message on its way.
+//! One message that is hashed in parts.
 
 use sha1::block_api::compress;
 
 use super::{Block, Digest, State};
 
-/// SHA-1 of one message that comes in parts.
+/// The SHA-1 of one message that arrives in parts.
 ///
-/// Alone through [`Stream::update`], or together with others through
-/// [`update_many`](super::update_many): both in any order.
+/// Update it alone through [`Stream::update`], or together with others through
+/// [`update_many`](super::update_many), in any order.
 #[derive(Clone, Debug)]
 pub struct Stream {
     pub(super) state: State,
-    /// Bytes given so far. Those of them that fill no block are in `begun`.
+    /// The number of bytes so far. Those that do not fill a block are in `begun`.
     len: u64,
     begun: Block,
 }
 
 impl Stream {
-    /// Hashes `part`, which comes after all that was given before.
+    /// Appends `part` to the message.
     pub fn update(&mut self, part: &[u8]) {
         let blocks = self.absorb(part);
         compress(&mut self.state, blocks);
     }
 
-    /// The digest of what has come; the stream begins anew.
+    /// Returns the digest of the message, and starts a new one.
     pub fn finish(&mut self) -> Digest {
         let begun = self.begun_len();
         let mut last = [[0; 64]; 2];
@@ -42,9 +42,8 @@ impl Stream {
         digest
     }
 
-    /// Notes that `part` has come. Gives those of its blocks that the caller has to compress
-    /// before anything else is done with the stream; a block that began in an earlier part is
-    /// compressed here.
+    /// Appends `part`. Returns those of its blocks that the caller has to compress before anything
+    /// else is done with the stream. A block that began in an earlier part is compressed here.
     pub(super) fn absorb<'a>(&mut self, part: &'a [u8]) -> &'a [Block] {
         let begun = self.begun_len();
         self.len += part.len() as u64;

@@ -1,23 +1,23 @@
-//! The compression function over the lanes of a vector register, and over two streams of the
-//! SHA instructions.
+//! The compression function over the lanes of a vector register, and over two streams with the SHA
+//! instructions.
 //!
-//! Lane `n` of register `w[t]` holds word `t` of message `n`'s block, lane `n` of the five state
-//! registers its state; otherwise it is FIPS 180-4, 6.1.2 word for word.
+//! Lane `n` of register `w[t]` holds word `t` of message `n`'s block, and lane `n` of the five
+//! state registers its state. Otherwise it follows FIPS 180-4, 6.1.2 word for word.
 
-// Vectors are only ever handed to functions with the same target features, and indexed in plain
-// loops: a vector in an iterator or a closure of `std`, whose code has not those features, may
-// not be inlined, and then goes through memory at a fortieth of the speed.
+// Vectors are only passed to functions with the same target features, and indexed in plain loops.
+// In an iterator or a closure of `std`, whose code does not have those features, a vector may not
+// be inlined; it then goes through memory at a fortieth of the speed.
 #![allow(clippy::needless_range_loop, reason = "see above")]
 
 use super::{Block, State};
 
-/// What each 20 rounds add, FIPS 180-4, 4.2.1.
+/// The constant of each 20 rounds, FIPS 180-4, 4.2.1.
 const K: [u32; 4] = [0x5a82_7999, 0x6ed9_eba1, 0x8f1b_bcdc, 0xca62_c1d6];
 
-/// The 80 rounds, written out so that every index is known to the compiler and all 16 words and
-/// the state stay in registers.
+/// The 80 rounds, unrolled so that the compiler knows every index and keeps all 16 words and the
+/// state in registers.
 macro_rules! rounds {
-    // The five variables change their roles every round: after five each has its old one again.
+    // The five variables rotate their roles every round. After five rounds each has its old role.
     (five $s:ident $w:ident $f:ident $k:ident $t:literal) => {
         rounds!(one $s 0 1 2 3 4 $w $f $k $t);
         rounds!(one $s 4 0 1 2 3 $w $f $k $t + 1);
@@ -61,7 +61,7 @@ macro_rules! rounds {
     };
 }
 
-/// The state in lanes and back, over a module's vector type.
+/// Loads the state into lanes and stores it, for a module's vector type.
 macro_rules! lanes {
     ($features:literal, $lanes:literal) => {
         #[target_feature(enable = $features)]
@@ -90,7 +90,7 @@ macro_rules! lanes {
 }
 
 /// Block number `at` of the four lanes from `4 * n` on: each 128 bits of the result hold one column
-/// of four rows. As `four_words`, it is no function because it has to be inlined.
+/// of four rows. Like `four_words`, it is a macro because it has to be inlined.
 macro_rules! four_rows {
     ($n:literal of $blocks:ident, $at:expr, $rows:ident) => {
         let a = load_big_endian(&$blocks[4 * $n][$at]);
@@ -107,7 +107,7 @@ macro_rules! four_rows {
     };
 }
 
-/// Words `n`, `n + 4`, `n + 8` and `n + 12` of all lanes, of what `four_rows` has made of them.
+/// Words `n`, `n + 4`, `n + 8` and `n + 12` of all lanes, from the result of `four_rows`.
 macro_rules! four_words {
     ($n:literal of $rows:ident, $words:ident) => {
         let (a, b) = ($rows[$n], $rows[$n + 4]);
@@ -122,7 +122,8 @@ macro_rules! four_words {
     };
 }
 
-/// 16 messages in 512 bits: rotation and any function of three bits are one instruction each.
+/// 16 messages in 512-bit registers: rotation and any function of three bits are one instruction
+/// each.
 pub(super) mod avx512 {
     use std::arch::x86_64::*;
     use std::hint::black_box;
@@ -136,17 +137,18 @@ pub(super) mod avx512 {
     /// Compresses the first blocks of each lane into its state: as many of each as the shortest
     /// lane has.
     ///
-    /// Rotations and shuffles have two of the four units to themselves on some processors, and the
-    /// shuffles that put words in order would leave the other two idle. So the next blocks' are done
-    /// among the rounds of these: a seventh less time than one after the other.
+    /// On some processors, rotations and shuffles share two of the four units, and the shuffles
+    /// that put words in order would leave the other two idle. So the shuffles of the next blocks
+    /// are done among the rounds of the current ones: this takes a seventh less time than one after
+    /// the other.
     #[target_feature(enable = "avx512f,avx512bw")]
     pub fn compress(states: &mut [State; 16], blocks: [&[Block]; 16]) {
         let count = blocks.iter().map(|blocks| blocks.len()).min().unwrap_or(0);
         if count == 0 {
             return;
         }
-        // Numbers the compiler does not know. One that it knows it adds last, where the next round
-        // waits for it; one that it does not, first, when there is nothing to wait for.
+        // The compiler must not know these numbers. It adds a known number last, when the next
+        // round waits for it, and an unknown one first, when nothing waits.
         let Aligned(k) = black_box(Aligned(super::K));
         let mut state = to_lanes(states);
         let (mut rows, mut next) = ([splat(0); 16], [splat(0); 16]);
@@ -160,7 +162,7 @@ pub(super) mod avx512 {
         four_words!(3 of rows, next);
         for at in 0..count {
             let (mut s, mut w) = (state, next);
-            // Behind the last there is nothing to get ready, so it is that one again.
+            // After the last block there is nothing to prepare, so the last one is prepared again.
             let ahead = (at + 1).min(count - 1);
 
             let added = splat(k[0]);
@@ -202,15 +204,15 @@ pub(super) mod avx512 {
         from_lanes(&state, states);
     }
 
-    /// Something on the stack that is aligned makes all of it so, and what of the words finds no
-    /// register then lies in one cache line, not in two.
+    /// An aligned value on the stack aligns the whole frame. Words that do not fit into registers
+    /// then lie in one cache line, not in two.
     #[repr(align(64))]
     struct Aligned([u32; 4]);
 
     #[target_feature(enable = "avx512f,avx512bw")]
     #[inline]
     fn load_big_endian(block: &Block) -> Vector {
-        // SAFETY: 64 bytes behind a reference may be read; the load asks for no alignment.
+        // SAFETY: 64 bytes after a reference to 64 bytes may be read. The load needs no alignment.
         let row = unsafe { _mm512_loadu_si512(block.as_ptr().cast()) };
         let order = _mm_set_epi64x(0x0c0d_0e0f_0809_0a0b, 0x0405_0607_0001_0203);
         _mm512_shuffle_epi8(row, _mm512_broadcast_i32x4(order))
@@ -219,7 +221,7 @@ pub(super) mod avx512 {
     #[target_feature(enable = "avx512f")]
     #[inline]
     fn load_words(words: &[u32; 16]) -> Vector {
-        // SAFETY: 64 bytes behind a reference may be read; the load asks for no alignment.
+        // SAFETY: 64 bytes after a reference to 64 bytes may be read. The load needs no alignment.
         unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
     }
 
@@ -227,7 +229,7 @@ pub(super) mod avx512 {
     #[inline]
     fn store_words(vector: Vector) -> [u32; 16] {
         let mut words = [0; 16];
-        // SAFETY: `words` is 64 bytes and ours; the store asks for no alignment.
+        // SAFETY: `words` has 64 bytes and is ours. The store needs no alignment.
         unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), vector) };
         words
     }
@@ -250,14 +252,14 @@ pub(super) mod avx512 {
         _mm512_xor_si512(a, b)
     }
 
-    /// To the left by `LEFT`; `RIGHT` is what is left of 32, for those that cannot rotate.
+    /// Rotates left by `LEFT`. `RIGHT` is 32 - `LEFT`, for processors that cannot rotate.
     #[target_feature(enable = "avx512f")]
     #[inline]
     fn rotate<const LEFT: i32, const RIGHT: i32>(a: Vector) -> Vector {
         _mm512_rol_epi32(a, LEFT)
     }
 
-    // The immediate is the function's truth table: bit `4a + 2b + c` is its value at a, b, c.
+    // The immediate is the truth table of the function: bit `4a + 2b + c` is its value at a, b, c.
 
     #[target_feature(enable = "avx512f")]
     #[inline]
@@ -265,7 +267,7 @@ pub(super) mod avx512 {
         _mm512_ternarylogic_epi32(a, b, c, 0x96)
     }
 
-    /// b where a is set, else c.
+    /// Selects b where a is set, otherwise c.
     #[target_feature(enable = "avx512f")]
     #[inline]
     fn choose(a: Vector, b: Vector, c: Vector) -> Vector {
@@ -279,7 +281,7 @@ pub(super) mod avx512 {
     }
 }
 
-/// 8 messages in 256 bits.
+/// 8 messages in 256-bit registers.
 pub(super) mod avx2 {
     use std::arch::x86_64::*;
 
@@ -305,7 +307,8 @@ pub(super) mod avx2 {
         from_lanes(&state, states);
     }
 
-    /// The words of block number `at` of each lane: each half of a block is a row of 8 words.
+    /// Returns the words of block number `at` of each lane. Each half of a block is a row of 8
+    /// words.
     #[target_feature(enable = "avx2")]
     #[inline]
     fn words(blocks: &[&[Block]; 8], at: usize) -> [Vector; 16] {
@@ -356,7 +359,7 @@ pub(super) mod avx2 {
     #[target_feature(enable = "avx2")]
     #[inline]
     fn load_big_endian(row: &[u8; 32]) -> Vector {
-        // SAFETY: 32 bytes behind a reference may be read; the load asks for no alignment.
+        // SAFETY: 32 bytes after a reference to 32 bytes may be read. The load needs no alignment.
         let row = unsafe { _mm256_loadu_si256(row.as_ptr().cast()) };
         let order = _mm_set_epi64x(0x0c0d_0e0f_0809_0a0b, 0x0405_0607_0001_0203);
         _mm256_shuffle_epi8(row, _mm256_broadcastsi128_si256(order))
@@ -365,7 +368,7 @@ pub(super) mod avx2 {
     #[target_feature(enable = "avx2")]
     #[inline]
     fn load_words(words: &[u32; 8]) -> Vector {
-        // SAFETY: 32 bytes behind a reference may be read; the load asks for no alignment.
+        // SAFETY: 32 bytes after a reference to 32 bytes may be read. The load needs no alignment.
         unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
     }
 
@@ -373,7 +376,7 @@ pub(super) mod avx2 {
     #[inline]
     fn store_words(vector: Vector) -> [u32; 8] {
         let mut words = [0; 8];
-        // SAFETY: `words` is 32 bytes and ours; the store asks for no alignment.
+        // SAFETY: `words` has 32 bytes and is ours. The store needs no alignment.
         unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), vector) };
         words
     }
@@ -408,7 +411,7 @@ pub(super) mod avx2 {
         xor(xor(a, b), c)
     }
 
-    /// b where a is set, else c.
+    /// Selects b where a is set, otherwise c.
     #[target_feature(enable = "avx2")]
     #[inline]
     fn choose(a: Vector, b: Vector, c: Vector) -> Vector {
@@ -418,19 +421,20 @@ pub(super) mod avx2 {
     #[target_feature(enable = "avx2")]
     #[inline]
     fn majority(a: Vector, b: Vector, c: Vector) -> Vector {
-        // Where b and c agree, theirs; elsewhere a decides.
+        // Where b and c agree, their value; elsewhere the value of a.
         xor(b, _mm256_and_si256(xor(a, b), xor(b, c)))
     }
 }
 
-/// Two messages with the processor's SHA-1 instructions: each four rounds wait for those before,
-/// so that the other message's find the unit idle.
+/// Two messages with the SHA-1 instructions of the processor. Every four rounds wait for the four
+/// before them, so the other message finds the unit idle.
 pub(super) mod sha {
     use std::arch::x86_64::*;
 
     use super::{Block, State};
 
-    /// Compresses the first blocks of both into their states: as many of each as both have.
+    /// Compresses the first blocks of both messages into their states: as many of each as both
+    /// have.
     #[target_feature(enable = "sha,sse2,ssse3,sse4.1")]
     pub fn compress(states: &mut [State; 2], blocks: [&[Block]; 2]) {
         let mut pair = [load_state(states[0]), load_state(states[1])];
@@ -447,7 +451,7 @@ pub(super) mod sha {
     #[inline]
     fn compress_one(state: [Registers; 2], mut w: [[__m128i; 4]; 2]) -> [Registers; 2] {
         let mut abcd = [state[0][0], state[1][0]];
-        // e and the words added: e itself at first, then what a was four rounds ago, rotated.
+        // e plus the words: first e itself, later the a of four rounds ago, rotated.
         let mut e = [_mm_add_epi32(state[0][1], w[0][0]), _mm_add_epi32(state[1][1], w[1][0])];
         macro_rules! four {
             ($t:literal, $f:literal) => {
@@ -503,7 +507,8 @@ pub(super) mod sha {
         let mut words = [order; 4];
         for n in 0..4 {
             let row = &block.as_chunks::<16>().0[n];
-            // SAFETY: 16 bytes behind a reference may be read; the load asks for no alignment.
+            // SAFETY: 16 bytes after a reference to 16 bytes may be read. The load needs no
+            // alignment.
             let row = unsafe { _mm_loadu_si128(row.as_ptr().cast()) };
             words[n] = _mm_shuffle_epi8(row, order);
         }

@@ -1,7 +1,7 @@
-//! Whether what is held is still on the disk.
+//! Checks whether held pieces are still on the disk.
 //!
-//! Nobody tells us when another program writes to a file. What it leaves behind does: a file that
-//! is shorter than it must be, a hole where there was data, another file under the name.
+//! No event reports that another program writes to a file. But its traces can be found: a file that
+//! is too short, a hole where there was data, another file with the same name.
 
 use rustix::fs::fstat;
 
@@ -13,12 +13,12 @@ use super::piece_check::is_right;
 use super::store::Store;
 
 impl Store {
-    /// Whether the pieces of `held` that lie in file `file` are still there, as far as that can be
-    /// told without reading all of them: the file is long enough and no other one has taken its
-    /// name; pieces with a hole in them and the pieces of `sample` are hashed and are right.
+    /// Returns whether the pieces of `held` in file `file` are still there, as far as can be told
+    /// without reading all of them: the file is long enough, no other file has taken its name, and
+    /// pieces with a hole in them and the pieces of `sample` have the right hash.
     ///
     /// # Errors
-    /// [`StorageError::Missing`] if there is no such file any more, others if it cannot be read.
+    /// [`StorageError::Missing`] if the file no longer exists, others if it cannot be read.
     pub fn is_sound(
         &self,
         file: usize,
@@ -54,8 +54,8 @@ impl Store {
         Ok(true)
     }
 
-    /// The pieces of `held` in the file that have a hole in it. What is there may be right all the
-    /// same, where the content is zeros.
+    /// Returns the pieces of `held` in the file that contain a hole. They may still be right, if
+    /// the content is zeros there.
     fn hollow_pieces(&self, file: usize, held: &Bitfield) -> Result<Vec<PieceIndex>, StorageError> {
         let (entry, geometry) = (&self.map().entries()[file], self.geometry());
         let open = self.files().open(file, false)?;
@@ -64,7 +64,7 @@ impl Store {
         }
         let mut hollow: Vec<PieceIndex> = Vec::new();
         let mut note = |from: u64, to: u64| {
-            // The block before a hole may have been cut off inside.
+            // The block before a hole may have been cut.
             let from = from.saturating_sub(LONGEST_BLOCK);
             let span = entry.offset + from..entry.offset + to;
             for piece in geometry.pieces_of(span).map(PieceIndex) {
@@ -87,9 +87,9 @@ impl Store {
     }
 }
 
-/// Whether a file in memory has no holes, by how many bytes it takes. tmpfs counts pages exactly,
-/// and it looks for holes page by page: 25 ms a GiB, at the very end of a download. Other file
-/// systems look by extents, and some count more than the content.
+/// Returns whether a file in memory has no holes, judged by its allocated bytes. tmpfs counts pages
+/// exactly, but searches for holes page by page: 25 ms per GiB, at the very end of a download.
+/// Other file systems search by extents, and some count more than the content.
 fn is_solid(file: &std::fs::File, len: u64) -> bool {
     let is_tmpfs = rustix::fs::fstatfs(file).is_ok_and(|about| about.f_type == TMPFS);
     is_tmpfs && fstat(file).is_ok_and(|stat| stat.st_blocks as u64 * 512 >= len)
@@ -98,5 +98,5 @@ fn is_solid(file: &std::fs::File, len: u64) -> bool {
 /// `TMPFS_MAGIC` of `linux/magic.h`.
 const TMPFS: rustix::fs::FsWord = 0x0102_1994;
 
-/// What file systems give at a time at most, but for odd ones: 128 KiB is ZFS's usual record.
+/// The largest allocation unit of common file systems: 128 KiB is the usual record size of ZFS.
 const LONGEST_BLOCK: u64 = 128 << 10;

@@ -1,4 +1,4 @@
-//! Which pieces of a torrent are on disk already.
+//! Finds out which pieces of a torrent are on disk.
 
 use std::sync::atomic::AtomicBool;
 
@@ -13,38 +13,37 @@ use super::hash::{self, Digest20};
 use super::store::Store;
 use super::sweep::{Sink, Sweep, all_cores};
 
-/// How far a check is.
+/// The progress of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckProgress {
-    /// Pieces looked at, right or not.
+    /// Pieces checked, right or not.
     pub pieces_done: u32,
-    /// Pieces to look at.
+    /// Pieces to check.
     pub pieces_total: u32,
-    /// Bytes of the pieces looked at.
+    /// Bytes of the pieces checked.
     pub bytes_done: u64,
 }
 
-/// What a check has state so far.
+/// What a check has found so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checked {
-    /// Pieces looked at.
+    /// The pieces that were checked.
     pub looked: Bitfield,
     /// Those of them that are right.
     pub right: Bitfield,
 }
 
-/// Hashes the content of `store` on all cores and says which pieces are right.
+/// Hashes the content of `store` on all cores and returns which pieces are right.
 ///
-/// Only `pieces` are looked at, if given; the others are not in the answer. Pieces whose files
-/// are missing or too short are not read at all. `progress` is told at every step, never by two
-/// threads at once and never backwards, a last time with all pieces done unless `cancel` was set:
-/// then the answer holds what was state right so far, and the rest is not known.
+/// If `pieces` are given, only these are checked; the others are not in the result. Pieces whose
+/// files are missing or too short are not read. `progress` is called at every step, never by two
+/// threads at once and never backwards. Unless `cancel` was set, the last call has all pieces done.
+/// After a cancel, the result has what was found right so far.
 ///
 /// # Errors
-/// [`StorageError::TooLong`] before anything is read if a file goes on behind the end the torrent
-/// gives it: it is another file than the torrent's, or one that has grown, and to make it fit
-/// would take truncating it. Other errors if a file cannot be looked at or read though it is
-/// there.
+/// [`StorageError::TooLong`], before anything is read, if a file is longer than in the torrent: it
+/// is another file, or has grown, and only truncation would make it fit. Other errors if an
+/// existing file cannot be accessed or read.
 pub fn check(
     store: &Store,
     pieces: Option<&Bitfield>,
@@ -57,12 +56,12 @@ pub fn check(
     Ok(check_present(store, &lengths, pieces, &progress, cancel)?.right)
 }
 
-/// The same, but files may be longer than the torrent says if `any_length`: what lies behind its end
-/// is not read. `progress` is also given what was state so far, and after a `cancel` the answer says
-/// what was looked at.
+/// The same, but with `any_length` files may be longer than in the torrent; what lies after the end
+/// is not read. `progress` also gets what was found so far. After a cancel, the result says which
+/// pieces were checked.
 ///
 /// # Errors
-/// As [`check()`], but for files that are too long if `any_length`.
+/// As [`check()`], except for files that are too long if `any_length`.
 pub fn check_step_by_step(
     store: &Store,
     pieces: Option<&Bitfield>,
@@ -88,7 +87,7 @@ fn refuse_long(store: &Store, lengths: &[Option<u64>]) -> Result<(), StorageErro
     Ok(())
 }
 
-/// The same, with files as long as `lengths` says; those that are too long may be so.
+/// The same with files of the given `lengths`. Files may be too long.
 pub(super) fn check_present(
     store: &Store,
     lengths: &[Option<u64>],
@@ -117,7 +116,7 @@ pub(super) fn check_present(
     Ok(state.into_inner().checked)
 }
 
-/// The pieces that cannot be whole, because one of their files ends too early.
+/// Returns the pieces that cannot be complete, because one of their files ends too early.
 fn absent(files: &Files<'_>, store: &Store, lengths: &[Option<u64>]) -> Bitfield {
     let geometry = store.geometry();
     let mut absent = Bitfield::empty(geometry.pieces());
@@ -156,7 +155,7 @@ impl<P: Fn(CheckProgress, &Checked) + Send + Sync> CheckSink<'_, P> {
             state.progress.pieces_done += 1;
             state.progress.bytes_done += u64::from(geometry.piece_size(piece));
         }
-        // Under the lock, so that what is told never goes backwards.
+        // Called under the lock, so that progress never goes backwards.
         (self.progress)(state.progress, &state.checked);
     }
 }
@@ -174,7 +173,7 @@ impl<P: Fn(CheckProgress, &Checked) + Send + Sync> Sink for CheckSink<'_, P> {
 
     fn unreadable(&self, piece: PieceIndex, error: StorageError) -> Result<(), StorageError> {
         match error {
-            // Removed or shortened since its length was looked at: missing like any other.
+            // Removed or shortened since its length was read: missing like any other.
             StorageError::Missing { .. } | StorageError::Changed { .. } => {
                 self.tell([(piece, false)]);
                 Ok(())

@@ -1,4 +1,4 @@
-//! Finding what of a folder is shared.
+//! Finds the files of a folder that are shared.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -21,40 +21,41 @@ use super::error::{Operation, StorageError, shown};
 /// Which files of a folder are shared. By default all that are not reached through symbolic links.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// What symbolic links inside the folder lead to is shared under the name of the link.
+    /// Whether to share the targets of symbolic links inside the folder, under the names of the
+    /// links.
     pub follow_links: bool,
-    /// Links are followed only to what lies in one of these folders. Empty: anywhere.
+    /// Links are followed only to targets in one of these folders. Empty for any target.
     pub links_within: Vec<PathBuf>,
-    /// Patterns of files and folders that are left out: with `*`, `**`, `?`, `[a-z]` and `{a,b}`. One
-    /// without `/` is compared with names, others with paths below the folder.
+    /// Patterns of files and folders to leave out, with `*`, `**`, `?`, `[a-z]` and `{a,b}`. A
+    /// pattern without `/` is compared with names, others with paths below the folder.
     pub exclude: Vec<String>,
-    /// Leaves out files and folders whose name begins with a dot.
+    /// Whether to leave out files and folders whose name begins with a dot.
     pub skip_hidden: bool,
 }
 
-/// Something that was found beside the files and is not shared.
+/// Something in the folder that is not shared.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LeftOut {
-    /// Where it lies.
+    /// The path.
     pub path: PathBuf,
-    /// Why.
+    /// Why it is left out.
     pub reason: LeftOutReason,
 }
 
 /// Why something is not shared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LeftOutReason {
-    /// A symbolic link, and links are not followed.
+    /// It is a symbolic link, and links are not followed.
     Link,
-    /// A link to nothing.
+    /// It is a link whose target does not exist.
     LinkToNothing,
-    /// A link to a folder that it lies in.
+    /// It is a link to a folder that contains it.
     LinkAbove,
-    /// A link to what lies in no folder that may be shared.
+    /// It is a link to a target outside of the folders that may be shared.
     LinkOutside,
-    /// A pipe, a socket, a device.
+    /// It is a pipe, a socket or a device.
     Special,
-    /// A file or folder whose name makes it padding wherever the torrent is read.
+    /// Its name would make it padding for every reader of the torrent.
     Padding,
 }
 
@@ -74,7 +75,7 @@ impl fmt::Display for LeftOut {
     }
 }
 
-/// What a file was when it was found: what changes when a file does.
+/// The metadata of a file when it was found, to detect changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Stamp {
     pub len: u64,
@@ -82,31 +83,31 @@ pub(super) struct Stamp {
     modified: (i64, i64),
 }
 
-/// What is shared.
-pub(super) struct Collected {
-    /// The file or folder, without links on the way.
+/// The files that are shared.
+pub(super) struct FileCollection {
+    /// The path of the file or folder, with links resolved.
     pub path: PathBuf,
-    /// Its name as it was given: that of a link, if it is one.
+    /// The name as given: that of the link, if it is one.
     pub name: OsString,
-    /// In no order.
-    pub files: Vec<CollectedFile>,
-    /// Whether it is a file.
+    /// In no particular order.
+    pub files: Vec<CollectionFile>,
+    /// Whether `path` is a file.
     pub is_file: bool,
     pub skipped: Vec<LeftOut>,
-    /// Whether some of the files were found by following links.
+    /// Whether some of the files were found through links.
     pub through_links: bool,
 }
 
 /// A file that is shared.
-pub(super) struct CollectedFile {
-    /// The names that lead to it below the folder.
+pub(super) struct CollectionFile {
+    /// The path components below the folder.
     pub below: Vec<OsString>,
-    /// Where it lies, without links on the way.
+    /// The path, with links resolved.
     pub real: PathBuf,
-    /// Where it was found.
+    /// The path where it was found.
     pub shown: PathBuf,
     pub stamp: Stamp,
-    /// Whether its owner may run it.
+    /// Whether its owner may execute it.
     pub executable: bool,
 }
 
@@ -117,24 +118,24 @@ pub(super) struct Collector<'a> {
     paths: GlobSet,
     most: usize,
     cancel: &'a AtomicBool,
-    found: Collected,
-    /// Files beyond those that a torrent may have, which are only counted.
+    found: FileCollection,
+    /// The number of files beyond the limit, which are only counted.
     more: usize,
     excluded: usize,
     to_visit: Vec<PendingFolder>,
 }
 
-/// A folder that is to be looked into.
+/// A folder that has to be read.
 struct PendingFolder {
     real: PathBuf,
     shown: PathBuf,
     below: Vec<OsString>,
-    /// Folders that it lies in, by way of links that were followed.
+    /// The folders that contain it, including those reached through links.
     above: Arc<[PathBuf]>,
 }
 
 impl<'a> Collector<'a> {
-    /// A walk that takes `most` files and counts the others.
+    /// Prepares a walk that takes up to `most` files and counts the others.
     pub fn new(
         path: &Path,
         selection: &'a Selection,
@@ -151,7 +152,7 @@ impl<'a> Collector<'a> {
             .exclude
             .iter()
             .partition(|pattern| pattern.trim_end_matches('/').contains('/'));
-        let found = Collected {
+        let found = FileCollection {
             path: real,
             name,
             files: Vec::new(),
@@ -173,7 +174,7 @@ impl<'a> Collector<'a> {
     }
 
     /// Finds the files.
-    pub fn collect(mut self) -> Result<Collected, CreateError> {
+    pub fn collect(mut self) -> Result<FileCollection, CreateError> {
         let path = self.found.path.clone();
         let meta = fs::metadata(&path).map_err(|error| fault(&path, error))?;
         if meta.is_file() {
@@ -251,8 +252,7 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
-    /// What a link leads to is looked at once: what is read later lies at that place, whatever the
-    /// link leads to by then.
+    /// A link is resolved once: later reads use its target of now, whatever it links to by then.
     fn link(
         &mut self,
         folder: &PendingFolder,
@@ -297,7 +297,7 @@ impl<'a> Collector<'a> {
             return;
         }
         let (stamp, executable) = (Stamp::of(meta), meta.mode() & OWNER_RUNS != 0);
-        self.found.files.push(CollectedFile { below, real, shown, stamp, executable });
+        self.found.files.push(CollectionFile { below, real, shown, stamp, executable });
     }
 
     fn leave_out(&mut self, path: PathBuf, reason: LeftOutReason) {
@@ -333,7 +333,8 @@ fn patterns(patterns: &[&String]) -> Result<GlobSet, CreateError> {
     };
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {
-        // A slash at the beginning means the folder itself, as in .gitignore; one at the end a folder.
+        // As in .gitignore, a slash at the beginning means the folder itself, and one at the end a
+        // folder.
         let text = pattern.trim_end_matches('/');
         let text = text.strip_prefix('/').or_else(|| text.strip_prefix("./")).unwrap_or(text);
         let glob = GlobBuilder::new(text).literal_separator(true).build();
@@ -348,8 +349,8 @@ fn fault(path: &Path, error: std::io::Error) -> CreateError {
     StorageError::new(Operation::Read, path.to_owned(), errno).into()
 }
 
-/// The bit of a file's mode that lets its owner run it.
+/// The mode bit that allows the owner to execute a file.
 const OWNER_RUNS: u32 = 0o100;
 
-/// Folders that are looked into.
+/// The most folders that are read.
 const MOST_FOLDERS: usize = 500_000;

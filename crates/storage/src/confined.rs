@@ -1,10 +1,10 @@
-//! Opening files beneath one folder without ever leaving it.
+//! Opens files beneath one folder without ever leaving it.
 //!
-//! A torrent's paths come from strangers, and whoever can write in the download folder can put a
-//! symbolic link where one of its files or folders belongs. So no link is followed below the
-//! root, nor on the way to a root from a folder that was named as one to keep to: the kernel sees to it in one `openat2`, and where it cannot (before Linux 5.6, or in a
-//! sandbox that forbids the call) every component is opened by itself. The root's own path is
-//! the user's word and may lead through links.
+//! The paths in a torrent are untrusted, and anyone who can write in the download folder can
+//! replace a file or folder by a symbolic link. So no link is followed below the root, nor on the
+//! way to a root from a folder listed in `keep_to`. The kernel enforces this in one `openat2`.
+//! Where it cannot (before Linux 5.6, or in a sandbox that forbids the call), every component is
+//! opened by itself. The path of the root is given by the user and may lead through links.
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -21,12 +21,12 @@ use piecework_core::name_of_text;
 
 use super::error::{Operation, StorageError};
 
-/// The folder beneath which everything of one torrent lies. Holds nothing open.
+/// The folder that contains all files of one torrent. Holds no descriptor.
 #[derive(Debug, Clone)]
 pub(super) struct ConfinedRoot {
-    /// Shared by those that lie in the same folder: there may be tens of thousands.
+    /// Shared by all stores in the same folder: there may be tens of thousands.
     path: Arc<Path>,
-    /// No link is followed below that one of these which is nearest above the path.
+    /// No link is followed below the nearest of these folders above the path.
     keep_to: Arc<Vec<PathBuf>>,
 }
 
@@ -40,7 +40,7 @@ pub(super) struct ConfinedFolder<'a> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Access {
     Read,
-    /// Opens a file for reading and writing.
+    /// Reading and writing an existing file.
     Write,
     /// Reading and writing a file that does not exist yet.
     Create,
@@ -51,18 +51,17 @@ impl ConfinedRoot {
         Self::keeping_to(path.into(), Arc::default())
     }
 
-    /// The same, but no link is followed below that one of the folders `keep_to` which is nearest
-    /// above it, if any is: others may have put one there since the path was looked at.
+    /// The same, but no link is followed below the nearest of the folders `keep_to` above it, if
+    /// there is one: somebody may have put a link there since the path was checked.
     pub fn keeping_to(path: Arc<Path>, keep_to: Arc<Vec<PathBuf>>) -> Self {
         Self { path, keep_to }
     }
 
-    /// Another folder, held to the same.
+    /// Returns another folder with the same `keep_to`.
     pub fn elsewhere(&self, path: &Path) -> Self {
         Self::keeping_to(path.into(), Arc::clone(&self.keep_to))
     }
 
-    /// The folders it keeps to.
     pub fn keep_to(&self) -> &Arc<Vec<PathBuf>> {
         &self.keep_to
     }
@@ -71,7 +70,7 @@ impl ConfinedRoot {
         &self.path
     }
 
-    /// Where a file lies, for messages.
+    /// Returns the path of a file, for messages.
     pub fn join<S: AsRef<str>>(&self, names: &[S]) -> PathBuf {
         joined(&self.path, names)
     }
@@ -83,7 +82,7 @@ impl ConfinedRoot {
         Ok(ConfinedFolder { fd, path: &self.path })
     }
 
-    /// Makes the folder, and those above it, if they are not there.
+    /// Creates the folder and its parents if they do not exist.
     pub fn create(&self) -> Result<(), StorageError> {
         let fault = |errno| StorageError::new(Operation::Create, self.path.to_path_buf(), errno);
         std::fs::create_dir_all(self.trusted_part())
@@ -99,7 +98,7 @@ impl ConfinedRoot {
         self.step_down(make).map(drop).map_err(fault)
     }
 
-    /// How many components of the path may lead through links, if not all.
+    /// Returns how many components of the path may lead through links; `None` for all.
     fn trusted(&self) -> Option<usize> {
         let above = self.keep_to.iter().filter(|above| self.path.starts_with(above));
         above.map(|above| above.components().count()).max()
@@ -110,8 +109,8 @@ impl ConfinedRoot {
         self.path.components().take(self.trusted().unwrap_or(usize::MAX)).collect()
     }
 
-    /// Opens the folder, component by component where no link may be followed, and does `before`
-    /// each such step what it takes, given the folder above and the name below.
+    /// Opens the folder, one component at a time where no link may be followed. Calls `before`
+    /// ahead of each such step, with the parent folder and the next name.
     fn step_down(
         &self,
         before: impl Fn(BorrowedFd<'_>, &OsStr) -> Result<(), Errno>,
@@ -132,7 +131,7 @@ impl ConfinedRoot {
 }
 
 impl ConfinedFolder<'_> {
-    /// Opens the regular file `names` lead to.
+    /// Opens the regular file at `names`.
     pub fn open<S: AsRef<str>>(&self, names: &[S], access: Access) -> Result<File, StorageError> {
         let fd = self
             .open_any(names, access.flags())
@@ -142,7 +141,7 @@ impl ConfinedFolder<'_> {
         Ok(file)
     }
 
-    /// What the system knows of the regular file `names` lead to. Needs no right to read it.
+    /// Returns the metadata of the regular file at `names`. Needs no permission to read it.
     pub fn stat<S: AsRef<str>>(&self, names: &[S]) -> Result<Stat, StorageError> {
         let fd = self
             .open_any(names, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC)
@@ -150,13 +149,13 @@ impl ConfinedFolder<'_> {
         self.regular(names, fd.as_fd())
     }
 
-    /// Whether nothing is where `names` lead. Whatever else is wrong, whoever opens it is told.
+    /// Returns whether nothing exists at `names`. Any other problem is reported when it is opened.
     pub fn lacks<S: AsRef<str>>(&self, names: &[S]) -> bool {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         matches!(self.open_any(names, flags), Err(Errno::NOENT))
     }
 
-    /// Makes the folders `names` lead through, those that are not there.
+    /// Creates the missing folders on the path `names`.
     pub fn create_folders<S: AsRef<str>>(&self, names: &[S]) -> Result<(), StorageError> {
         let fault = |errno, deep: usize| {
             StorageError::new(Operation::Create, self.join(&names[..=deep]), errno)
@@ -165,7 +164,7 @@ impl ConfinedFolder<'_> {
         for (deep, name) in names.iter().enumerate() {
             let name = plain_name(name.as_ref()).map_err(|errno| fault(errno, deep))?;
             let parent = above.as_ref().map_or(self.fd.as_fd(), AsFd::as_fd);
-            // Like mkdir(1): what others may do is the umask's business.
+            // Like mkdir(1), leaves the permissions to the umask.
             match sys::mkdirat(parent, &*name, Mode::from_raw_mode(0o777)) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(errno) => return Err(fault(errno, deep)),
@@ -175,8 +174,7 @@ impl ConfinedFolder<'_> {
         Ok(())
     }
 
-    /// Forces the folder `names` lead to (this one, if there are none) to the disk: which files
-    /// are in it, not what is in them.
+    /// Syncs the folder at `names` (this one, if empty): which files are in it, not their content.
     pub fn sync<S: AsRef<str>>(&self, names: &[S]) -> Result<(), StorageError> {
         let fault = |errno| StorageError::new(Operation::Sync, self.join(names), errno);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -186,29 +184,29 @@ impl ConfinedFolder<'_> {
             self.open_any(names, flags)
         };
         match retry_on_intr(|| sys::fsync(fd.as_ref().map_err(|errno| *errno)?)) {
-            // Some file systems have nothing to force for a folder and say so this way.
+            // Some file systems report that there is nothing to sync for a folder in this way.
             Ok(()) | Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(()),
             Err(errno) => Err(fault(errno)),
         }
     }
 
-    /// Opens it again, for reading what is in it.
+    /// Opens the folder again, to read its entries.
     pub fn listing(&self) -> Result<OwnedFd, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         retry_on_intr(|| sys::openat(&self.fd, ".", flags, Mode::empty()))
     }
 
-    /// The number of the device it lies on.
+    /// Returns the number of its device.
     pub fn device(&self) -> Result<u64, Errno> {
         Ok(sys::fstat(&self.fd)?.st_dev)
     }
 
-    /// Where something lies, for messages.
+    /// Returns the path of something in the folder, for messages.
     pub fn join<S: AsRef<str>>(&self, names: &[S]) -> PathBuf {
         joined(self.path, names)
     }
 
-    /// The folder that holds the last of `names`, opened, and the last of them.
+    /// Opens the parent folder of `names`. Also returns the last of the names.
     pub fn parent<'n, S: AsRef<str>>(
         &self,
         names: &'n [S],
@@ -232,8 +230,8 @@ impl ConfinedFolder<'_> {
             ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let mode = if flags.contains(OFlags::CREATE) { NEW_FILE } else { Mode::empty() };
         match retry_on_intr(|| sys::openat2(&self.fd, &path, flags, mode, resolve)) {
-            // No such call, forbidden by a sandbox, could not be sure because something was
-            // renamed meanwhile, longer than PATH_MAX: go step by step instead.
+            // The call does not exist, is forbidden by a sandbox, could not be sure because of a
+            // concurrent rename, or the path is longer than PATH_MAX. Go step by step instead.
             Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN | Errno::NAMETOOLONG) => {
                 self.open_stepwise(names, flags)
             }
@@ -283,8 +281,8 @@ impl Access {
     }
 
     fn flags(self) -> OFlags {
-        // NONBLOCK: opening a pipe that somebody put there must not wait for its other end. It
-        // means nothing for regular files, and only those are kept.
+        // NONBLOCK: opening a pipe must not wait for its other end. It has no effect on regular
+        // files, and only those are kept.
         let always = OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         match self {
             Self::Read => OFlags::RDONLY | always,
@@ -297,7 +295,7 @@ impl Access {
 fn step_into(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match retry_on_intr(|| sys::openat(parent, name, flags, Mode::empty())) {
-        // The kernel says the same of a link as of a file: neither is a folder.
+        // The kernel reports the same error for a link as for a file: neither is a folder.
         Err(Errno::NOTDIR) if is_link(parent, name) => Err(Errno::LOOP),
         result => result,
     }
@@ -308,14 +306,13 @@ fn is_link(parent: BorrowedFd<'_>, name: &OsStr) -> bool {
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
 }
 
-/// Metainfo refuses such names already. Here they would leave the root, so they are held a
-/// second time.
+/// Metainfo refuses such names already. Here they would leave the root, so they are checked again.
 fn plain_name(name: &str) -> Result<Cow<'_, OsStr>, Errno> {
     let plain = !matches!(name, "" | "." | "..") && !name.contains(['/', '\0']);
     if plain { Ok(disk_name(name)) } else { Err(Errno::XDEV) }
 }
 
-/// The file name that `name` stands for: the bytes of it, but for those it has marks of.
+/// Returns the file name that `name` stands for, with its byte marks replaced by the bytes.
 pub(super) fn disk_name(name: &str) -> Cow<'_, OsStr> {
     match name_of_text(name) {
         Cow::Borrowed(bytes) => OsStr::from_bytes(bytes).into(),
@@ -323,14 +320,14 @@ pub(super) fn disk_name(name: &str) -> Cow<'_, OsStr> {
     }
 }
 
-/// Where `names` lead from `folder`.
+/// Returns the path of `names` in `folder`.
 pub(super) fn joined<S: AsRef<str>>(folder: &Path, names: &[S]) -> PathBuf {
     let mut path = folder.to_owned();
     path.extend(names.iter().map(|name| disk_name(name.as_ref())));
     path
 }
 
-/// Like any program's new files: what others may do is the umask's business.
+/// Like the new files of any program: the umask decides about permissions.
 const NEW_FILE: Mode = Mode::from_raw_mode(0o666);
 
 #[cfg(test)]

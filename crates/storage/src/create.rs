@@ -1,4 +1,4 @@
-//! Making a torrent of a file or folder.
+//! Makes a torrent of a file or folder.
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use piecework_core::metainfo::{FileMap, Metainfo, MetainfoBuilder, ParseLimits, torrent_names};
 use piecework_core::{Geometry, PieceIndex, printable, text_of_name};
 
-use super::collect::{Collected, Collector, Selection, Stamp};
+use super::collect::{Collector, FileCollection, Selection, Stamp};
 use super::confined::ConfinedRoot;
 use super::create_error::CreateError;
 use super::error::{StorageError, shown};
@@ -22,28 +22,28 @@ use super::sweep::{Sink, Sweep};
 
 use super::collect::LeftOut;
 
-/// What a torrent says beyond its content, and what of a folder it takes. By default nothing and all,
-/// with a piece length that fits.
+/// What a torrent contains besides its content, and which files of a folder it includes. By default
+/// nothing and all, with a suitable piece length.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CreateOptions {
-    /// Bytes a piece; `None` to choose by the content's length.
+    /// The piece length in bytes; `None` to choose it by the length of the content.
     pub piece_len: Option<u32>,
-    /// Whether peers may come from the torrent's trackers only (BEP 27).
+    /// Whether peers may only come from the torrent's trackers (BEP 27).
     pub private: bool,
     /// Tracker URLs in tiers (BEP 12).
     pub trackers: Vec<Vec<String>>,
     /// A comment for people.
     pub comment: Option<String>,
-    /// A name other than that of the file or folder.
+    /// The name of the torrent; `None` for that of the file or folder.
     pub name: Option<String>,
     /// The program that makes the torrent.
     pub created_by: Option<String>,
-    /// When, in Unix seconds.
+    /// When the torrent is made, in Unix seconds.
     pub creation_date: Option<i64>,
-    /// A word inside what is hashed, which gives the same content another info-hash: private trackers
-    /// want their own.
+    /// A word in the hashed part, which gives the same content another info-hash. Private trackers
+    /// require their own.
     pub source: Option<String>,
-    /// Which files of a folder are taken.
+    /// Which files of a folder are included.
     pub selection: Selection,
 }
 
@@ -58,40 +58,42 @@ impl CreateOptions {
     }
 }
 
-/// How far the making of a torrent is.
+/// The progress of making a torrent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CreateProgress {
-    /// Number of pieces hashed so far.
+    /// The number of pieces hashed so far.
     pub pieces_done: u32,
-    /// Pieces of the torrent.
+    /// The number of pieces of the torrent.
     pub pieces_total: u32,
-    /// Bytes hashed so far.
+    /// The number of bytes hashed so far.
     pub bytes_done: u64,
-    /// Bytes of the torrent.
+    /// The length of the content in bytes.
     pub bytes_total: u64,
 }
 
-/// A torrent just made.
+/// A new torrent, and how its content lies on disk.
 #[derive(Debug)]
 pub struct Created {
-    /// The torrent that was made.
+    /// The torrent.
     pub metainfo: Metainfo,
-    /// The folder the content lies in: a [`Store`](super::Store) with this root and `names` holds it.
+    /// The folder that contains the content: a [`Store`](super::Store) with this root and `names`
+    /// has it.
     pub root: PathBuf,
-    /// Files that lie elsewhere beneath the root than the torrent says, for
+    /// Files with other paths beneath the root than in the torrent, for
     /// [`StoreOptions::names`](super::StoreOptions::names).
     pub names: BTreeMap<usize, Vec<String>>,
-    /// What was left out though nobody asked for that: links, pipes, devices.
+    /// What was left out although it was not excluded: links, pipes, devices.
     pub skipped: Vec<LeftOut>,
-    /// Files whose name no torrent can have, and their paths in it.
+    /// Files whose name cannot be in a torrent, and their paths in it.
     pub renamed: Vec<(PathBuf, String)>,
-    /// Whether symbolic links led to some of the files, or to the file or folder itself: these lie
-    /// somewhere else than where they were shared.
+    /// Whether symbolic links led to some of the files, or to the file or folder itself. These
+    /// files lie elsewhere than where they were shared.
     pub through_links: bool,
 }
 
 impl Created {
-    /// Sentences that say what was left out or has another name in the torrent. Long lists are cut.
+    /// Returns sentences that say what was left out or has another name in the torrent. Long lists
+    /// are shortened.
     pub fn notices(&self) -> Vec<String> {
         let mut notices: Vec<String> =
             self.skipped.iter().take(MOST_NAMED).map(LeftOut::to_string).collect();
@@ -115,11 +117,14 @@ impl Created {
 
 /// Makes a torrent of the file or folder at `path`, hashing with `threads` threads.
 ///
-/// The same content gives the same info-hash: files are sorted by their path's components,
-/// bytewise. `path` itself may be a symbolic link or lead through some: the torrent has the name that
-/// was given. Links inside the folder are left out unless they are to be followed, and so is what is
-/// neither a file nor a folder. Names that are not UTF-8 get one that is, and [`Created::names`] leads
-/// back. `progress` is told at every step, never by two threads at once and never backwards.
+/// The same content gives the same info-hash: files are sorted bytewise by the components of their
+/// paths. `path` may lead through symbolic links or be one; the torrent gets the given name. Links
+/// inside the folder are left out unless the options say to follow them. What is neither a file nor
+/// a folder is left out. Names that are not UTF-8 are replaced, and [`Created::names`] maps them
+/// back. `progress` is called at every step, never by two threads at once and never backwards.
+///
+/// # Errors
+/// See [`CreateError`].
 pub fn create(
     path: &Path,
     options: CreateOptions,
@@ -156,12 +161,12 @@ pub(super) fn create_within(
     Ok(Created { metainfo, root, names, skipped, renamed, through_links })
 }
 
-/// The files a torrent is to be made of, under the names that they have in it.
+/// The files of the torrent to be made, under their names in it.
 struct Source {
     root: PathBuf,
     name: String,
     is_file: bool,
-    /// Sorted by their names below `name`.
+    /// Sorted by their path components below `name`.
     files: Vec<SourceFile>,
     names: BTreeMap<usize, Vec<String>>,
     skipped: Vec<LeftOut>,
@@ -176,8 +181,8 @@ struct SourceFile {
 }
 
 impl Source {
-    fn of(collected: Collected, name: Option<String>) -> Self {
-        let Collected { path, name: own, files, is_file, skipped, through_links } = collected;
+    fn of(collected: FileCollection, name: Option<String>) -> Self {
+        let FileCollection { path, name: own, files, is_file, skipped, through_links } = collected;
         let mut renamed = Vec::new();
         let name = name.unwrap_or_else(|| {
             let names = torrent_names(&[[own.as_bytes()]]).into_iter().flatten().next();
@@ -203,7 +208,7 @@ impl Source {
         let mut sorted: Vec<_> = files.into_iter().zip(below).collect();
         sorted.sort_by(|a, b| a.1.cmp(&b.1));
 
-        // The nearest folder above all of them: followed links may lead far.
+        // The nearest common folder of all files: followed links may lead far away.
         let mut root = path.parent().unwrap_or(&path).to_owned();
         while !sorted.iter().all(|(file, _)| file.real.starts_with(&root)) && root.pop() {}
         let mut names = BTreeMap::new();
@@ -276,20 +281,21 @@ impl Source {
     }
 }
 
-/// The files in the folder `top`, or it itself if it is one, that would get other names in a torrent: for
-/// those names below the folder, the ones that lead to them from the folder around it. Blocks.
+/// Returns the files in the folder `top` (or `top` itself if it is a file) whose names would differ
+/// in a torrent: their path in the torrent below the folder, and their path on disk from its parent
+/// folder. Blocks.
 pub(super) fn renamed_below(top: &Path) -> BTreeMap<Vec<String>, Vec<String>> {
     let (selection, goes_on) = (Selection::default(), AtomicBool::new(false));
     let most = ParseLimits::default().files;
     let collected = Collector::new(top, &selection, most, &goes_on).and_then(Collector::collect);
-    // Whoever looks for the files is told what is wrong with the folder.
+    // Looking for the files will report what is wrong with the folder.
     let Ok(collected) = collected else { return BTreeMap::new() };
     let mut source = Source::of(collected, None);
     let names = std::mem::take(&mut source.names).into_iter();
     names.map(|(number, on_disk)| (source.files[number].below.clone(), on_disk)).collect()
 }
 
-/// Piece hashes one behind the other; incomplete if `cancel` was set.
+/// Returns the concatenated piece hashes; incomplete if `cancel` was set.
 fn hash_all(
     layout: &SharedLayout,
     map: &FileMap,
@@ -338,7 +344,7 @@ impl<P: Fn(CreateProgress) + Send + Sync> Sink for CreateSink<'_, P> {
             progress.pieces_done += 1;
             progress.bytes_done += u64::from(self.geometry.piece_size(*piece));
         }
-        // Under the lock, so that what is told never goes backwards.
+        // Called under the lock, so that progress never goes backwards.
         (self.progress)(*progress);
     }
 
@@ -347,5 +353,5 @@ impl<P: Fn(CreateProgress) + Send + Sync> Sink for CreateSink<'_, P> {
     }
 }
 
-/// Files that are named one by one.
+/// Files that are listed one by one.
 const MOST_NAMED: usize = 20;

@@ -10,13 +10,13 @@ use super::error::{StorageError, shown};
 /// Why no torrent was made.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
-    /// There are no files in the folder.
+    /// The folder contains no files.
     #[error("`{}` is a folder without any files, so there is nothing to share", shown(path))]
     EmptyFolder {
-        /// The folder without files.
+        /// The folder.
         path: PathBuf,
     },
-    /// There are files in the folder, but none that is shared.
+    /// The folder contains files, but all were left out.
     #[error(
         "nothing in `{}` is to be shared: {excluded} excluded, {left_out} left out",
         shown(path)
@@ -24,12 +24,12 @@ pub enum CreateError {
     NothingLeft {
         /// The folder.
         path: PathBuf,
-        /// Files and folders that the options exclude.
+        /// The number of files and folders that the options exclude.
         excluded: usize,
-        /// Links, pipes, devices.
+        /// The number of links, pipes and devices.
         left_out: usize,
     },
-    /// A pattern of files to leave out that cannot be read.
+    /// A pattern of files to leave out is invalid.
     #[error("the pattern `{}` cannot be read: {why}", printable(pattern))]
     Pattern {
         /// The pattern.
@@ -37,19 +37,19 @@ pub enum CreateError {
         /// What is wrong with it.
         why: String,
     },
-    /// A pipe, a socket, a device.
+    /// It is a pipe, a socket or a device.
     #[error("`{}` is neither a file nor a folder", shown(path))]
     Special {
-        /// What it is about.
+        /// The path.
         path: PathBuf,
     },
-    /// The root folder of the file system.
+    /// It is the root folder of the file system.
     #[error("`{}` has no name that a torrent could bear", shown(path))]
     Nameless {
         /// The path.
         path: PathBuf,
     },
-    /// A file is not what it was when the work began.
+    /// A file changed while it was hashed.
     #[error("`{}` was changed while it was being hashed; try again when it rests", shown(path))]
     Changed {
         /// The file.
@@ -58,10 +58,10 @@ pub enum CreateError {
     /// A file could not be read.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// A torrent may not be like that: a name, a number of files, a piece length.
+    /// A torrent cannot have this name, number of files, or piece length.
     #[error(transparent)]
     Metainfo(#[from] MetainfoError),
-    /// The caller asked to stop.
+    /// The caller cancelled the work.
     #[error("the work was cancelled")]
     Cancelled,
 }

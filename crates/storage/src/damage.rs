@@ -1,4 +1,4 @@
-//! Which files of a torrent are whole, and where those that are not are damaged.
+//! Reports which files of a torrent are complete, and where the others are damaged.
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -9,24 +9,24 @@ use super::check::{CheckProgress, Checked, check_present};
 use super::error::StorageError;
 use super::store::Store;
 
-/// What is on disk of one file of a torrent.
+/// The state of one file of a torrent on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileReport {
-    /// Where it should lie, below the root. Show it through `base::printable`.
+    /// The path below the root. Show it through [`printable`](piecework_core::printable).
     pub path: PathBuf,
-    /// Its length as the torrent says, in bytes.
+    /// The length in the torrent, in bytes.
     pub len: u64,
-    /// Its length on disk, in bytes; `None` if it is missing.
+    /// The length on disk, in bytes; `None` if the file is missing.
     pub found_len: Option<u64>,
-    /// The pieces it has a part in that are not right, in order. A wrong piece that lies over
-    /// several files is counted against each: a hash does not tell which of them is damaged.
+    /// The pieces of the file that are not right, in order. A wrong piece that spans several files
+    /// is counted for each of them: a hash does not tell which is damaged.
     pub bad_pieces: Vec<PieceIndex>,
 }
 
-/// Checks all of `store` and reports on every file but padding, in the torrent's order, together
-/// with the pieces that are right. Unlike [`check`](super::check()) it goes on when files are
-/// longer than the torrent says. `progress` and `cancel` as there; what was not looked at before
-/// a cancel counts as bad.
+/// Checks all of `store`. Returns the pieces that are right, and a report for every file except
+/// padding, in the order of the torrent. Unlike [`check`](super::check()), it accepts files that
+/// are longer than in the torrent. `progress` and `cancel` work as there. What was not checked
+/// before a cancel counts as bad.
 pub fn verify(
     store: &Store,
     progress: impl Fn(CheckProgress) + Send + Sync,
@@ -39,18 +39,19 @@ pub fn verify(
     Ok((right, reports))
 }
 
-/// The reports that follow from `right`, the pieces known to be right, and the files' lengths.
+/// Returns the reports that follow from `right`, the pieces known to be right, and from the lengths
+/// of the files.
 pub fn file_reports(store: &Store, right: &Bitfield) -> Result<Vec<FileReport>, StorageError> {
     Ok(report(store, &store.files().lengths()?, right))
 }
 
 impl FileReport {
-    /// Whether there is no such file.
+    /// Returns whether the file does not exist.
     pub fn is_missing(&self) -> bool {
         self.found_len.is_none()
     }
 
-    /// Whether the file is there, as long as it should be, with only right pieces.
+    /// Returns whether the file has the right length and only right pieces.
     pub fn is_whole(&self) -> bool {
         self.found_len == Some(self.len) && self.bad_pieces.is_empty()
     }

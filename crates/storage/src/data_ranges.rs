@@ -1,14 +1,14 @@
-//! Which parts of a file have data, and which are holes.
+//! Which parts of a file are data and which are holes.
 
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
-/// The next stretch of data from byte `at` on. Everything is data where the file system cannot
-/// tell.
+/// Returns the next range of data from byte `at` on. If the file system cannot tell, everything is
+/// data.
 pub(super) fn next_data(file: &std::fs::File, at: u64) -> Result<Option<(u64, u64)>, Errno> {
     let from = match seek(file, SeekFrom::Data(at)) {
         Ok(from) => from,
-        // Nothing but a hole up to the end.
+        // There is only a hole up to the end.
         Err(Errno::NXIO) => return Ok(None),
         Err(Errno::INVAL | Errno::OPNOTSUPP) => {
             let len = rustix::fs::fstat(file)?.st_size as u64;
@@ -17,10 +17,10 @@ pub(super) fn next_data(file: &std::fs::File, at: u64) -> Result<Option<(u64, u6
         Err(errno) => return Err(errno),
     };
     match seek(file, SeekFrom::Hole(from)) {
-        // A file that is cut off between the two calls has no more data.
+        // The file was truncated between the two calls and has no more data.
         Err(Errno::NXIO) => Ok(None),
         Err(errno) => Err(errno),
-        // Never standing still, whatever the file system says.
+        // Guarantees progress, whatever the file system says.
         Ok(to) => Ok(Some((from, to.max(from + 1)))),
     }
 }

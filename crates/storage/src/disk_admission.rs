@@ -1,66 +1,65 @@
-//! Which worker of a crew waits for which disk, and since when; and what that says about who may
-//! take what.
+//! Decides which worker may take a job for which disk.
 //!
-//! Nobody knows beforehand that a disk will hang, so it may hold up the workers that turn to it
-//! before that shows. From then on its jobs wait, but for a share of the crew, and those for other
-//! disks go on. A disk that never hangs but is slow all the time is told by what its jobs took: it
-//! never gets the whole crew, and no two of its jobs in a row while others wait. Time is an argument
-//! here, so that the rules can be tested.
+//! It is not known in advance that a disk will hang, so a hanging disk holds up the workers that
+//! turned to it before this showed. From then on, its jobs may only take a share of the workers,
+//! and jobs for other disks go on. A disk that never hangs but is always slow is recognized by the
+//! duration of its jobs: it never gets all workers, and never two jobs in a row while others wait.
+//! Time is an argument here, so that the rules can be tested.
 
 use std::time::{Duration, Instant};
 
-/// A disk, as far as they are told apart: the number of a device, or of a store whose device is
-/// not known.
+/// A disk, identified by the number of its device, or of a store whose device is not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Disk(pub u64);
 
-/// What each worker of a crew is at.
+/// What each worker is doing on which disk.
 #[derive(Debug)]
 pub(super) struct DiskAdmission {
-    /// What each worker is at. First those that work all the time, then the spare ones.
+    /// The current use of each worker: first the regular workers, then the spare ones.
     uses: Vec<Option<DiskUse>>,
     workers: usize,
-    /// Disks that took long of late, and how long for a mebibyte: those that are slow, or may become
-    /// so.
+    /// Disks that took long recently, and their time per mebibyte: those that are slow, or may
+    /// become so.
     slow: Vec<(Disk, Duration)>,
-    /// Where the last job was that got done.
+    /// The disk of the last job that ended.
     last: Option<Disk>,
 }
 
-/// A worker's turning to a disk.
+/// A worker's use of a disk.
 #[derive(Debug, Clone, Copy)]
 struct DiskUse {
     disk: Disk,
     since: Instant,
-    /// What is done there; `None` if that is about to be decided.
+    /// The number of bytes to read or write; `None` if a job is about to be taken.
     bytes: Option<usize>,
 }
 
 impl DiskAdmission {
-    /// Of a crew of `workers` workers, and `spares` more for when all those are held up.
+    /// Creates the state for `workers` workers, and `spares` more for when all of those are held
+    /// up.
     pub fn new(workers: usize, spares: usize) -> Self {
         Self { uses: vec![None; workers + spares], workers, slow: Vec::new(), last: None }
     }
 
-    /// `worker` will turn to `disk` in a moment.
+    /// Records that `worker` will turn to `disk` in a moment.
     pub fn reserve(&mut self, worker: usize, disk: Disk, now: Instant) {
         self.uses[worker] = Some(DiskUse { disk, since: now, bytes: None });
     }
 
-    /// `worker` turns to a disk to read or write so many bytes, or does something that has no disk
-    /// to wait for.
+    /// Records that `worker` reads or writes this many bytes on a disk, or does something without a
+    /// disk.
     pub fn begin(&mut self, worker: usize, at: Option<(Disk, usize)>, now: Instant) {
         let disk_use = |(disk, bytes)| DiskUse { disk, since: now, bytes: Some(bytes) };
         self.uses[worker] = at.map(disk_use);
     }
 
-    /// `worker` is done.
+    /// Records that `worker` has finished.
     pub fn end(&mut self, worker: usize, now: Instant) {
         self.last = None;
         if let Some(DiskUse { disk, since, bytes: Some(bytes) }) = self.uses[worker].take() {
             self.last = Some(disk);
             let took = now.saturating_duration_since(since);
-            // Long jobs take long anywhere; short ones wait in the same queues.
+            // Long jobs take long on any disk. Short ones wait in the same queues.
             self.note(
                 disk,
                 took * MEBIBYTE / u32::try_from(bytes).unwrap_or(u32::MAX).max(MEBIBYTE),
@@ -71,8 +70,8 @@ impl DiskAdmission {
     fn note(&mut self, disk: Disk, took: Duration) {
         let at = self.slow.iter().position(|(slow, _)| *slow == disk);
         let known = at.map_or(Duration::ZERO, |at| self.slow[at].1);
-        // A system that has writers wait does so with one write of many: that is remembered longer
-        // than that the others were quick.
+        // A system that throttles writers delays one write of many. So a slow job is remembered for
+        // longer than fast ones.
         let usual =
             if took > known { known + (took - known) / 4 } else { known - (known - took) / 16 };
         match at {
@@ -88,40 +87,40 @@ impl DiskAdmission {
         }
     }
 
-    /// Whether `worker` works only when the others cannot.
+    /// Returns whether `worker` only works when the others cannot.
     pub fn is_spare(&self, worker: usize) -> bool {
         worker >= self.workers
     }
 
-    /// Whether `worker` has been waiting for a disk for too long.
+    /// Returns whether `worker` has been waiting for a disk for too long.
     pub fn is_held_up(&self, worker: usize, now: Instant) -> bool {
         self.uses[worker].is_some_and(|disk_use| disk_use.is_long(now))
     }
 
-    /// Whether `worker` is at a disk and will, as far as can be known, be done in a moment and turn
-    /// to `next`. Not if that is another disk than a slow one it is at: others can do it sooner.
+    /// Returns whether `worker` will, as far as is known, soon be done and turn to `next`. `false`
+    /// if it is at a slow disk and `next` is another one: then others can do the job sooner.
     pub fn will_turn_to(&self, worker: usize, next: Disk, now: Instant) -> bool {
         self.uses[worker].is_some_and(|disk_use| {
             !disk_use.is_long(now) && (disk_use.disk == next || !self.is_slow(disk_use.disk))
         })
     }
 
-    /// Whether a job for `disk` lets others go first: if it is slow, and somebody is there or was
-    /// just now.
+    /// Returns whether jobs for `disk` let others go first: it is slow, and a worker is there or
+    /// was the last to finish.
     pub fn yields(&self, disk: Disk) -> bool {
         let is_there = |disk_use: &DiskUse| disk_use.disk == disk;
         self.is_slow(disk) && (self.last == Some(disk) || self.uses.iter().flatten().any(is_there))
     }
 
-    /// Whether jobs for `disk` took long of late.
+    /// Returns whether jobs for `disk` took long recently.
     fn is_slow(&self, disk: Disk) -> bool {
         self.slow.iter().any(|(slow, usual)| *slow == disk && *usual >= SLOW)
     }
 
-    /// Whether `worker` may begin something that has to do with `disk`: not if that holds up a
-    /// share of the crew already, nor if it is slow and all others are there. A spare one may not
-    /// if anybody is at that disk: those that are left must not all turn to the next one that
-    /// hangs.
+    /// Returns whether `worker` may begin a job for `disk`: not if the disk already holds up a
+    /// share of the workers, nor if it is slow and all other workers are there. A spare worker may
+    /// not if any worker is at that disk: the remaining ones must not all turn to the next disk
+    /// that hangs.
     pub fn may_take(&self, worker: usize, disk: Option<Disk>, now: Instant) -> bool {
         let Some(disk) = disk else { return true };
         let mut there = self.uses.iter().flatten().filter(|disk_use| disk_use.disk == disk);
@@ -137,8 +136,8 @@ impl DiskAdmission {
         all < bound && long < (self.workers / 2).max(1)
     }
 
-    /// When all workers but the spare ones will be held up if none gets done; `None` if one is not
-    /// waiting for a disk.
+    /// Returns when all regular workers will be held up if none of them finishes; `None` if one is
+    /// not waiting for a disk.
     pub fn all_held_up_at(&self) -> Option<Instant> {
         let mut last = None;
         for disk_use in &self.uses[..self.workers] {
@@ -147,8 +146,8 @@ impl DiskAdmission {
         last
     }
 
-    /// After this long a disk counts as slow: a mebibyte takes 50 ms at 20 MB/s, and 1 ms where
-    /// memory takes it.
+    /// A job that takes longer than this is held up. A mebibyte takes 50 ms at 20 MB/s, and 1 ms if
+    /// it goes to memory.
     pub const PATIENCE: Duration = Duration::from_millis(100);
 }
 
@@ -160,10 +159,10 @@ impl DiskUse {
 
 const MEBIBYTE: u32 = 1 << 20;
 
-/// A disk whose jobs take longer than this, for a mebibyte, is slow: 100 MB/s.
+/// A disk that takes longer than this per mebibyte is slow: 100 MB/s.
 const SLOW: Duration = Duration::from_millis(10);
 
-/// Disks that are remembered to be slow. Others would be found to be so again.
+/// The number of slow disks that are remembered. Others would be recognized again.
 const MOST_SLOW: usize = 64;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Under which names a torrent's files are looked for and made.
+//! The names under which a torrent's files are looked for and created.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -14,21 +14,21 @@ use super::confined::joined;
 use super::create::renamed_below;
 use super::layout::INCOMPLETE_SUFFIX;
 
-/// The paths of those files that have other names on disk than the torrent gives them, for
-/// [`StoreOptions::names`](super::StoreOptions::names): those that are not safe ([`safe_name`]), unless
-/// `raw`, those that would be one where the disk does not tell case apart, and those of the files in the
-/// torrent's folder that it was made of and that have other names there. Blocks.
+/// Returns the paths of files that have other names on disk than in the torrent, for
+/// [`StoreOptions::names`](super::StoreOptions::names). These are: names that are not safe
+/// ([`safe_name`]), unless `raw`; names that would coincide on a disk that ignores case; and other
+/// names of the files in the torrent's folder from which the torrent was made. Blocks.
 ///
-/// If more files are beneath `root` already under the torrent's own names than under safe ones, all are left
-/// their names: an earlier version wrote them, or the user did.
+/// If more files beneath `root` have the torrent's own names than have safe ones, all keep their
+/// names: an earlier version wrote them, or the user did.
 ///
-/// The cost does not depend on what else lies in `root`, which may be the folder of all downloads.
+/// The cost does not depend on what else is in `root`, which may be the folder of all downloads.
 pub fn disk_names(metainfo: &Metainfo, root: &Path, raw: bool) -> BTreeMap<usize, Vec<String>> {
     names_with(metainfo, root, raw, |_| None)
 }
 
-/// Returns the same as [`disk_names`] for content that is known to be there: if nothing beneath `root` has the
-/// torrent's own name, all that lies there is looked at for a name that became the torrent's. Blocks.
+/// Like [`disk_names`] for content that is known to exist: if nothing beneath `root` has the
+/// torrent's own name, everything there is searched for a name that became the torrent's. Blocks.
 pub fn content_names(metainfo: &Metainfo, root: &Path, raw: bool) -> BTreeMap<usize, Vec<String>> {
     names_with(metainfo, root, raw, |name| {
         let found = std::fs::read_dir(root).into_iter().flatten().flatten();
@@ -38,7 +38,7 @@ pub fn content_names(metainfo: &Metainfo, root: &Path, raw: bool) -> BTreeMap<us
     })
 }
 
-/// `other_top` finds the torrent's file or folder where none has its name.
+/// `other_top` finds the torrent's file or folder if none has its name.
 fn names_with(
     metainfo: &Metainfo,
     root: &Path,
@@ -62,32 +62,33 @@ fn names_with(
     };
     let raw_ones = names.keys().map(|file| map.entries()[*file].path.iter().collect());
     let safe_ones = names.values().map(|path| path.iter().map(String::as_str).collect());
-    // One name may be the safe form of another in the same folder, so the more count.
+    // One name may be the safe form of another in the same folder, so the majority counts.
     let raw_there = raw_ones.take(LOOKS).filter(|path: &Vec<&str>| is_there(path)).count();
     let safe_there = safe_ones.take(LOOKS).filter(|path: &Vec<&str>| is_there(path)).count();
     if raw_there > safe_there {
         names.clear();
     }
-    // Last: where such files are says nothing about the others.
+    // This comes last: where such files are says nothing about the others.
     names.extend(names_before_repair(metainfo, root, other_top));
     names
 }
 
-/// Whether the torrent's file or folder may be called `found` on the disk: as in the torrent, by the safe form
-/// of that, or by a name that no torrent can have and that became the torrent's.
+/// Returns whether the torrent's file or folder may be called `found` on the disk: as in the
+/// torrent, by the safe form of that name, or by a name that cannot be in a torrent and became the
+/// torrent's.
 pub fn may_be_called(metainfo: &Metainfo, found: &OsStr) -> bool {
     let name = metainfo.info().name();
     found == name || found == safe_name(name).as_ref() || is_repaired_to(found, name)
 }
 
 fn is_repaired_to(found: &OsStr, name: &str) -> bool {
-    // Of others, which are nearly all, nothing is repaired.
+    // Nearly all other names need no repair.
     let is_odd = found.to_str().is_none_or(|it| it.contains('\\') || has_byte_marks(it));
     is_odd && torrent_names(&[[found.as_bytes()]])[0] == [name]
 }
 
-/// Files of the torrent that lie beneath `root` under names that no torrent can have, from which those in
-/// this one were made.
+/// Returns the files beneath `root` whose names cannot be in a torrent, from which the files of
+/// this torrent were made.
 fn names_before_repair(
     metainfo: &Metainfo,
     root: &Path,
@@ -115,21 +116,22 @@ fn names_before_repair(
         .collect()
 }
 
-/// Whether `top` is what the torrent has, a file or a folder. A link in its place would lead elsewhere.
+/// Returns whether `top` is of the same kind as in the torrent, a file or a folder. A link would
+/// lead elsewhere.
 fn is_content_of(top: &Path, metainfo: &Metainfo) -> bool {
     let is_file = metainfo.info().is_single_file();
     let kind = top.symlink_metadata().map(|meta| meta.file_type());
     kind.is_ok_and(|kind| if is_file { kind.is_file() } else { kind.is_dir() })
 }
 
-/// Whether names that differ in case only are one name in `folder`, or would be: of what is not there the
-/// nearest folder above it counts.
+/// Returns whether names that differ only in case are the same name in `folder`. If it does not
+/// exist, its nearest existing parent counts.
 fn folds_case(folder: &Path) -> bool {
     let Some(folder) = folder.ancestors().find_map(|above| above.canonicalize().ok()) else {
         return false;
     };
     let by_kind = statfs(&folder).is_ok_and(|found| FOLDING.contains(&(found.f_type as u32)));
-    // ext4 and f2fs fold case in folders that are marked so.
+    // ext4 and f2fs ignore case in folders with this flag.
     by_kind
         || std::fs::File::open(&folder)
             .and_then(|opened| Ok(ioctl_getflags(&opened)?))
@@ -139,12 +141,12 @@ fn folds_case(folder: &Path) -> bool {
 /// `FS_CASEFOLD_FL` of Linux.
 const CASEFOLD: u32 = 0x4000_0000;
 
-/// File systems that take names for the same which differ in case: FAT, exFAT, NTFS, HFS, HFS+, and
-/// those of other machines over SMB.
+/// File systems that ignore case: FAT, exFAT, NTFS, HFS, HFS+, and those of other machines over
+/// SMB.
 const FOLDING: [u32; 7] =
     [0x4d44, 0x2011_bab0, 0x7366_746e, 0x4244, 0x482b, 0xff53_4d42, 0xfe53_4d42];
 
-/// Files that are looked for: what was written once has the first of them.
+/// The number of files that are looked for: content written at once has the first of them.
 const LOOKS: usize = 100;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What can go wrong between a torrent and its disk, sorted by what one can do about it.
+//! Errors between a torrent and its disk, sorted by what one can do about them.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,72 +9,72 @@ use rustix::io::Errno;
 use piecework_core::metainfo::MetainfoError;
 use piecework_core::printable_bytes;
 
-/// A file operation that did not succeed. Never a peer's fault.
+/// A file operation failed. It is never the fault of a peer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StorageError {
-    /// No room: the disk, the quota or the largest file size allowed is used up.
+    /// The disk is full, or the quota or the largest allowed file size is used up.
     #[error("cannot {operation} `{}`: there is no room left: {errno}", shown(path))]
     Full {
-        /// What was being done.
+        /// The operation that failed.
         operation: Operation,
-        /// The file it was done to.
+        /// The file.
         path: PathBuf,
         /// The error of the system.
         #[source]
         errno: Errno,
     },
-    /// The system does not let us.
+    /// The operation is not permitted.
     #[error("cannot {operation} `{}`: it is not allowed: {errno}", shown(path))]
     Denied {
-        /// What was being done.
+        /// The operation that failed.
         operation: Operation,
-        /// To which file or folder.
+        /// The file or folder.
         path: PathBuf,
         /// The error of the system.
         #[source]
         errno: Errno,
     },
-    /// A file has become shorter than what was in it.
+    /// A file has become shorter than its content.
     #[error(
         "`{}` has changed: it ends after `{len}` bytes, where at least `{wanted}` are needed",
         shown(path)
     )]
     Changed {
-        /// The file it is about.
+        /// The file.
         path: PathBuf,
-        /// Its length now, in bytes.
+        /// Its current length in bytes.
         len: u64,
-        /// The length it should have at least, in bytes.
+        /// The minimum length in bytes.
         wanted: u64,
     },
-    /// A file is not as it was left.
+    /// Another program has changed or replaced a file.
     #[error("`{}` was changed or replaced by another program", shown(path))]
     Altered {
-        /// The file it is about.
+        /// The file.
         path: PathBuf,
     },
-    /// A file is not the one the torrent describes: it goes on behind the torrent's last byte.
+    /// A file is longer than in the torrent, so it is not the file that the torrent describes.
     #[error(
         "`{}` is longer than the torrent says: `{len}` bytes instead of `{wanted}`",
         shown(path)
     )]
     TooLong {
-        /// The file it is about.
+        /// The file.
         path: PathBuf,
-        /// Its length, in bytes.
+        /// Its length in bytes.
         len: u64,
-        /// The length the torrent gives it, in bytes.
+        /// The length in the torrent, in bytes.
         wanted: u64,
     },
-    /// There is no such file or folder (any more).
+    /// The file or folder does not exist.
     #[error("cannot {operation} `{}`: it does not exist", shown(path))]
     Missing {
-        /// What was being done.
+        /// The operation that failed.
         operation: Operation,
-        /// Which file or folder.
+        /// The file or folder.
         path: PathBuf,
     },
-    /// The disk that a folder lay on is not mounted: what is there now is its bare mount point.
+    /// The disk that contained a folder is not mounted: its path is now the bare mount point.
     #[error(
         "`{}` lay on the disk mounted at `{}`, and nothing is mounted there now: mount it and resume \
          the torrent; if it is to lie where it is now, have it checked, or say where its files are",
@@ -87,66 +87,66 @@ pub enum StorageError {
         /// Where the disk was mounted.
         mount: PathBuf,
     },
-    /// The path would lead out of the torrent's folder.
+    /// The path would leave the torrent's folder.
     #[error(
         "cannot {operation} `{}`: a symbolic link stands in its path, and links are not followed",
         shown(path)
     )]
     Escape {
-        /// What was being done.
+        /// The operation that failed.
         operation: Operation,
-        /// To which file or folder.
+        /// The file or folder.
         path: PathBuf,
     },
-    /// Another program, or another torrent, has locked the file to write to it or to serve it.
+    /// Another program, or another torrent, has locked the file for writing or serving.
     #[error(
         "`{}` is in use: another program, or another torrent, writes to it or serves it",
         shown(path)
     )]
     InUse {
-        /// The file it is about.
+        /// The file.
         path: PathBuf,
     },
-    /// The process has no more open files or memory to spare.
+    /// The process is out of descriptors or memory.
     #[error(
         "cannot {operation} `{}`: the process is out of open files or memory: {errno}",
         shown(path)
     )]
     Exhausted {
-        /// What was being done.
+        /// The operation that failed.
         operation: Operation,
-        /// To which file or folder.
+        /// The file or folder.
         path: PathBuf,
         /// The error of the system.
         #[source]
         errno: Errno,
     },
-    /// Something is there already, and nothing is ever replaced.
+    /// The target exists already, and nothing is ever replaced.
     #[error("cannot {operation} `{}`: it exists already, and nothing is replaced", shown(path))]
     Exists {
-        /// What was being done.
+        /// The operation that failed.
         operation: Operation,
-        /// Which file or folder.
+        /// The file or folder.
         path: PathBuf,
     },
-    /// The path is not one that may be used.
+    /// The path is not allowed.
     #[error("`{}` cannot be used: {reason}", shown(path))]
     Forbidden {
-        /// The path that was refused.
+        /// The path.
         path: PathBuf,
         /// The rule that it breaks.
         reason: &'static str,
     },
-    /// It was asked to stop, and nothing has changed.
+    /// The operation was cancelled, and nothing has changed.
     #[error("moving `{}` was cancelled; everything is where it was", shown(path))]
     Cancelled {
         /// The folder that was to be moved.
         path: PathBuf,
     },
-    /// The torrent's own file, where its piece hashes are, cannot be read again.
+    /// The torrent's own file, which has the piece hashes, cannot be read again.
     #[error("pieces cannot be verified: {reason}")]
     Torrent {
-        /// The folder its content lies in.
+        /// The folder of the content.
         path: PathBuf,
         /// Why it cannot be read.
         #[source]
@@ -155,22 +155,22 @@ pub enum StorageError {
     /// The system reports another error: a failing disk, for instance.
     #[error("cannot {operation} `{}`: {errno}", shown(path))]
     System {
-        /// What was being done.
+        /// The operation that failed.
         operation: Operation,
-        /// To which file or folder.
+        /// The file or folder.
         path: PathBuf,
         /// The error of the system.
         #[source]
         errno: Errno,
     },
-    /// Something that the system has no number for.
+    /// An error without an error number of the system.
     #[error("cannot {operation} `{}`: {reason}", shown(path))]
     Other {
-        /// What was being done.
+        /// The operation that failed.
         operation: Operation,
-        /// To which file or folder.
+        /// The file or folder.
         path: PathBuf,
-        /// A sentence that says why.
+        /// The reason, as the end of a sentence.
         reason: String,
     },
 }
@@ -194,20 +194,20 @@ impl PartialEq for TorrentReadError {
 
 impl Eq for TorrentReadError {}
 
-/// What was being done to a file when it failed.
+/// An operation on a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
-    /// Opening it or looking at its length.
+    /// Opening it or reading its metadata.
     Open,
-    /// Making it.
+    /// Creating it.
     Create,
     /// Reading from it.
     Read,
     /// Writing to it.
     Write,
-    /// Forcing it to the disk.
+    /// Syncing it to the disk.
     Sync,
-    /// Giving it another name, or bringing it elsewhere.
+    /// Renaming or moving it.
     Move,
     /// Removing it.
     Remove,
@@ -232,7 +232,7 @@ impl StorageError {
         Self::Other { operation, path, reason: reason.into() }
     }
 
-    /// The file or folder it is about.
+    /// Returns the file or folder that the error is about.
     pub fn path(&self) -> &Path {
         match self {
             Self::Full { path, .. }
@@ -269,7 +269,7 @@ impl fmt::Display for Operation {
     }
 }
 
-/// A path as it may be shown in a terminal.
+/// Returns a path that is safe to show in a terminal.
 pub(super) fn shown(path: &Path) -> String {
     printable_bytes(path.as_os_str().as_encoded_bytes())
 }

@@ -1,4 +1,5 @@
-//! Which paths a store's files have, for whoever sees to it that no two torrents share one.
+//! The paths of a store's files, from which claims on paths are made: no two torrents may share
+//! one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
@@ -18,35 +19,35 @@ use super::store::{Store, StoreMode, StoreOptions};
 /// A path that a file of a store has, or has until it is finished.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilePath {
-    /// The names that lead to it beneath the store's root.
+    /// The path components beneath the root of the store.
     pub names: Vec<String>,
-    /// Bytes of the file when it is whole.
+    /// The length of the complete file in bytes.
     pub len: u64,
-    /// It is the name with the ending for unfinished files.
+    /// Whether this is the name with the suffix of unfinished files.
     pub unfinished: bool,
 }
 
 impl FilePath {
-    /// Where it lies, if the store's root is `root`.
+    /// Returns the path if the root of the store is `root`.
     pub fn beneath(&self, root: &Path) -> PathBuf {
         joined(root, &self.names)
     }
 }
 
-/// A folder, known by where it really lies.
+/// A folder, identified by its real location.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FolderIdentity {
-    /// Absolute; the part of it that exists leads through no symbolic link.
+    /// The absolute path. Its existing part contains no symbolic link.
     pub path: PathBuf,
-    /// Device and inode, if it exists: two mounts of one folder have the same.
+    /// Device and inode, if the folder exists. Two mounts of one folder have the same.
     pub inode: Option<(u64, u64)>,
-    /// Where the file system is mounted that it lies on, as [`mount_point`] says.
+    /// The mount point of its file system, see [`mount_point`].
     pub mount: Option<PathBuf>,
 }
 
 impl Store {
-    /// Every path that a file of the store has, or would have as long as it is not finished.
-    /// Padding has none, and a store that only reads has no unfinished files.
+    /// Returns every path that a file of the store has, or would have while it is unfinished.
+    /// Padding has no path, and a read-only store has no unfinished files.
     pub fn file_paths(&self) -> Vec<FilePath> {
         let reads = self.options().mode == StoreMode::ReadOnly;
         let layout = self.layout.read();
@@ -61,12 +62,12 @@ impl Store {
         paths
     }
 
-    /// The names in the root with which [`Store::file_paths`] begin, each once.
+    /// Returns the first components of the paths in [`Store::file_paths`], each once.
     pub fn top_names(&self) -> BTreeSet<String> {
         let is_plain = self.layout.read().own.names.is_empty();
         let entries = self.map().entries();
         if is_plain && !self.metainfo().info().is_single_file() {
-            // All lie in the torrent's folder, however many they are.
+            // All files lie in the torrent's folder, however many there are.
             let first = entries.iter().position(|entry| !entry.padding);
             let layout = self.layout.read();
             let names = first.map(|file| owned(&layout.names_of(self.map(), file)));
@@ -75,11 +76,11 @@ impl Store {
         self.file_paths().into_iter().filter_map(|path| path.names.into_iter().next()).collect()
     }
 
-    /// Reserves room for those files whose number is `wanted`, at their full lengths; the lengths
-    /// that they have stay. A file system that cannot reserve room is passed over.
+    /// Reserves disk space for the files whose number is `wanted`, at their full lengths, without
+    /// changing their current lengths. Does nothing on a file system that cannot reserve space.
     ///
     /// # Errors
-    /// [`StorageError::Full`] if there is not enough.
+    /// [`StorageError::Full`] if there is not enough space.
     pub fn reserve(&self, wanted: impl Fn(usize) -> bool) -> Result<(), StorageError> {
         self.writable(Operation::Write)?;
         for (file, entry) in self.map().entries().iter().enumerate() {
@@ -98,11 +99,11 @@ impl Store {
         Ok(())
     }
 
-    /// Bytes on the disk under the files' names, holes not counted, and no more of each file than it
-    /// has in the torrent.
+    /// Returns the allocated bytes of the files, without holes, and for each file at most its
+    /// length in the torrent.
     ///
     /// # Errors
-    /// If a file cannot be looked at.
+    /// If a file cannot be accessed.
     pub fn bytes_on_disk(&self) -> Result<u64, StorageError> {
         let stats = self.files().stats()?;
         let entries = self.map().entries().iter().zip(stats);
@@ -113,8 +114,8 @@ impl Store {
         Ok(bytes.sum())
     }
 
-    /// The same content as it would be named beneath `root` and with `names` in place of those
-    /// that differ from the torrent's now. Touches no file.
+    /// Returns a store for the same content beneath `root`, with `names` in place of the current
+    /// ones that differ from the torrent. Touches no file.
     ///
     /// # Errors
     /// As [`Store::with_options`].
@@ -132,9 +133,9 @@ impl Store {
 }
 
 impl FolderIdentity {
-    /// Of the folder `path`, which need not exist. Blocks.
+    /// Returns the identity of the folder `path`, which need not exist. Blocks.
     ///
-    /// A folder that cannot be looked at is taken to be where its path says.
+    /// If the folder cannot be accessed, its path is taken as it is.
     pub fn of(path: &Path) -> Self {
         let path = absolute(path).unwrap_or_else(|_| path.to_owned());
         for above in path.ancestors() {
@@ -151,7 +152,7 @@ impl FolderIdentity {
         Self::unseen(path)
     }
 
-    /// Of a folder that nobody has looked at.
+    /// Returns the identity of a folder without accessing it.
     pub fn unseen(path: PathBuf) -> Self {
         Self { path, inode: None, mount: None }
     }

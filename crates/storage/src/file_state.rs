@@ -1,15 +1,15 @@
-//! What the system says about a file.
+//! The metadata of a file.
 
 use rustix::fs::Stat;
 
 use piecework_core::Fingerprint;
 
-/// How much there is of a file on the disk.
+/// How much of a file there is on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
-    /// Its length in bytes.
+    /// The length in bytes.
     pub len: u64,
-    /// Blocks of 512 bytes that the file system has given it.
+    /// The number of 512-byte blocks that the file system has allocated.
     pub blocks: u64,
 }
 
@@ -18,8 +18,8 @@ impl Extent {
         Self { len: stat.st_size as u64, blocks: stat.st_blocks as u64 }
     }
 
-    /// Whether there is less of the file than there was: somebody has cut something off or out of
-    /// it, or its file system has found room to save.
+    /// Returns whether there is less of the file than before: something was cut off or punched out,
+    /// or its file system has saved space.
     pub fn has_shrunk(&self, before: &Self) -> bool {
         self.len < before.len || self.blocks < before.blocks
     }

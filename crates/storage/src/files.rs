@@ -1,4 +1,4 @@
-//! A torrent's bytes as one stretch, over the files they lie in.
+//! The content of a torrent as one range of bytes, across its files.
 
 use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
@@ -20,17 +20,17 @@ use super::handles::{FileHandles, FileKey, OpenFile, Probe};
 use super::layout::SharedLayout;
 use super::watch::Watch;
 
-/// All that is needed to read and write a file map's content where `layout` says.
+/// Reads and writes the content of a file map in the files of `layout`.
 #[derive(Clone, Copy)]
 pub(super) struct Files<'a> {
     pub layout: &'a SharedLayout,
     pub map: &'a FileMap,
     pub handles: &'a FileHandles,
-    /// Whose files these are among `handles`.
+    /// The number of the store among `handles`.
     pub store: u32,
 }
 
-/// Where one stands in a list of parts that are written one behind the other.
+/// A position in consecutive parts that are being written.
 struct Cursor<'a> {
     parts: &'a [&'a [u8]],
     /// Bytes of the first part that are done.
@@ -38,7 +38,7 @@ struct Cursor<'a> {
 }
 
 impl Files<'_> {
-    /// Fills `buf` with the bytes from `offset` on. Padding is zeros (BEP 47).
+    /// Fills `buf` with the bytes from `offset` on. Padding reads as zeros (BEP 47).
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
         let mut rest = buf;
         for slice in self.slices(offset, rest.len(), Operation::Read)? {
@@ -53,8 +53,8 @@ impl Files<'_> {
         Ok(())
     }
 
-    /// The same, if no disk has to be waited for: false as soon as one would have to be, or a file
-    /// is to be looked at by `watch`.
+    /// The same without waiting for a disk. Returns `false` if that is not possible, or if `watch`
+    /// says that a file has to be checked first.
     pub fn read_cached(
         &self,
         offset: u64,
@@ -72,7 +72,7 @@ impl Files<'_> {
             if watch.is_some_and(|watch| watch.is_due(slice.file)) {
                 return Ok(false);
             }
-            // Opening a file may already wait for the disk.
+            // Even opening a file may wait for the disk.
             let key = FileKey { store: self.store, file: slice.file };
             let Some(open) = self.handles.get(key, false) else { return Ok(false) };
             if !self.read_file_cached(&open, &slice, part)? {
@@ -82,8 +82,8 @@ impl Files<'_> {
         Ok(true)
     }
 
-    /// Has the system begin to read what is not in memory of `span`. It is advice only: a reader
-    /// will meet and report what stands in its way.
+    /// Advises the system to read what is not in memory of `span`. Errors are ignored: a reader
+    /// will meet and report them.
     pub fn will_need(&self, span: Range<u64>) {
         for slice in self.map.slices(span) {
             let long = NonZeroU64::new(slice.len).filter(|len| len.get() > READ_AT_ONCE);
@@ -97,7 +97,7 @@ impl Files<'_> {
         }
     }
 
-    /// Writes `parts` one behind the other from `offset` on; what falls on padding is dropped.
+    /// Writes the consecutive `parts` from `offset` on. Bytes of padding are dropped.
     pub fn write_at(&self, offset: u64, parts: &[&[u8]]) -> Result<(), StorageError> {
         let len = parts.iter().map(|part| part.len()).sum();
         let mut cursor = Cursor { parts, skip: 0 };
@@ -111,7 +111,7 @@ impl Files<'_> {
         Ok(())
     }
 
-    /// The files of the span of `len` bytes from `offset` on, which must all exist.
+    /// Returns the ranges of files for `len` bytes from `offset` on, which must all exist.
     pub fn slices(
         &self,
         offset: u64,
@@ -129,7 +129,8 @@ impl Files<'_> {
         Ok(self.map.slices(Range { start: offset, end }))
     }
 
-    /// The length of each file, `None` where there is none. Padding has the length it should.
+    /// Returns the length of each file; `None` if it is missing. Padding has the length from the
+    /// torrent.
     pub fn lengths(&self) -> Result<Vec<Option<u64>>, StorageError> {
         let entries = self.map.entries().iter();
         let length = |(entry, stat): (&FileEntry, Option<Stat>)| {
@@ -138,7 +139,7 @@ impl Files<'_> {
         Ok(entries.zip(self.stats()?).map(length).collect())
     }
 
-    /// What the system knows of each file, `None` where there is none and for padding.
+    /// Returns the metadata of each file; `None` for missing files and for padding.
     pub fn stats(&self) -> Result<Vec<Option<Stat>>, StorageError> {
         let layout = self.layout.read();
         let entries = self.map.entries();
@@ -157,7 +158,7 @@ impl Files<'_> {
         entries.iter().enumerate().map(stat).collect()
     }
 
-    /// What the system knows of the file under its name, finished or not.
+    /// Returns the metadata of the file, finished or not.
     pub fn stat_of(&self, file: usize) -> Result<Stat, StorageError> {
         let layout = self.layout.read();
         let folder = layout.root.open()?;
@@ -170,8 +171,8 @@ impl Files<'_> {
         }
     }
 
-    /// Whether the file that is open is another than the one `stat` is of, which has its name. It
-    /// is closed then.
+    /// Returns whether another file than the open one has its name now; `stat` is the metadata of
+    /// the name. If so, closes the open one.
     pub fn is_replaced(&self, file: usize, stat: &Stat) -> Result<bool, StorageError> {
         let key = FileKey { store: self.store, file };
         let Some(open) = self.handles.get(key, false) else { return Ok(false) };
@@ -184,7 +185,7 @@ impl Files<'_> {
         Ok(is_other)
     }
 
-    /// Looks at the file, if `watch` says that it is time to.
+    /// Checks the file, if `watch` says that it is time.
     ///
     /// # Errors
     /// [`StorageError::Altered`] if another program has changed or replaced it,
@@ -200,7 +201,7 @@ impl Files<'_> {
         Ok(())
     }
 
-    /// Where the file lies when it is finished.
+    /// Returns the path of the file when it is finished.
     pub fn path_of(&self, file: usize) -> PathBuf {
         let layout = self.layout.read();
         layout.root.join(&layout.names_of(self.map, file))
@@ -212,7 +213,8 @@ impl Files<'_> {
             return Ok(open);
         }
         let access = if write { Access::Write } else { Access::Read };
-        // Held until the file is among the handles: whoever moves it closes them afterwards.
+        // Held until the file is among the handles: a thread that moves files closes them
+        // afterwards.
         let layout = self.layout.read();
         let opened = layout.open(self.map, file, &layout.root.open()?, access)?;
         if self.handles.locks()
@@ -223,8 +225,8 @@ impl Files<'_> {
         Ok(self.handles.keep(key, opened, write))
     }
 
-    /// Locks a file that was opened: for this store alone, if it is to be written. Returns the handle
-    /// of another thread of ours that has opened it meanwhile, if one has.
+    /// Locks an opened file; exclusively, if it is to be written. Returns the handle of another of
+    /// our threads if that has opened it meanwhile.
     fn lock(
         &self,
         key: FileKey,
@@ -232,28 +234,28 @@ impl Files<'_> {
         write: bool,
     ) -> Result<Option<Arc<OpenFile>>, StorageError> {
         if !write {
-            // Whoever writes to it just now may be a program that checks nothing, or a download
-            // that is looked at: reading does no harm.
+            // The lock may be held by a program that checks nothing, or by a download that somebody
+            // looks at. Reading does no harm.
             let _ = flock(opened, FlockOperation::NonBlockingLockShared);
             return Ok(None);
         }
-        // Our own reader would be in the way.
+        // Our own reader would block the lock.
         self.handles.forget_reader(key);
         for _ in 0..LOCK_TRIES {
             match flock(opened, FlockOperation::NonBlockingLockExclusive) {
                 Err(Errno::WOULDBLOCK) => match self.handles.get(key, true) {
                     Some(ours) => return Ok(Some(ours)),
-                    // Threads that read from it are done in a moment.
+                    // Threads that read from it finish in a moment.
                     None => std::thread::sleep(LOCK_AGAIN),
                 },
-                // A file system without locks has none.
+                // The file system has no locks.
                 _ => return Ok(None),
             }
         }
         Err(StorageError::InUse { path: self.path_of_open(key.file) })
     }
 
-    /// The file's final path, for those that hold the layout's lock.
+    /// Returns the final path of the file. The caller holds the lock of the layout.
     fn path_of_open(&self, file: usize) -> PathBuf {
         let layout = self.layout.read_again();
         layout.root.join(&layout.names_of(self.map, file))
@@ -341,7 +343,7 @@ impl Files<'_> {
 }
 
 impl<'a> Cursor<'a> {
-    /// What comes next, `len` bytes of it or as much as one call takes.
+    /// Returns the next `len` bytes, or as much as one call takes.
     fn gather(&self, len: usize) -> SmallVec<[IoSlice<'a>; 64]> {
         let (mut left, mut skip) = (len, self.skip);
         let mut gathered = SmallVec::new();
@@ -379,15 +381,15 @@ fn is_memory(open: &OpenFile) -> bool {
         .is_ok_and(|stat| matches!(stat.f_type as u64 & 0xffff_ffff, TMPFS | RAMFS))
 }
 
-/// What the system reads at once for whoever begins to read a file, by default. To open files for
-/// no more than that, before they are needed, would only push other files' handles out.
+/// What the system reads ahead by default. To open files for less than that, before they are
+/// needed, would only push out other handles.
 const READ_AT_ONCE: u64 = 128 << 10;
 
-/// How often, and how long apart, a lock is asked for: a second in all.
+/// How often and at what interval a lock is tried: for a second in total.
 const LOCK_TRIES: u32 = 50;
 const LOCK_AGAIN: Duration = Duration::from_millis(20);
 
-/// Parts one `pwritev` takes (`UIO_MAXIOV` in Linux).
+/// The most parts that one `pwritev` takes (`UIO_MAXIOV` in Linux).
 const IOV_MAX: usize = 1024;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A piece in memory, from its blocks to its place on the disk.
+//! A piece in memory: its hash is checked, then it is written to disk.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,22 +10,22 @@ use super::hash::{Digest20, digest_each};
 use super::piece_check::{Finished, expected_hash};
 use super::store::Store;
 
-/// A piece in memory, to be hashed and written.
+/// A piece in memory that is to be hashed and written.
 pub struct FinishPiece {
-    /// Where it is to be written.
+    /// The store to write it to.
     pub store: Arc<Store>,
-    /// The piece that was verified.
+    /// The number of the piece.
     pub piece: PieceIndex,
-    /// All of it, block by block in order.
+    /// The whole piece, block by block in order.
     pub blocks: Vec<BlockBuf>,
-    /// Whether the blocks' digests are wanted even if the piece is right.
+    /// Whether the digests of the blocks are wanted even if the piece is right.
     pub want_digests: bool,
-    /// Told how it went, after the blocks were dropped.
+    /// Called with the result, after the blocks were dropped.
     pub done: Box<dyn FnOnce(Finished) + Send>,
 }
 
 impl FinishPiece {
-    /// Gives the blocks back, then tells what came of it.
+    /// Drops the blocks, then reports the result.
     pub(super) fn answer(self, conclude: impl FnOnce(&Self) -> Result<Finished, StorageError>) {
         let result = conclude(&self);
         let Self { store, blocks, done, .. } = self;
@@ -33,7 +33,7 @@ impl FinishPiece {
         done(result.unwrap_or_else(Finished::Failed));
     }
 
-    /// Writes the piece if `digest` is what it should be.
+    /// Writes the piece if `digest` is right.
     pub(super) fn conclude(&self, digest: Digest20) -> Result<Finished, StorageError> {
         let parts = self.parts();
         let digests = || digest_each(parts.iter().copied());
@@ -52,12 +52,12 @@ impl FinishPiece {
         if size == got {
             return Ok(());
         }
-        // Not what peers sent, but what was handed on of it: nobody is to blame.
+        // Not the fault of a peer, but of the code that passed it on: nobody is to blame.
         let reason = format!("piece `{piece}` came in `{got}` bytes instead of `{size}`");
         Err(StorageError::other(Operation::Write, store.root().to_owned(), reason))
     }
 
-    /// Bytes of its blocks.
+    /// Returns the length of all blocks in bytes.
     pub(super) fn len(&self) -> usize {
         self.blocks.iter().map(|block| block.len()).sum()
     }

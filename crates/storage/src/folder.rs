@@ -1,4 +1,4 @@
-//! What is in a folder, for somebody who chooses one.
+//! Lists a folder, for a user who chooses one.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,19 +12,19 @@ use rustix::io::{Errno, retry_on_intr};
 use super::confined::ConfinedRoot;
 use super::error::{Operation, StorageError};
 
-/// What is in a folder.
+/// The entries of a folder.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FolderEntries {
-    /// Folders and regular files, those whose names come first.
+    /// Folders and regular files, sorted by name.
     pub entries: Vec<FolderEntry>,
-    /// Whether there are more than these.
+    /// Whether there are more.
     pub is_cut: bool,
 }
 
 /// A folder or a regular file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FolderEntry {
-    /// Its name.
+    /// The file name.
     pub name: OsString,
     /// Whether it is a folder.
     pub is_folder: bool,
@@ -32,9 +32,9 @@ pub struct FolderEntry {
     pub is_link: bool,
 }
 
-/// Returns the folders and regular files in `folder` that `is_wanted`, `most` at most, in the order of their
-/// names, whatever their case. On the way to it no link is followed below the nearest of `keep_to`; what
-/// links in it lead to decides what they are.
+/// Returns at most `most` folders and regular files in `folder` for which `is_wanted` is true,
+/// sorted by name without regard to case. On the path to it, no link is followed below the nearest
+/// of `keep_to`. A link in the folder counts as what it leads to.
 ///
 /// # Errors
 /// If it cannot be read.
@@ -72,13 +72,14 @@ pub fn folder_entries(
     Ok(found)
 }
 
-/// What is called `name` in the folder `above`, if that is a folder or regular file or leads to one.
+/// Returns the entry `name` of the folder `above`, if it is a folder or regular file, or leads to
+/// one.
 fn kind_of(above: BorrowedFd<'_>, name: &OsStr, told: FileType) -> Option<FolderEntry> {
     let look = |flags: AtFlags| -> Result<FileType, Errno> {
         let stat = retry_on_intr(|| sys::statat(above, name, flags))?;
         Ok(FileType::from_raw_mode(stat.st_mode))
     };
-    // Some file systems tell no kinds.
+    // Some file systems do not tell the type.
     let own = match told {
         FileType::Unknown => look(AtFlags::SYMLINK_NOFOLLOW).ok()?,
         told => told,
@@ -90,7 +91,7 @@ fn kind_of(above: BorrowedFd<'_>, name: &OsStr, told: FileType) -> Option<Folder
     (is_folder || kind == FileType::RegularFile).then_some(FolderEntry { name, is_folder, is_link })
 }
 
-/// Entries that are looked at: with names of 255 bytes they take 10 MB.
+/// The most entries that are read: with names of 255 bytes they take 10 MB.
 const MOST_SEEN: usize = 20_000;
 
 #[cfg(test)]

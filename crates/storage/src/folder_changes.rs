@@ -1,4 +1,4 @@
-//! Giving files beneath a folder other names, and removing them, without leaving it.
+//! Renames and removes files beneath a folder, without leaving it.
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
@@ -11,7 +11,8 @@ use super::error::{Operation, StorageError};
 use super::renaming::{link_new, rename_new};
 
 impl ConfinedFolder<'_> {
-    /// What the system knows of whatever `names` lead to, be it a link; `None` for nothing.
+    /// Returns the metadata of whatever is at `names`, without following a link; `None` if nothing
+    /// is there.
     pub fn look<S: AsRef<str>>(&self, names: &[S]) -> Result<Option<Stat>, StorageError> {
         let looked = self.parent(names).and_then(|(parent, name)| {
             retry_on_intr(|| sys::statat(&parent, &*name, AtFlags::SYMLINK_NOFOLLOW))
@@ -23,8 +24,8 @@ impl ConfinedFolder<'_> {
         }
     }
 
-    /// Gives a file another name, or brings it to another folder of its file system. Whatever has
-    /// the new name already stays, and it is an error.
+    /// Renames a file, or moves it to another folder of its file system. Fails if the new name
+    /// exists.
     pub fn rename<S: AsRef<str>, T: AsRef<str>>(
         &self,
         names: &[S],
@@ -44,7 +45,7 @@ impl ConfinedFolder<'_> {
         })
     }
 
-    /// Gives a file a second name, which nothing may have.
+    /// Gives a file a second name (a hard link). Fails if the name exists.
     pub fn link<S: AsRef<str>, T: AsRef<str>>(
         &self,
         names: &[S],
@@ -56,7 +57,7 @@ impl ConfinedFolder<'_> {
         link_new(&from, &*name, &to, &*new_name)
     }
 
-    /// Removes a file. Says whether there was one.
+    /// Removes a file. Returns whether it existed.
     ///
     /// # Errors
     /// If it is not a regular file.
@@ -76,8 +77,8 @@ impl ConfinedFolder<'_> {
         }
     }
 
-    /// Removes those of `folders`, and of the folders they lie in, that are empty; never this one.
-    /// Says which are gone.
+    /// Removes those of `folders`, and of their parents, that are empty; never this folder. Returns
+    /// which were removed.
     pub fn remove_empty(&self, folders: BTreeSet<Vec<String>>) -> BTreeSet<Vec<String>> {
         let mut all = BTreeSet::new();
         for folder in folders {
@@ -85,11 +86,12 @@ impl ConfinedFolder<'_> {
                 all.insert(folder[..deep].to_vec());
             }
         }
-        // What is inside comes behind what it is in.
+        // Children come before their parents.
         all.into_iter().rev().filter(|names| self.remove_folder(names)).collect()
     }
 
-    /// Whether two names stand in the same folder, by whatever ways it was reached.
+    /// Returns whether the parent folders of two paths are the same, by whatever way they were
+    /// reached.
     pub fn same_folder<S: AsRef<str>, T: AsRef<str>>(
         &self,
         names: &[S],
@@ -101,8 +103,8 @@ impl ConfinedFolder<'_> {
         Ok((a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
     }
 
-    /// Removes a folder if it is empty, and says whether it is gone: one that cannot be removed
-    /// stays, for nobody needs it gone.
+    /// Removes a folder if it is empty. Returns whether it is gone. Errors are ignored, because
+    /// nobody depends on the removal.
     pub fn remove_folder(&self, names: &[String]) -> bool {
         let removed = self
             .parent(names)
@@ -115,7 +117,7 @@ impl ConfinedFolder<'_> {
     }
 }
 
-/// Whether it is a folder, and no link to one.
+/// Returns whether it is a folder, and not a link to one.
 pub(super) fn is_folder(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Directory
 }

@@ -1,4 +1,4 @@
-//! Files that have the names of a torrent's files and are not the torrent's.
+//! Finds files that have the name of a torrent's file but other content.
 
 use std::path::PathBuf;
 
@@ -14,18 +14,17 @@ use super::names::{opened, owned};
 use super::store::{Store, StoreMode};
 
 impl Store {
-    /// The files to which a download of the `wanted` pieces would write and that are not the
-    /// torrent's: they have their final names, there is data in them, none of the pieces in them is
-    /// among those held, `have`, and they are of another length or one of those pieces was all there
-    /// and wrong. A small file of the right length whose only piece lacks parts of other files is
-    /// none of them.
+    /// Returns the files to which a download of the `wanted` pieces would write and that belong to
+    /// somebody else: they have their final names and contain data, none of their pieces is in
+    /// `have`, and either their length is wrong or one of their pieces is complete and wrong. A
+    /// small file of the right length is not returned if its only piece lacks parts of other files.
     ///
-    /// With `unfinished`, files with the ending for unfinished ones are looked at too: if there is
-    /// data in them, but no piece that is right, another torrent of that name has left them. But of
-    /// pieces over 16 MiB there may be a part that was not verified.
+    /// With `unfinished`, files with the suffix of unfinished files are checked too: if they
+    /// contain data but no right piece, another torrent with the same name has left them. This does
+    /// not apply to pieces over 16 MiB, which may be there in part and unverified.
     ///
     /// # Errors
-    /// If one of them cannot be looked at: it is a folder or a link, for instance.
+    /// If a file cannot be accessed, for instance because it is a folder or a link.
     pub fn foreign_files(
         &self,
         have: &Bitfield,
@@ -69,8 +68,8 @@ impl Store {
         Ok(strange)
     }
 
-    /// Removes these files, so that they are made anew: a second name that somebody has given one
-    /// of them keeps its content.
+    /// Removes these files, so that they are created anew. The content remains if somebody has
+    /// given it another name (a hard link).
     ///
     /// # Errors
     /// If one cannot be removed.
@@ -90,11 +89,11 @@ impl Store {
         Ok(())
     }
 
-    /// Cuts off what files have behind the end that the torrent gives them, if they are the
-    /// torrent's: some of their pieces are among those held, `have`.
+    /// Truncates files that are longer than in the torrent, if they belong to it: some of their
+    /// pieces are in `have`.
     ///
     /// # Errors
-    /// If one cannot be cut.
+    /// If one cannot be truncated.
     pub fn cut_long_files(&self, have: &Bitfield) -> Result<(), StorageError> {
         self.writable(Operation::Write)?;
         let lengths = self.files().lengths()?;
@@ -111,7 +110,7 @@ impl Store {
         Ok(())
     }
 
-    /// Where the file lies now, finished or not; where it will if it is not there.
+    /// Returns the current path of the file, finished or not; the final path if it does not exist.
     pub fn present_path_of(&self, file: usize) -> PathBuf {
         let layout = self.layout.read();
         let found = opened(&layout).ok().flatten().and_then(|folder| {
@@ -122,7 +121,7 @@ impl Store {
         layout.root.join(&names)
     }
 
-    /// The length of the file of that name, if there is anything in it.
+    /// Returns the length of the file at `names`, if it contains data.
     fn data_len<S: AsRef<str>>(
         &self,
         folder: &ConfinedFolder<'_>,
@@ -134,15 +133,15 @@ impl Store {
             Ok(stat) => stat.st_size as u64,
         };
         let is_empty = match folder.open(names, Access::Read) {
-            // One hole is what a program leaves that has only made room.
+            // A program that has only reserved space leaves a single hole.
             Ok(open) => matches!(next_data(&open, 0), Ok(None)),
-            // What cannot be read may hold anything.
+            // A file that cannot be read may contain anything.
             Err(_) => false,
         };
         Ok((len > 0 && !is_empty).then_some(len))
     }
 
-    /// Whether all files of the piece have their final names, and are long enough.
+    /// Returns whether all files of the piece have their final names and are long enough.
     fn is_all_there(
         &self,
         layout: &Layout,

@@ -1,4 +1,4 @@
-//! How much room there is.
+//! The free space of file systems.
 
 use std::path::Path;
 
@@ -8,22 +8,22 @@ use rustix::io::Errno;
 use super::absolute::absolute;
 use super::error::{Operation, StorageError};
 
-/// What a file system has.
+/// The size and free space of a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskSpace {
-    /// Bytes free for a process like this one.
+    /// Bytes available to this process.
     pub free: u64,
-    /// Bytes in all.
+    /// Bytes in total.
     pub total: u64,
-    /// The number of its device.
+    /// The device number.
     pub device: u64,
 }
 
-/// The room on the file system `path` is on or would be on: what is not there yet counts as the
-/// nearest folder above it.
+/// Returns the space of the file system that contains `path`, or would contain it: if `path` does
+/// not exist, its nearest existing folder counts.
 ///
 /// # Errors
-/// If none of those folders can be looked at.
+/// If none of the folders can be accessed.
 pub fn disk_space(path: &Path) -> Result<DiskSpace, StorageError> {
     let (free, total) = free_space(path)?;
     let path = absolute(path)?;
@@ -37,8 +37,11 @@ pub fn disk_space(path: &Path) -> Result<DiskSpace, StorageError> {
     Err(StorageError::new(Operation::Open, path, Errno::NOENT))
 }
 
-/// Bytes free for a process like this one, and bytes in all, of the file system `path` is on or
-/// would be on: what is not there yet counts as the nearest folder above it.
+/// Returns the bytes available to this process, and the bytes in total, of the file system that
+/// contains `path` or would contain it.
+///
+/// # Errors
+/// If none of the folders can be accessed.
 pub fn free_space(path: &Path) -> Result<(u64, u64), StorageError> {
     let path = absolute(path)?;
     let mut errno = Errno::NOENT;

@@ -1,4 +1,4 @@
-//! Open files, few and shared by all torrents.
+//! A bounded number of open files, shared by all torrents.
 
 use std::fs::File;
 use std::path::Path;
@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
 
-/// The open files of all stores of a process. Whichever was not used for longest is closed when
-/// there are too many, so a torrent nobody asks for holds none.
+/// The open files of all stores of a process. If there are too many, the least recently used one is
+/// closed, so an idle torrent holds none.
 ///
-/// The bound is on handles kept. A file in use while it falls out of here stays open until its
-/// user is done, so at any time there may be one more for each thread that reads or writes.
+/// The bound applies to the handles kept here. A file that is closed here while in use stays open
+/// until its user is done, so there may be one more for each thread that reads or writes.
 #[derive(Debug)]
 pub struct FileHandles {
     kept: Mutex<OpenFiles>,
@@ -20,7 +20,7 @@ pub struct FileHandles {
     next_store: AtomicU32,
     /// The folders of the stores, each once.
     paths: Mutex<Paths>,
-    /// Files are locked as long as they are open.
+    /// Whether files are locked while they are open.
     locks: bool,
 }
 
@@ -28,7 +28,7 @@ pub struct FileHandles {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct FileKey {
     pub store: u32,
-    /// Its place in the torrent's file list.
+    /// The index in the torrent's list of files.
     pub file: usize,
 }
 
@@ -39,14 +39,14 @@ pub(super) struct OpenFile {
     probe: AtomicU8,
 }
 
-/// How to read what is in memory without waiting for a disk.
+/// How to read data that is in memory without waiting for a disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Probe {
-    /// Not tried, or the kernel can be asked not to wait.
+    /// Not tried yet, or the kernel supports reads that do not wait.
     Ask,
-    /// The file system is memory itself.
+    /// The file system is in memory.
     Always,
-    /// There is no way to tell.
+    /// It is not possible.
     Never,
 }
 
@@ -59,7 +59,7 @@ struct OpenFiles {
 #[derive(Debug, Default)]
 struct Paths {
     known: HashSet<Arc<Path>, foldhash::fast::FixedState>,
-    /// How many were left when they were last tidied.
+    /// The number of paths left after the last cleanup.
     tidied: usize,
 }
 
@@ -70,7 +70,7 @@ struct Slot {
 }
 
 impl FileHandles {
-    /// Well below the 1,024 descriptors a process commonly gets, which sockets need as well.
+    /// Well below the usual limit of 1,024 descriptors per process, which sockets need as well.
     pub const DEFAULT_CAPACITY: usize = 256;
 
     /// Keeps at most `capacity` files open, but at least one.
@@ -84,19 +84,18 @@ impl FileHandles {
         }
     }
 
-    /// The same, but files are locked as long as they are open, so that programs that do so too
-    /// never write to the same file: whoever writes has it alone. The locks are advisory
-    /// (`flock`), and cost no open file of their own.
+    /// The same, but files are locked while they are open, so that programs that also lock never
+    /// write to the same file: a writer has it exclusively. The locks are advisory (`flock`) and
+    /// need no descriptors of their own.
     pub fn with_locks(capacity: usize) -> Self {
         Self { locks: true, ..Self::new(capacity) }
     }
 
-    /// Whether files are locked as long as they are open.
     pub(super) fn locks(&self) -> bool {
         self.locks
     }
 
-    /// Closes the file if it is open for reading alone, once those that use it just now are done.
+    /// Closes the file if it is open for reading only. Current readers finish first.
     pub(super) fn forget_reader(&self, key: FileKey) {
         let mut kept = self.kept.lock();
         let is_reader = kept.files.get(&key).is_some_and(|slot| !slot.file.writable);
@@ -106,23 +105,23 @@ impl FileHandles {
         drop(slot);
     }
 
-    /// Returns how many files are open.
+    /// Returns the number of open files.
     pub fn open_files(&self) -> usize {
         self.kept.lock().files.len()
     }
 
-    /// A number for a new store.
+    /// Returns a number for a new store.
     pub(super) fn register(&self) -> u32 {
         self.next_store.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The path, in the same memory for all that have it.
+    /// Returns the path in memory that all holders of the same path share.
     pub(super) fn shared_path(&self, path: &Path) -> Arc<Path> {
         let mut paths = self.paths.lock();
         if let Some(shared) = paths.known.get(path) {
             return Arc::clone(shared);
         }
-        // Those that nobody has any more are dropped whenever there are twice as many.
+        // Unused paths are dropped whenever the number of paths has doubled.
         if paths.known.len() >= paths.tidied * 2 {
             paths.known.retain(|path| Arc::strong_count(path) > 1);
             paths.tidied = paths.known.len().max(FEW_PATHS);
@@ -132,7 +131,7 @@ impl FileHandles {
         shared
     }
 
-    /// The file if it is open (for writing, if `write`).
+    /// Returns the file if it is open (for writing, if `write`).
     pub(super) fn get(&self, key: FileKey, write: bool) -> Option<Arc<OpenFile>> {
         let mut kept = self.kept.lock();
         kept.clock += 1;
@@ -142,11 +141,11 @@ impl FileHandles {
         Some(Arc::clone(&slot.file))
     }
 
-    /// Keeps a file just opened. If another thread was faster, its handle stays instead, unless
-    /// it can do less.
+    /// Keeps a newly opened file. If another thread was faster, its handle is kept instead, unless
+    /// it is read-only and this one is not.
     pub(super) fn keep(&self, key: FileKey, file: File, writable: bool) -> Arc<OpenFile> {
         let new = Arc::new(OpenFile { file, writable, probe: AtomicU8::new(0) });
-        // Closing may take time, so what falls out is dropped after the lock is released.
+        // Closing may take time, so removed handles are dropped after the lock is released.
         let mut closed = Vec::new();
         let mut kept = self.kept.lock();
         kept.clock += 1;
@@ -161,7 +160,7 @@ impl FileHandles {
             return file;
         }
         if kept.files.len() >= self.capacity {
-            // Some at a time, so that not every opening has to look at all that are open.
+            // Several are closed at a time, so that not every open has to search all files.
             let many = (self.capacity / CLOSED_AT_A_TIME).max(1);
             let mut ages: Vec<(u64, FileKey)> =
                 kept.files.iter().map(|(key, slot)| (slot.used, *key)).collect();
@@ -175,13 +174,13 @@ impl FileHandles {
         new
     }
 
-    /// Closes the file if it is open; who still reads from it goes on.
+    /// Closes the file if it is open. Current readers go on.
     pub(super) fn close_file(&self, key: FileKey) {
         let closed = self.kept.lock().files.remove(&key);
         drop(closed);
     }
 
-    /// Closes every file.
+    /// Closes all files.
     pub fn close_all(&self) {
         let closed = std::mem::take(&mut self.kept.lock().files);
         // Closing may take time.
@@ -223,10 +222,10 @@ impl OpenFile {
     }
 }
 
-/// One in so many of the open files is closed when there are too many.
+/// This fraction of the open files is closed when there are too many.
 const CLOSED_AT_A_TIME: usize = 16;
 
-/// Paths that are not worth tidying.
+/// Below this number of paths, no cleanup is worthwhile.
 const FEW_PATHS: usize = 16;
 
 #[cfg(test)]

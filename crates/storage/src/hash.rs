@@ -1,27 +1,27 @@
-//! SHA-1 as torrents need it: of one stream, and of many messages side by side.
+//! SHA-1 for torrents: of one stream, and of many messages together.
 //!
-//! Everything in `storage` that hashes goes through here, so that it is decided in one place how.
-//! SHA-1 is what BEP 3 asks for; it is not used against anyone who could choose the content.
+//! All hashing in this crate goes through here, so that the method is chosen in one place. BEP 3
+//! demands SHA-1; it does not protect against anyone who can choose the content.
 
 use std::sync::OnceLock;
 
 use piecework_core::printable;
 use sha_lanes::{Level, hash_many};
 
-/// SHA-1 of a stream that comes in parts.
+/// The SHA-1 of a stream that arrives in parts.
 pub(super) use sha_lanes::Stream as Hasher;
 
 /// A SHA-1 digest.
 pub(super) use sha_lanes::Digest as Digest20;
 
-/// SHA-1 of each of several messages, in order.
+/// Returns the SHA-1 of each of several messages, in order.
 pub(super) fn digest_each<'a>(messages: impl IntoIterator<Item = &'a [u8]>) -> Vec<Digest20> {
     let messages: Vec<[&[u8]; 1]> = messages.into_iter().map(|message| [message]).collect();
     hash_many(level(), &messages)
 }
 
-/// How this process hashes several messages: as the environment variable [`VARIABLE`] says, or
-/// else the fastest way there is.
+/// Returns how this process hashes several messages: as the environment variable [`VARIABLE`] says,
+/// otherwise the fastest way.
 pub(super) fn level() -> Level {
     static CHOSEN: OnceLock<Level> = OnceLock::new();
     *CHOSEN.get_or_init(|| match chosen_name().as_deref().and_then(level_named) {
@@ -34,18 +34,18 @@ pub(super) fn level() -> Level {
     })
 }
 
-/// What is wrong with the environment variable that chooses how this process hashes, if anything is:
-/// a sentence to act on. For programs that keep no log, in which it would stand.
+/// Returns what is wrong with the environment variable that chooses the method, if anything: a
+/// sentence for the user. For programs without a log, in which it would appear.
 pub fn hashing_notice() -> Option<String> {
     chosen_name().as_deref().and_then(level_named).and_then(Result::err)
 }
 
 fn chosen_name() -> Option<String> {
-    // What is no UTF-8 is no level either.
+    // A value that is not UTF-8 is not a level.
     std::env::var_os(VARIABLE).map(|name| name.to_string_lossy().into_owned())
 }
 
-/// The level called `name`, or why it cannot be had; `None` if nothing was chosen.
+/// Returns the level called `name`, or why it is not available; `None` if no level was chosen.
 fn level_named(name: &str) -> Option<Result<Level, String>> {
     if name.is_empty() {
         return None;
@@ -62,11 +62,12 @@ fn level_named(name: &str) -> Option<Result<Level, String>> {
 }
 
 fn default_level() -> Level {
-    // Vector code that is not optimised is slower than the crate, which is so in every profile.
+    // Vector code without optimisation is slower than the crate, which is optimised in every
+    // profile.
     if cfg!(debug_assertions) { Level::scalar() } else { Level::best() }
 }
 
-/// Takes a [`Level::name`].
+/// The variable contains a [`Level::name`].
 const VARIABLE: &str = "PIECEWORK_SHA1";
 
 #[cfg(test)]

@@ -1,48 +1,48 @@
-//! Whether a piece that waits to be hashed should wait a little longer, for delay.
+//! Decides whether a piece waits a little before it is hashed, so that several are hashed together.
 //!
-//! Sixteen pieces side by side cost a quarter of what they cost one after the other, so while
-//! pieces come fast it pays to let a few milliseconds of them gather. Time is an argument here, so
-//! that the rule can be tested.
+//! Sixteen pieces together cost a quarter of what they cost one by one. So while pieces arrive
+//! fast, it pays to collect a few milliseconds of them. Time is an argument here, so that the rule
+//! can be tested.
 
 use std::time::{Duration, Instant};
 
-/// How fast pieces come, and what that says about those that wait.
+/// The rate at which pieces arrive, and what it means for those that wait.
 #[derive(Debug, Default)]
 pub(super) struct BatchDelay {
     last: Option<Instant>,
-    /// Smoothed time from one piece to the next; `None` until two have come.
+    /// The smoothed time between two pieces; `None` until two have arrived.
     interval: Option<Duration>,
 }
 
 /// The pieces at the front of the queue.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WaitingPieces {
-    /// Number of pieces that have gathered.
+    /// The number of pieces that wait.
     pub pieces: usize,
-    /// Bytes of all of them.
+    /// The length of all of them in bytes.
     pub bytes: usize,
-    /// When the first of them came.
+    /// When the first of them arrived.
     pub since: Instant,
-    /// Pieces that have been asked for and may come.
+    /// The number of pieces that were requested and may arrive.
     pub coming: usize,
 }
 
 impl BatchDelay {
-    /// A piece has come.
+    /// Records that a piece has arrived.
     pub fn piece_arrived(&mut self, now: Instant) {
         let gap = self.last.map(|last| now.saturating_duration_since(last));
         self.last = Some(now);
         self.interval = match (self.interval, gap) {
             (_, None) => None,
-            // After a pause nothing that was known before it holds.
+            // After a pause, older values no longer apply.
             (None, Some(gap)) => Some(gap),
             (Some(known), Some(gap)) if gap > known.max(SHORTEST) * LULL => Some(gap),
             (Some(known), Some(gap)) => Some((known * 7 + gap) / 8),
         };
     }
 
-    /// When those that wait should be hashed at the latest; `None` for at once. `gains_from` pieces
-    /// side by side begin to be worth it, more than `width` are not.
+    /// Returns until when the waiting pieces should wait for more; `None` for not at all. Hashing
+    /// `gains_from` pieces together begins to pay; more than `width` do not fit.
     pub fn wait_until(
         &self,
         now: Instant,
@@ -54,7 +54,8 @@ impl BatchDelay {
         if waiting.pieces >= width || waiting.bytes >= MOST_BYTES {
             return None;
         }
-        // Who stopped coming is not waited for: a download's last pieces, a budget that is used up.
+        // Pieces that have stopped arriving are not waited for: at the end of a download, or when
+        // the budget is used up.
         let patience = (waiting.since + PATIENCE).min(last + interval.max(SHORTEST) * LULL);
         let left = patience.checked_duration_since(now).filter(|left| !left.is_zero())?;
         let more = (left.as_nanos() / interval.as_nanos().max(1)).min(waiting.coming as u128);
@@ -62,18 +63,18 @@ impl BatchDelay {
     }
 }
 
-/// A piece waits no longer than this: a gibibyte a second in pieces of a mebibyte fills sixteen
-/// lanes in 16 ms. Other peers hear of it that much later, which is less than their round trips.
+/// The longest wait of a piece: 1 GiB/s in pieces of 1 MiB fills sixteen lanes in 16 ms. Other
+/// peers hear of the piece that much later, which is less than a round trip.
 const PATIENCE: Duration = Duration::from_millis(20);
 
-/// What waits takes no more memory than this: a quarter of what a session has unless told otherwise.
+/// The most memory of pieces that wait: a quarter of a session's default budget.
 const MOST_BYTES: usize = 16 << 20;
 
-/// Intervals without a piece after which no further one is expected.
+/// After this many intervals without a piece, no further one is expected.
 const LULL: u32 = 4;
 
-/// Shorter intervals than this are counted as this long when a lull is looked for, so that a thread
-/// that was kept from running for a moment is no lull.
+/// Shorter intervals count as this long when a pause is detected, so that a thread that was briefly
+/// not scheduled is not taken for one.
 const SHORTEST: Duration = Duration::from_millis(1);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What a crew of the hash service has to do, and which of it a worker may take.
+//! The jobs of a group of workers, and which of them a worker may take.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -10,7 +10,7 @@ use super::finish_piece::FinishPiece;
 use super::hash::Digest20;
 use super::hash_batching::{BatchDelay, WaitingPieces};
 
-/// The jobs of one crew. First those that are to be written, then the others as they came.
+/// The jobs of one group: first those to be written, then the others in the order of their arrival.
 pub(super) struct Jobs {
     pub waiting: VecDeque<Job>,
     /// Pieces in `waiting` that are to be hashed.
@@ -20,29 +20,28 @@ pub(super) struct Jobs {
     /// Pieces in `waiting` that are to be written.
     writes: usize,
     batching: BatchDelay,
-    /// A worker waits until there are more pieces to be hashed side by side.
+    /// A worker waits for more pieces to hash together.
     pub gathering: bool,
-    /// Workers that have nothing to do.
+    /// Workers without a job.
     pub idle: usize,
-    /// A spare worker looks whether it is needed.
+    /// A spare worker watches whether it is needed.
     pub watched: bool,
     pub admission: DiskAdmission,
-    /// The store each worker writes a piece of: two who write one file only wait for each other, and
-    /// burn time doing so.
+    /// The store to which each worker writes a piece. Two workers that write to one file only wait
+    /// for each other and waste time.
     writers: Vec<Option<u32>>,
     pub closed: bool,
 }
 
-/// Whole pieces are told apart from the rest so that several that wait can be hashed side by
-/// side.
+/// Whole pieces are a kind of their own, so that several that wait can be hashed together.
 pub(super) enum Job {
-    /// A piece, and when it came.
+    /// A piece, and when it arrived.
     Finish(FinishPiece, Instant),
-    /// A piece that was hashed, its hash, and by which worker, who will write it as well unless
-    /// another is writing that store. In the queue rather than in that worker's hands, so that
-    /// others can do it should a disk hold him up.
+    /// A hashed piece, its hash, and the worker that hashed it. That worker also writes it, unless
+    /// another is writing to the same store. The piece is in the queue, so that others can write it
+    /// if a disk holds up that worker.
     Write(FinishPiece, Digest20, usize),
-    /// Anything else, and the disk it is about with the bytes that are read or written there.
+    /// Any other job, with its disk and the number of bytes to read or write there.
     Other(Option<(Disk, usize)>, Box<dyn FnOnce() + Send>),
 }
 
@@ -79,13 +78,13 @@ impl Jobs {
         self.waiting.push_back(job);
     }
 
-    /// `worker` is done with what it had taken.
+    /// Records that `worker` has finished.
     pub fn end(&mut self, worker: usize, now: Instant) {
         self.admission.end(worker, now);
         self.writers[worker] = None;
     }
 
-    /// Puts before all others what `worker` has hashed, and is about to write.
+    /// Puts the pieces that `worker` has hashed, and is about to write, before all others.
     pub fn push_hashed(
         &mut self,
         worker: usize,
@@ -94,14 +93,14 @@ impl Jobs {
     ) {
         self.writes += pieces.len();
         for (piece, digest) in pieces.into_iter().rev() {
-            // It is as good as there, so that nobody else begins.
+            // The worker counts as being there already, so that nobody else begins.
             self.admission.reserve(worker, piece.store.disk(), now);
             self.waiting.push_front(Job::Write(piece, digest, worker));
         }
     }
 
-    /// The first job that `worker` may take; one that lets others go first only if there is no
-    /// other.
+    /// Returns the first job that `worker` may take. A job that lets others go first is only
+    /// returned if there is no other.
     pub fn find(&self, worker: usize, now: Instant) -> Option<usize> {
         let may_take = |job: &Job| {
             let is_ours = match job {
@@ -123,8 +122,8 @@ impl Jobs {
         Some(free.find(|(_, job)| !yields(job)).map_or(first, |(at, _)| at))
     }
 
-    /// The first piece that `worker` may write because it has hashed it, or because whoever has is
-    /// held up.
+    /// Returns the first piece that `worker` may write, because it has hashed it or because the
+    /// worker that did is held up.
     pub fn find_left(&self, worker: usize, now: Instant) -> Option<usize> {
         self.waiting.iter().position(|job| match job {
             Job::Write(piece, _, by) => {
@@ -135,24 +134,24 @@ impl Jobs {
         })
     }
 
-    /// Whether those that gather need not wait any longer.
+    /// Returns whether pieces need not wait for more any longer.
     pub fn is_gathered(&self, level: Level, coming: usize, now: Instant) -> bool {
         self.gather_until(self.writes, level, coming, now).is_none()
     }
 
-    /// Whether something waits that is not left to whoever hashed it.
+    /// Returns whether there is a job that is not left to the worker that hashed it.
     pub fn has_for_anybody(&self) -> bool {
         self.waiting.len() > self.writes
     }
 
-    /// Whether something waits that nobody will take unless a worker gets done with what it does,
-    /// or a spare one looks after that.
+    /// Returns whether nobody will take a waiting job unless a worker finishes or a spare one
+    /// watches.
     pub fn is_unwatched(&self) -> bool {
         self.idle == 0 && !self.gathering && !self.watched
     }
 
-    /// Until when the piece at `at` should wait for others, of which `coming` have been asked for;
-    /// `None` if not at all.
+    /// Returns until when the piece at `at` should wait for others, of which `coming` were
+    /// requested; `None` for not at all.
     pub fn gather_until(
         &self,
         at: usize,
@@ -161,7 +160,7 @@ impl Jobs {
         now: Instant,
     ) -> Option<Instant> {
         let Some(Job::Finish(_, since)) = self.waiting.get(at) else { return None };
-        // What was hashed already is written meanwhile by whoever has hashed it.
+        // Hashed pieces are written meanwhile by the worker that hashed them.
         let only_pieces = self.pieces + self.writes == self.waiting.len();
         if self.closed || !only_pieces || level.gains_from() > level.width() {
             return None;
@@ -171,8 +170,8 @@ impl Jobs {
         self.batching.wait_until(now, waiting, level.gains_from(), level.width())
     }
 
-    /// Takes what is at `at`, which `worker` may: one job, or as many pieces as are hashed at a
-    /// time.
+    /// Takes what is at `at`, which `worker` may take: one job, or as many pieces as are hashed
+    /// together.
     ///
     /// # Panics
     /// If there is nothing.
@@ -215,7 +214,7 @@ impl Jobs {
 }
 
 impl Job {
-    /// Whose answer may take long.
+    /// Returns the disk that the job may wait for.
     fn disk(&self) -> Option<Disk> {
         match self {
             Self::Finish(piece, _) | Self::Write(piece, ..) => Some(piece.store.disk()),

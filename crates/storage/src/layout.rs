@@ -1,4 +1,4 @@
-//! Where a torrent's files lie beneath its root, which may change while they are in use.
+//! The names of a torrent's files beneath its root, which may change while the files are in use.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,11 +15,11 @@ use piecework_core::{BoxedDefault, name_of_text, shared_default, text_of_name};
 use super::confined::{Access, ConfinedFolder, ConfinedRoot};
 use super::error::StorageError;
 
-/// A layout many threads look at when they open files, and few ever change.
+/// A layout that many threads read when they open files, and that rarely changes.
 ///
-/// Who reads or writes a file that is open does not come here. A file is opened with the lock
-/// held for reading and renamed with it held for writing, so no one looks for a file under a name
-/// it has just lost.
+/// Reading or writing an open file does not need it. A file is opened while the lock is held for
+/// reading, and renamed while it is held for writing, so no thread looks for a file under a name
+/// that it has just lost.
 #[derive(Debug)]
 pub(super) struct SharedLayout {
     layout: RwLock<Layout>,
@@ -32,44 +32,44 @@ pub(super) struct Layout {
     suffix: BoxedDefault<Suffix>,
 }
 
-/// Where files are named otherwise than the torrent and the suffix have it.
+/// Names that differ from those in the torrent and from the default suffix.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct OwnNames {
-    /// Instead of the torrent's own name.
+    /// The name of the torrent's folder.
     pub top: Option<Box<str>>,
-    /// Files that lie elsewhere than the torrent says, all names beneath the root.
+    /// Files with other paths than in the torrent, as path components beneath the root.
     pub names: BTreeMap<usize, Vec<String>>,
-    /// Of these, several may be in one place: they are only read.
+    /// Several of these files may have the same path: they are only read.
     is_shared: bool,
-    /// Files whose name with the suffix belongs to another file or folder of the torrent, or
-    /// would be too long: they never have it.
+    /// Files without the suffix: their name with it would belong to another file or folder of the
+    /// torrent, or be too long.
     bare: BTreeSet<usize>,
 }
 
-/// What the names of unfinished files end with; by default what most torrents have.
+/// The suffix of unfinished files. The default is what most torrents have.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Suffix {
-    /// Empty if they end as they are.
+    /// Empty for no suffix.
     pub text: Cow<'static, str>,
-    /// Whether new files get it; if not, those that have it are found all the same.
+    /// Whether new files get it. If not, existing files with it are still found.
     pub in_use: bool,
 }
 
-/// A look at many files, one after the other.
+/// A search for many files, one after the other.
 ///
-/// Where a folder is missing, so are all files in it: of a torrent that is not there at all, the
+/// If a folder is missing, so are all files in it. For a torrent that is not on disk at all, the
 /// system is asked for one folder, not for two names of each file.
 pub(super) struct Search<'a> {
     layout: &'a Layout,
     map: &'a FileMap,
     folder: &'a ConfinedFolder<'a>,
-    /// Names of a folder that is not there.
+    /// A folder that does not exist.
     missing: Option<Vec<Cow<'a, str>>>,
-    /// Names of one that is, though a file in it is not.
+    /// A folder that exists, although a file in it does not.
     there: Option<Vec<Cow<'a, str>>>,
 }
 
-/// A file that is there.
+/// An existing file.
 pub(super) struct FoundFile<'a> {
     pub names: Vec<Cow<'a, str>>,
     pub stat: Stat,
@@ -80,8 +80,8 @@ impl SharedLayout {
         Self { layout: RwLock::new(layout) }
     }
 
-    /// As the torrent says but for `names`, and only so. For reading: several files may lie in one
-    /// place.
+    /// Returns a layout with the names in the torrent, except for `names`, and without a suffix.
+    /// For reading: several files may have the same path.
     pub fn shared(
         root: ConfinedRoot,
         names: BTreeMap<usize, Vec<String>>,
@@ -96,7 +96,7 @@ impl SharedLayout {
         self.layout.read()
     }
 
-    /// The same for a thread that has it already, and would wait for one that waits to write.
+    /// The same for a thread that already holds the lock; it must not wait for a writer.
     pub fn read_again(&self) -> RwLockReadGuard<'_, Layout> {
         self.layout.read_recursive()
     }
@@ -111,7 +111,7 @@ impl SharedLayout {
 }
 
 impl Layout {
-    /// A layout in which no two files are in each other's way, unless they are only read and so
+    /// Creates a layout in which no two files conflict, unless they are only read and so
     /// `is_shared`.
     pub fn new(
         root: ConfinedRoot,
@@ -139,7 +139,7 @@ impl Layout {
                 });
             }
         }
-        // What has no names of its own costs no memory for them.
+        // A torrent without names of its own needs no memory for them.
         let is_shared = is_shared && !names.is_empty();
         let own = OwnNames { top, names, is_shared, bare: BTreeSet::new() };
         let mut layout = Self { root, own: own.into(), suffix: suffix.into() };
@@ -147,9 +147,9 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Brings what follows from the names into line with them.
+    /// Updates what depends on the names.
     pub fn settle(&mut self, map: &FileMap) -> Result<(), StorageError> {
-        // Metainfo has seen to that for the names the torrent gives.
+        // Metainfo has checked the names in the torrent.
         if !self.own.names.is_empty() && !self.own.is_shared {
             self.check_distinct(map)?;
         }
@@ -160,7 +160,7 @@ impl Layout {
         Ok(())
     }
 
-    /// The names that lead to the file when it is finished.
+    /// Returns the path components of the finished file.
     pub fn names_of<'a>(&'a self, map: &'a FileMap, file: usize) -> Vec<Cow<'a, str>> {
         if let Some(names) = self.own.names.get(&file) {
             return names.iter().map(|name| Cow::from(name.as_str())).collect();
@@ -173,7 +173,7 @@ impl Layout {
         names
     }
 
-    /// The names that lead to the file until it is finished, if they are others.
+    /// Returns the path components of the unfinished file, if they differ.
     pub fn unfinished_names_of<'a>(
         &'a self,
         map: &'a FileMap,
@@ -188,19 +188,19 @@ impl Layout {
         Some(names)
     }
 
-    /// The names under which the file is made.
+    /// Returns the path components under which the file is created.
     pub fn new_names_of<'a>(&'a self, map: &'a FileMap, file: usize) -> Vec<Cow<'a, str>> {
         let in_use = self.suffix_in_use().is_some();
         let unfinished = if in_use { self.unfinished_names_of(map, file) } else { None };
         unfinished.unwrap_or_else(|| self.names_of(map, file))
     }
 
-    /// The ending of new files' names.
+    /// Returns the suffix of new files.
     pub fn suffix_in_use(&self) -> Option<&str> {
         self.suffix().filter(|suffix| suffix.in_use).map(|suffix| &*suffix.text)
     }
 
-    /// The file under whichever of its two names it has; the finished one counts if it has both.
+    /// Finds the file under either of its two names. If both exist, the finished one counts.
     pub fn find<'a>(
         &'a self,
         map: &'a FileMap,
@@ -218,12 +218,12 @@ impl Layout {
         Ok(None)
     }
 
-    /// Looks for many files beneath `folder`.
+    /// Begins a search for many files beneath `folder`.
     pub fn search<'a>(&'a self, map: &'a FileMap, folder: &'a ConfinedFolder<'a>) -> Search<'a> {
         Search { layout: self, map, folder, missing: None, there: None }
     }
 
-    /// Opens the file under whichever of its two names it has.
+    /// Opens the file under either of its two names.
     pub fn open(
         &self,
         map: &FileMap,
@@ -246,9 +246,9 @@ impl Layout {
         Some(&*self.suffix).filter(|suffix| !suffix.text.is_empty())
     }
 
-    /// Files whose suffixed name is taken by another, or too long.
+    /// Returns the files whose name with the suffix is taken or too long.
     ///
-    /// Only what ends with the suffix itself can be in the way, and mostly nothing does.
+    /// Only a name that ends with the suffix can conflict, and usually there is none.
     fn without_suffix(&self, map: &FileMap) -> BTreeSet<usize> {
         let Some(suffix) = self.suffix() else { return BTreeSet::new() };
         let real = || (0..map.entries().len()).filter(|file| !map.entries()[*file].padding);
@@ -270,7 +270,7 @@ impl Layout {
         real().filter(is_bare).collect()
     }
 
-    /// No two files in one place, none where another needs a folder.
+    /// Fails if two files have the same path, or one where another needs a folder.
     fn check_distinct(&self, map: &FileMap) -> Result<(), StorageError> {
         let real = (0..map.entries().len()).filter(|file| !map.entries()[*file].padding);
         let mut folded: Vec<(String, usize)> =
@@ -279,7 +279,7 @@ impl Layout {
         for pair in folded.windows(2) {
             let [(key, _), (next, file)] = pair else { continue };
             let rest = next.strip_prefix(key.as_str());
-            // NUL separates the names and is less than all they may hold.
+            // NUL separates the names and sorts before everything that they may contain.
             if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('\0')) {
                 let path = self.root.join(&self.names_of(map, *file));
                 let reason = "another file of the torrent has this name";
@@ -291,7 +291,8 @@ impl Layout {
 }
 
 impl<'a> Search<'a> {
-    /// As [`Layout::find`]. Best asked for files in order, which have mostly the same folder.
+    /// Like [`Layout::find`]. Fastest if files are searched in order, because neighbours usually
+    /// share a folder.
     pub fn find(&mut self, file: usize) -> Result<Option<FoundFile<'a>>, StorageError> {
         let mut parents = self.layout.names_of(self.map, file);
         parents.pop();
@@ -306,7 +307,7 @@ impl<'a> Search<'a> {
         Ok(found)
     }
 
-    /// The names that lead to the first folder on the way that is not there.
+    /// Returns the path of the first folder on the way that does not exist.
     fn first_missing(&self, parents: &[Cow<'a, str>]) -> Option<Vec<Cow<'a, str>>> {
         let mut ways = (1..=parents.len()).map(|deep| &parents[..deep]);
         ways.find(|way| self.folder.lacks(way)).map(<[_]>::to_vec)
@@ -323,7 +324,7 @@ impl Default for Suffix {
 
 shared_default!(OwnNames);
 
-/// Refuses names that could not be stored safely, as metainfo does.
+/// Refuses names that are not safe to store, by the same rules as metainfo.
 pub(super) fn check_names<S: AsRef<str>>(names: &[S]) -> Result<(), StorageError> {
     let reason = if names.is_empty() {
         "it has no name"
@@ -351,7 +352,7 @@ pub(super) fn check_names<S: AsRef<str>>(names: &[S]) -> Result<(), StorageError
     Err(StorageError::Forbidden { path, reason })
 }
 
-/// Lower-cased and composed (NFC), names separated by NUL.
+/// Lower-cased and composed (NFC), joined by NUL.
 fn fold<S: AsRef<str>>(names: &[S]) -> String {
     let names: Vec<String> = names.iter().map(|name| fold_name(name.as_ref())).collect();
     names.join("\0")
@@ -372,15 +373,14 @@ fn ends_alike(name: &str, suffix: &str) -> bool {
     start.is_some_and(|start| name[start..].eq_ignore_ascii_case(suffix))
 }
 
-/// What Linux's file systems take as a name, in bytes.
+/// The longest name in bytes on Linux file systems.
 const MAX_NAME: usize = 255;
 
-/// As deep as metainfo lets a torrent's own paths be.
+/// The same limit as for paths in a torrent.
 const MAX_DEPTH: usize = 100;
 
-/// Leaves most of a name to the name.
+/// Leaves most of the bytes of a name to the name.
 const MAX_SUFFIX: usize = 32;
 
-/// What the names of unfinished files end with unless another ending is asked for. Browsers and
-/// other BitTorrent programs use it too.
+/// The default suffix of unfinished files. Browsers and other BitTorrent programs use it too.
 pub const INCOMPLETE_SUFFIX: &str = ".part";

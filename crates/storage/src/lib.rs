@@ -1,4 +1,4 @@
-//! A torrent on disk: layout, verify, write, read; and the hash service.
+//! The content of torrents on disk: layout, verification, writing and reading; and the hash threads.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -20,18 +20,18 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! - A [`Store`] is one torrent's content beneath one folder. It opens its files when they are
+//! - A [`Store`] is the content of one torrent beneath one folder. It opens files when they are
 //!   needed, never through a symbolic link, and shares a bounded number of open files with all
 //!   other stores ([`FileHandles`]).
-//! - A [`HashPool`] hashes pieces that are whole and writes those that are right, in one go. Only
-//!   pieces too long to be kept in memory are written before they are verified.
-//! - [`check()`] finds out which pieces are there already, [`verify`] which files are damaged,
-//!   [`create()`] makes a torrent: each with all cores.
+//! - A [`HashPool`] hashes complete pieces and writes those that are right, each at once. Only
+//!   pieces that are too long for memory are written before they are verified.
+//! - [`check()`] finds out which pieces are on disk, [`verify`] which files are damaged, and
+//!   [`create()`] makes a torrent: each on all cores.
 //!
-//! Everything blocks and may be called from many threads. Every failure is a [`StorageError`]
-//! that says what one can do about it, and is never a peer's fault. Nothing is truncated
-//! or replaced; content is removed by [`Store::remove_data`] and, once a copy of it was verified,
-//! by moving it.
+//! Everything blocks and may be called from many threads. Every failure is a [`StorageError`], which
+//! says what one can do about it, and is never the fault of a peer. Nothing is truncated or
+//! replaced. Content is only removed by [`Store::remove_data`] and, after a copy was verified, by
+//! moving it.
 
 #![warn(missing_docs)]
 

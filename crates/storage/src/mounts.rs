@@ -1,7 +1,7 @@
-//! Which file system a folder lies on, known by where it is mounted.
+//! Identifies the file system of a folder by its mount point.
 //!
-//! Numbers of devices change when a machine starts again, and so do those of file systems without
-//! a device. Where a disk is mounted stays: if nothing is mounted there, the disk is not there.
+//! Device numbers change when a machine restarts, and so do those of file systems without a device.
+//! A mount point stays: if nothing is mounted there, the disk is missing.
 
 use std::path::{Path, PathBuf};
 
@@ -9,10 +9,11 @@ use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, stat, statx};
 
 use super::absolute::absolute;
 
-/// Returns where the file system is mounted that `folder` lies on, or would lie on: of what is not
-/// there the nearest folder above it counts. Blocks.
+/// Returns the mount point of the file system that contains `folder`, or would contain it: if the
+/// folder does not exist, its nearest existing parent counts. Blocks.
 ///
-/// `None` for the root file system, which is always there, and if that cannot be seen.
+/// Returns `None` for the root file system, which always exists, and if the mount point cannot be
+/// determined.
 pub fn mount_point(folder: &Path) -> Option<PathBuf> {
     let folder = absolute(folder).ok()?;
     let real = folder.ancestors().find_map(|above| above.canonicalize().ok())?;
@@ -22,7 +23,7 @@ pub fn mount_point(folder: &Path) -> Option<PathBuf> {
 
 fn is_mount_point(folder: &Path) -> bool {
     let Some(above) = folder.parent() else { return true };
-    // The dot has what is mounted on demand mounted.
+    // The dot triggers an automount.
     let looked = statx(CWD, folder.join("."), AtFlags::empty(), StatxFlags::empty());
     if let Ok(found) = looked
         && found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT)

@@ -1,4 +1,4 @@
-//! Giving a store's files other names while they are in use, and removing them.
+//! Renames and removes the files of a store while they are in use.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -15,12 +15,12 @@ use super::store::Store;
 use super::write_back::WriteBackThrottle;
 
 impl Store {
-    /// Takes the ending for unfinished files from the file's name. Nothing to do for one that has
-    /// its final name; a file that has both keeps both.
+    /// Removes the suffix of unfinished files from the name of the file. Does nothing if the file
+    /// has its final name; if both names exist, both stay.
     ///
     /// # Errors
-    /// [`StorageError::Exists`] if the final name is taken by something else, also by a file that
-    /// came there meanwhile: nothing is replaced. [`StorageError::Missing`] if there is no file.
+    /// [`StorageError::Exists`] if something else has the final name, even a file that appeared
+    /// meanwhile: nothing is replaced. [`StorageError::Missing`] if the file does not exist.
     pub fn finish_file(&self, file: usize) -> Result<(), StorageError> {
         self.writable(Operation::Move)?;
         self.has_file(file)?;
@@ -29,11 +29,12 @@ impl Store {
         let folder = layout.root.open()?;
         let names = layout.names_of(self.map(), file);
         let unfinished = layout.unfinished_names_of(self.map(), file);
-        // Without the option, what has the ending beside a finished file is not ours.
+        // Without the option, a file with the suffix beside a finished file is not ours.
         let is_ours = layout.suffix_in_use().is_some() || folder.look(&names)?.is_none();
         match unfinished.filter(|_| is_ours) {
             Some(unfinished) if folder.look(&unfinished)?.is_some() => {
-                // What stands at the final name is what is read, so the two must not be taken for one.
+                // The file with the final name is the one that is read, so the two must not be
+                // confused.
                 folder.rename(&unfinished, &folder, &names)?;
                 self.notes.lock().note_folders(&names);
             }
@@ -45,8 +46,8 @@ impl Store {
         Ok(())
     }
 
-    /// Lets whoever may read a whole file run it, if the torrent says that it is executable. For files
-    /// that have no ending to take off; [`Store::finish_file`] does it too.
+    /// Makes the complete file executable for everyone who may read it, if the torrent says that it
+    /// is executable. For files without a suffix; [`Store::finish_file`] does it too.
     ///
     /// # Errors
     /// If the file cannot be opened or changed.
@@ -62,31 +63,31 @@ impl Store {
         self.allow_running(file, &opened)
     }
 
-    /// The same for a file that is open.
+    /// The same for an open file.
     pub(super) fn allow_running(&self, file: usize, opened: &File) -> Result<(), StorageError> {
         if !self.map().entries()[file].executable {
             return Ok(());
         }
         let set = || {
             let mode = Mode::from_raw_mode(fstat(opened)?.st_mode);
-            // Who may read may run, as a compiler does it.
+            // Everyone who may read it may execute it, as with a compiler's output.
             let runs = mode | Mode::from_raw_mode((mode.as_raw_mode() & 0o444) >> 2);
             if runs == mode { Ok(()) } else { fchmod(opened, runs) }
         };
         match set() {
-            // Somebody else's file, or a file system without such bits: the content is right all the
-            // same.
+            // The file has another owner, or the file system has no such bits. The content is right
+            // anyway.
             Ok(()) | Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
             Err(errno) => Err(StorageError::new(Operation::Write, self.path_of(file), errno)),
         }
     }
 
-    /// Has the file lie at `names` beneath the root from now on, and brings it there if it is on
-    /// the disk. It may be read and written meanwhile. Folders that become empty are removed.
+    /// Changes the path of the file to `names` beneath the root, and moves it if it is on the disk.
+    /// It may be read and written meanwhile. Folders that become empty are removed.
     ///
     /// # Errors
-    /// [`StorageError::Exists`] if something is there, [`StorageError::Forbidden`] if the names
-    /// are not safe to store or belong to another file of the torrent. Then nothing has changed.
+    /// [`StorageError::Exists`] if something is there, [`StorageError::Forbidden`] if the names are
+    /// not safe to store or belong to another file of the torrent. Then nothing has changed.
     pub fn rename_file(&self, file: usize, names: &[String]) -> Result<(), StorageError> {
         self.writable(Operation::Move)?;
         self.has_file(file)?;
@@ -123,8 +124,8 @@ impl Store {
         Ok(())
     }
 
-    /// Gives the torrent's folder, or its single file, another name, and renames it if it is on
-    /// the disk: the folder at once, with all that lies in it.
+    /// Renames the torrent's folder, or its single file, also on the disk: the folder at once, with
+    /// everything in it.
     ///
     /// # Errors
     /// As for [`Store::rename_file`].
@@ -183,16 +184,16 @@ impl Store {
     }
 
     /// Removes the torrent's own files, finished or not, and the folders beneath the root that
-    /// become empty by it; the root stays. Nobody may write meanwhile.
+    /// become empty; the root stays. Nobody may write meanwhile.
     ///
-    /// Nothing else is removed, and nothing through a symbolic link: what stands in a file's place
-    /// and is no file stays and is reported, after all others are gone.
-    /// A store that is only read may be removed as well: whoever calls this was asked to.
+    /// Nothing else is removed, and nothing through a symbolic link. Something that is not a file
+    /// in a file's place stays and is reported, after all others were removed. A read-only store
+    /// may be removed as well: the caller was asked to do so.
     pub fn remove_data(&self) -> Result<(), StorageError> {
         self.remove_data_except(&BTreeSet::new())
     }
 
-    /// The same, but what lies at one of the paths `kept`, as names beneath the root, stays.
+    /// The same, except for the paths `kept`, given as components beneath the root.
     pub fn remove_data_except(&self, kept: &BTreeSet<Vec<String>>) -> Result<(), StorageError> {
         let remove = |folder: &ConfinedFolder<'_>, names: &[String]| {
             if kept.contains(names) { Ok(true) } else { folder.remove_file(names) }
@@ -207,7 +208,7 @@ impl Store {
                 let names = layout.names_of(self.map(), file);
                 parents.insert(owned(&names[..names.len() - 1]));
                 let removed = remove(&folder, &owned(&names)).and_then(|was_there| {
-                    // Without the option only a file that was in use under that name is ours.
+                    // Without the option, only a file that was in use under that name is ours.
                     let both = !was_there || layout.suffix_in_use().is_some();
                     let unfinished = layout.unfinished_names_of(self.map(), file).filter(|_| both);
                     unfinished.map_or(Ok(false), |names| remove(&folder, &owned(&names)))
@@ -237,7 +238,7 @@ impl Store {
     }
 }
 
-/// The root, if it is there.
+/// Opens the root, if it exists.
 pub(super) fn opened(layout: &Layout) -> Result<Option<ConfinedFolder<'_>>, StorageError> {
     match layout.root.open() {
         Ok(folder) => Ok(Some(folder)),

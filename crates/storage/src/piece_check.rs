@@ -1,4 +1,4 @@
-//! The hash of a piece on the disk.
+//! Compares the hash of a piece on disk.
 
 use piecework_core::{BLOCK_LEN, PieceIndex, printable};
 
@@ -6,22 +6,22 @@ use super::error::{Operation, StorageError};
 use super::hash::{Digest20, Hasher, digest_each};
 use super::store::Store;
 
-/// How the check of a whole piece went.
+/// The result of checking a whole piece.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finished {
-    /// Right, and written.
+    /// The hash is right, and the piece is written.
     Verified {
-        /// SHA-1 of each block in order if they were wanted, else empty.
+        /// The SHA-1 of each block in order if they were wanted, otherwise empty.
         digests: Vec<[u8; 20]>,
     },
     /// The hash is wrong. A piece that was in memory has not been written.
     Corrupt {
-        /// SHA-1 of each block in order.
+        /// The SHA-1 of each block in order.
         digests: Vec<[u8; 20]>,
-        /// SHA-1 of the piece.
+        /// The SHA-1 of the piece.
         hash: [u8; 20],
     },
-    /// It could not be written or read back. The piece is missing as before.
+    /// It could not be written or read back. The piece is still missing.
     Failed(StorageError),
 }
 
@@ -36,13 +36,14 @@ pub(super) fn check_on_disk(
     if hash == expected {
         return Ok(Finished::Verified { digests });
     }
-    // Blame needs the digests. Pieces are rarely wrong, so to read it again is cheaper than to
-    // hash everything twice always.
+    // Blame needs the digests. Wrong pieces are rare, so reading again is cheaper than always
+    // hashing everything twice.
     let digests = if want_digests { digests } else { hash_on_disk(store, piece, true)?.1 };
     Ok(Finished::Corrupt { digests, hash })
 }
 
-/// Whether the piece on the disk has its hash; it has not where its files are missing or too short.
+/// Returns whether the piece on disk has the right hash. It does not if its files are missing or
+/// too short.
 pub(super) fn is_right(store: &Store, piece: PieceIndex) -> Result<bool, StorageError> {
     let expected = expected_hash(store, piece)?;
     match hash_on_disk(store, piece, false) {
@@ -52,7 +53,7 @@ pub(super) fn is_right(store: &Store, piece: PieceIndex) -> Result<bool, Storage
     }
 }
 
-/// SHA-1 of the piece, and of its blocks if they are wanted.
+/// Returns the SHA-1 of the piece, and of its blocks if they are wanted.
 fn hash_on_disk(
     store: &Store,
     piece: PieceIndex,
@@ -85,5 +86,5 @@ pub(super) fn expected_hash(store: &Store, piece: PieceIndex) -> Result<Digest20
     })
 }
 
-/// Bytes read at a time: whole blocks, and enough of them that a call's cost does not count.
+/// Bytes read at a time: whole blocks, and so many that the cost of a call does not matter.
 const CHUNK: usize = 64 * BLOCK_LEN as usize;

@@ -1,4 +1,4 @@
-//! The threads that hash and wait for disks, so that those that serve sockets need not.
+//! Threads that hash and that wait for disks, so that threads that serve sockets do not have to.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,21 +21,21 @@ use super::piece_check::{Finished, check_on_disk};
 use super::store::Store;
 use super::watch::Watch;
 
-/// Worker threads in two crews: `hash-N` for what keeps a core busy, and writes the pieces it has
-/// hashed, one thread at a time for a torrent; `disk-N` for what waits.
+/// Two groups of worker threads. `hash-N` do what keeps a core busy, and write the pieces they have
+/// hashed, one thread at a time per torrent. `disk-N` do what waits for disks.
 ///
-/// A disk that hangs, or is slow, keeps no more of a crew than it had taken before that showed
-/// ([`DiskAdmission`]): its further jobs wait, or take turns with those for other disks, and should all
-/// threads be held up, spare ones do the work for the other disks.
+/// A disk that hangs or is slow holds no more of a group than it had before this showed
+/// ([`DiskAdmission`]). Its further jobs wait, or take turns with jobs for other disks. If all
+/// threads are held up, spare threads work for the other disks.
 ///
-/// Pieces in memory are hashed side by side where several wait, for that costs much less than one
-/// after the other; while they come fast, one waits some milliseconds for company
-/// (`company.rs`).
+/// Pieces in memory that wait together are hashed together, which costs much less than one after
+/// the other. While pieces arrive fast, one waits some milliseconds for others
+/// (`hash_batching.rs`).
 ///
-/// Jobs are answered through their `done`, on a worker's thread; it should only hand the answer
-/// on. Jobs of one crew begin in the order in which they were given. Their queue has no bound of
-/// its own: every job stands for bytes that a swarm's memory budget or a peer's request queue has
-/// admitted. Dropping the pool waits until all jobs given are done.
+/// Results are passed to the `done` of a job on a worker thread; it should only hand the result on.
+/// Jobs of one group begin in order. The queue has no bound of its own: every job stands for bytes
+/// that a swarm's memory budget or a peer's request queue has admitted. Dropping the pool waits
+/// until all jobs are done.
 pub struct HashPool {
     hashing: WorkerGroup,
     waiting: WorkerGroup,
@@ -46,40 +46,40 @@ struct WorkerGroup {
     workers: Vec<JoinHandle<()>>,
 }
 
-/// What a pool has to do at one moment.
+/// The current work of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PoolLoad {
     /// Jobs that wait to be hashed.
     pub hashing_waits: usize,
-    /// Jobs that wait for a thread that waits for disks.
+    /// Jobs that wait for a disk thread.
     pub disk_waits: usize,
-    /// Hash threads that hash pieces.
+    /// Hash threads that are hashing.
     pub hashing: usize,
-    /// Hash threads that write the pieces they have hashed.
+    /// Hash threads that are writing pieces they have hashed.
     pub writing: usize,
 }
 
 struct JobQueue {
     level: Level,
-    /// Workers that hash pieces, and that write them.
+    /// The numbers of workers that are hashing and writing.
     hashing: AtomicUsize,
     writing: AtomicUsize,
-    /// Pieces that have been asked for and may come.
+    /// Pieces that were requested and may arrive.
     coming: AtomicUsize,
     jobs: Mutex<Jobs>,
-    /// There is something to do for a worker that is idle.
+    /// Signals an idle worker that there is something to do.
     changed: Condvar,
-    /// There is something to do for the worker that waits for company.
+    /// Signals the worker that waits for more pieces.
     gathered: Condvar,
-    /// All workers may be held up, and a spare one should look after that.
+    /// Signals a spare worker that all others may be held up.
     relief: Condvar,
 }
 
 impl HashPool {
-    /// A pool of `threads` threads that hash, at least one, and a few that wait for disks.
+    /// Creates a pool of `threads` hash threads, at least one, and a few disk threads.
     ///
     /// # Errors
-    /// If the system refuses to start a thread.
+    /// If the system cannot start a thread.
     pub fn new(threads: usize) -> std::io::Result<Self> {
         Self::with_level(threads, hash::level())
     }
@@ -90,21 +90,21 @@ impl HashPool {
         Ok(Self { hashing, waiting })
     }
 
-    /// Instead of `before`, `now` pieces have been asked for by somebody and may come: as long as
-    /// there are any, pieces that are here may wait for them.
+    /// Says that a caller now expects `now` pieces, in place of `before`. While pieces are
+    /// expected, those that are here may wait for them.
     pub fn expect(&self, before: usize, now: usize) {
         let coming = &self.hashing.queue.coming;
-        // Wraps back where fewer are expected.
+        // Wraps around if fewer are expected.
         coming.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
     }
 
-    /// Hashes a piece and, if it is right, writes it in one go. Nothing unverified is written.
+    /// Hashes a piece and, if it is right, writes it at once. Nothing unverified is written.
     pub fn finish_piece(&self, job: FinishPiece) {
         self.hashing.give(Job::Finish(job, Instant::now()));
     }
 
-    /// Writes one block of a piece too large to be kept in memory at its place, not verified:
-    /// [`HashPool::finish_piece_on_disk`] does that when all are written.
+    /// Writes one unverified block of a piece that is too large for memory.
+    /// [`HashPool::finish_piece_on_disk`] verifies the piece when all blocks are written.
     pub fn write_block(
         &self,
         store: Arc<Store>,
@@ -130,8 +130,8 @@ impl HashPool {
         });
     }
 
-    /// Reads a piece back from the disk and hashes it. Those that [`HashPool::write_block`] has
-    /// answered are what is read.
+    /// Reads a piece back from the disk and hashes it. All its blocks must have been reported by
+    /// [`HashPool::write_block`].
     pub fn finish_piece_on_disk(
         &self,
         store: Arc<Store>,
@@ -147,10 +147,10 @@ impl HashPool {
         });
     }
 
-    /// Fills all of `buf` with the store's content from byte `offset` on and gives it back, after
-    /// `watch` has looked at the files if it is time to. For what [`Store::serve_cached`] could not
-    /// give. The disk is told to go on to the end of the
-    /// piece: whoever asked for this will mostly ask for that next.
+    /// Fills all of `buf` with the store's content from byte `offset` on and returns it, after
+    /// `watch` has checked the files if it is time. For what [`Store::serve_cached`] could not
+    /// return. The disk is told to read on to the end of the piece, because that will usually be
+    /// requested next.
     pub fn read(
         &self,
         store: Arc<Store>,
@@ -167,7 +167,7 @@ impl HashPool {
         });
     }
 
-    /// What it has to do now.
+    /// Returns its current work.
     pub fn load(&self) -> PoolLoad {
         let waits = |group: &WorkerGroup, counts: fn(&Job) -> bool| {
             group.queue.jobs.lock().waiting.iter().filter(|job| counts(job)).count()
@@ -178,13 +178,13 @@ impl HashPool {
         PoolLoad { hashing_waits, disk_waits, hashing, writing }
     }
 
-    /// Whether of the threads that have pieces to hash and write at least half are writing.
+    /// Returns whether at least half of the busy hash threads are writing.
     pub fn is_mostly_writing(&self) -> bool {
         let (hashing, writing) = self.hashing.queue.busy();
         writing > 0 && writing >= hashing
     }
 
-    /// Does anything else that may wait for a disk: [`Store::prepare`], [`Store::sync`].
+    /// Runs any other job that may wait for a disk: [`Store::prepare`], [`Store::sync`].
     pub fn run(&self, job: impl FnOnce() + Send + 'static) {
         self.waiting.other(None, job);
     }
@@ -209,7 +209,7 @@ impl WorkerGroup {
             gathered: Condvar::new(),
             relief: Condvar::new(),
         });
-        // Filled one by one, so that those started are stopped should a later one fail.
+        // Filled one by one, so that started threads are stopped if a later one fails.
         let mut group = Self { queue, workers: Vec::with_capacity(threads + SPARES) };
         for number in 0..threads + SPARES {
             let queue = Arc::clone(&group.queue);
@@ -227,8 +227,8 @@ impl WorkerGroup {
         let mut jobs = self.queue.jobs.lock();
         let is_piece = matches!(job, Job::Finish(..));
         jobs.push(job);
-        // Whoever gathers is woken by the clock, or when there is no more to be gained: not by
-        // each piece, of which there may be thousands a second.
+        // A worker that waits for more pieces is woken by the clock, or when waiting no longer
+        // pays: not by each piece, of which there may be thousands per second.
         if !jobs.gathering {
             let unwatched = jobs.is_unwatched();
             drop(jobs);
@@ -252,7 +252,7 @@ impl Drop for WorkerGroup {
         self.queue.gathered.notify_all();
         self.queue.relief.notify_all();
         for worker in self.workers.drain(..) {
-            // A job may hold the last handle on its own pool; a thread cannot wait for itself.
+            // A job may hold the last handle on its own pool, and a thread cannot join itself.
             if worker.thread().id() != thread::current().id() && worker.join().is_err() {
                 tracing::error!("a storage thread has died");
             }
@@ -302,8 +302,8 @@ impl JobQueue {
                     return Some(self.take(&mut jobs, worker, at, now));
                 }
                 None if jobs.closed && jobs.waiting.is_empty() => return None,
-                // Pieces that another worker gathers or has hashed are none of this one's business,
-                // nor is what waits for a disk that holds others up: those go on with it.
+                // Skips pieces that another worker collects or has hashed, and jobs for a disk that
+                // holds others up: the workers there go on with those.
                 _ => {
                     jobs.idle += 1;
                     self.changed.wait(&mut jobs);
@@ -313,8 +313,8 @@ impl JobQueue {
         }
     }
 
-    /// Waits until every other worker is held up by a disk, or one that has more to write is, and
-    /// there is something to do for another disk. What it has hashed it writes in any case.
+    /// Waits until every regular worker is held up by a disk, or one with more to write is, and
+    /// there is a job for another disk. What this worker has hashed it writes in any case.
     fn next_for_spare(&self, worker: usize, mut jobs: MutexGuard<'_, Jobs>) -> Option<Work> {
         loop {
             let now = Instant::now();
@@ -334,7 +334,7 @@ impl JobQueue {
                 return Some(self.take(&mut jobs, worker, at, now));
             }
             if jobs.idle > 0 {
-                // What is free now may have been another's, or barred, when they looked.
+                // A job that is free now may have been another's, or not allowed, when they looked.
                 self.changed.notify_one();
             }
             jobs.watched = true;
@@ -344,26 +344,26 @@ impl JobQueue {
         }
     }
 
-    /// Takes what is at `at`, and leaves the rest to another worker.
+    /// Takes the job at `at`, and leaves the rest to another worker.
     fn take(&self, jobs: &mut Jobs, worker: usize, at: usize, now: Instant) -> Work {
         let work = jobs.take(worker, at, self.level, now);
         if jobs.closed {
-            // Those that left the rest to this worker are to end, too.
+            // Those that left the rest to this worker have to end, too.
             self.changed.notify_all();
             return work;
         }
         if jobs.has_for_anybody() {
             self.changed.notify_one();
         }
-        // This worker may be held up by what it has just taken.
+        // The job that this worker has just taken may hold it up.
         if !jobs.waiting.is_empty() && !jobs.watched {
             self.relief.notify_one();
         }
         work
     }
 
-    /// Hashes `pieces` side by side, and puts them where they are written one after the other:
-    /// mostly by whoever has just hashed them.
+    /// Hashes `pieces` together, and queues them for writing one after the other, usually by the
+    /// same worker.
     fn hash(&self, worker: usize, pieces: Vec<FinishPiece>) {
         let mut whole = Vec::with_capacity(pieces.len());
         for piece in pieces {
@@ -387,7 +387,7 @@ impl JobQueue {
     }
 }
 
-/// Counts a worker for as long as it does something.
+/// Counts a worker while it is busy.
 struct BusyCount<'a>(&'a AtomicUsize);
 
 impl<'a> BusyCount<'a> {
@@ -403,7 +403,7 @@ impl Drop for BusyCount<'_> {
     }
 }
 
-/// A job that panics must not take the thread away from all other torrents.
+/// A job that panics must not end the thread, which all other torrents need.
 fn guarded(job: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(job)).is_err() {
         tracing::error!("a storage job has panicked");
@@ -413,6 +413,6 @@ fn guarded(job: impl FnOnce()) {
 /// Enough to keep a few disks, or one with a queue, busy with cold reads.
 const DISK_THREADS: usize = 4;
 
-/// Workers of each crew that do nothing until all others are held up: as many further disks may
+/// Spare workers per group, which work only when all others are held up: as many further disks may
 /// hang at the same time.
 const SPARES: usize = 3;

@@ -1,4 +1,5 @@
-//! Bringing a torrent's files to another folder, so that whatever happens one whole set is left.
+//! Moves the files of a torrent to another folder, so that one complete set remains whatever
+//! happens.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -24,39 +25,39 @@ use super::renaming::is_no_link;
 use super::store::Store;
 use super::write_back::{WriteBackStep, WriteBackThrottle};
 
-/// How far a move is.
+/// The progress of a move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MoveProgress {
-    /// Files at their new place.
+    /// Files in the new folder.
     pub files_done: usize,
-    /// Files to bring there.
+    /// Files to move.
     pub files_total: usize,
-    /// Bytes of files at their new place, holes included, and of the one being copied.
+    /// Bytes of the files in the new folder, holes included, and of the file being copied.
     pub bytes_done: u64,
-    /// Bytes of all files to bring there.
+    /// Bytes of all files to move.
     pub bytes_total: u64,
 }
 
-/// Brings all files of `store` to `new_root`, which is its root from then on. Nobody may write
-/// meanwhile; whoever reads may go on.
+/// Moves all files of `store` to `new_root`, which then becomes its root. Nobody may write
+/// meanwhile; reading may go on.
 ///
-/// On the same file system each file gets a second name; onto another one it is copied with its
-/// holes and its time of modification, forced to the disk, and read back: SHA-1 of what is read
-/// there must be that of what was read here. Only when all files are at their new place the store
-/// turns to them, and the old names, and the folders that become empty, are removed. (Where a file
-/// system knows no second names, files are renamed one by one as the last step before that.)
+/// On the same file system each file gets a second name (a hard link). To another file system,
+/// files are copied with their holes and times of modification, synced, and read back: the SHA-1 of
+/// both reads must agree. Only when all files are in the new folder, the store switches to it; then
+/// the old names, and folders that become empty, are removed. (If a file system has no hard links,
+/// files are renamed one by one as the last step before that.)
 ///
-/// After an error or a cancel all files are where they were, and what was made is removed. If the
-/// process dies, one of both places has a whole set: a file `.piecework-….moving` in the new
-/// root says that what is there is ours, so calling this again, on a store opened at the *old*
-/// root, completes the move, also if it had begun to remove what was there.
+/// After an error or a cancel, all files are where they were, and what was created is removed. If
+/// the process dies, one of the two folders has a complete set. A file `.piecework-….moving` in the
+/// new root says that the files there are ours. So calling this again, on a store opened at the
+/// *old* root, completes the move, even if old files were already being removed.
 ///
-/// Files at the new place whose content is the same are taken over. `progress` is told from this
+/// Existing files in the new folder with the same content are used. `progress` is called on this
 /// thread.
 ///
 /// # Errors
-/// [`StorageError::Exists`] before anything is done if another file is in the place of one of
-/// them; [`StorageError::Cancelled`] after `cancel` was set; others as they come.
+/// [`StorageError::Exists`], before anything is done, if another file is in the way;
+/// [`StorageError::Cancelled`] after `cancel` was set; otherwise any error of the system.
 pub fn relocate(
     store: &Store,
     new_root: &Path,
@@ -66,7 +67,7 @@ pub fn relocate(
     relocate_by(store, new_root, true, progress, cancel)
 }
 
-/// The same, as if the file system knew no second names unless `links`.
+/// The same; without `links` as on a file system without hard links.
 pub(super) fn relocate_by(
     store: &Store,
     new_root: &Path,
@@ -78,7 +79,7 @@ pub(super) fn relocate_by(
     let _altering = store.altering.lock();
     store.sync_files()?;
     store.sync_folders()?;
-    // Nobody else changes it as long as `altering` is held.
+    // Nobody else changes it while `altering` is held.
     let old = store.layout.read().clone();
     let new = old.root.elsewhere(&absolute(new_root)?);
     let made_roots: Vec<PathBuf> = missing_above(new.path());
@@ -86,7 +87,7 @@ pub(super) fn relocate_by(
     let result = move_between(store, &old, &new, links, &progress, cancel);
     if result.is_err() {
         for folder in made_roots {
-            // Not empty, then somebody else uses it by now.
+            // If it is not empty, somebody else uses it by now.
             let _ = fs::remove_dir(folder);
         }
     }
@@ -138,7 +139,7 @@ fn move_between(
     }
     if let Err(error) = relocation.bring(&plan, new) {
         relocation.undo();
-        // With it, files whose old names are gone already would be strangers.
+        // Without it, files whose old names are already removed would be taken for foreign ones.
         if !plan.iter().any(|item| item.location == Location::Gone) {
             marker.remove_from(&relocation.target);
         }
@@ -150,20 +151,20 @@ fn move_between(
     Ok(())
 }
 
-/// A move under way.
+/// A move in progress.
 struct Relocation<'a> {
     store: &'a Store,
     old: &'a Layout,
     source: ConfinedFolder<'a>,
     target: ConfinedFolder<'a>,
-    /// It has been begun by a process that died.
+    /// It was begun by a process that died.
     resumed: bool,
-    /// Whether to give files second names where that can be done.
+    /// Whether to use hard links where possible.
     links: bool,
     at: MoveProgress,
     progress: &'a dyn Fn(MoveProgress),
     cancel: &'a AtomicBool,
-    /// What has to be removed from the target should it fail.
+    /// What to remove from the target after a failure.
     brought: Vec<Vec<String>>,
     made_folders: BTreeSet<Vec<String>>,
 }
@@ -171,27 +172,27 @@ struct Relocation<'a> {
 /// A file to move.
 struct Item {
     file: usize,
-    /// Its names below either root.
+    /// Its path components below either root.
     names: Vec<String>,
-    /// As it is in the source, if it is there.
+    /// Its metadata in the source, if it is there.
     stat: Option<Stat>,
     location: Location,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Location {
-    /// It is only in the source.
+    /// Only in the source.
     Here,
-    /// It is at both places, and has to go from the source.
+    /// In both folders, and to be removed from the source.
     Both,
-    /// Both places are one.
+    /// Both paths are the same file.
     Stays,
-    /// It is only in the target.
+    /// Only in the target.
     Gone,
 }
 
 impl Relocation<'_> {
-    /// What is to be done for each file, if nothing stands in the way.
+    /// Returns what to do for each file, if nothing is in the way.
     fn plan(&mut self) -> Result<Vec<Item>, StorageError> {
         let map = self.store.map();
         let mut plan = Vec::new();
@@ -216,13 +217,13 @@ impl Relocation<'_> {
         let wanted = || plan.iter().filter(|item| item.location == Location::Here);
         self.at.files_total = wanted().count();
         self.at.bytes_total = wanted().map(Item::len).sum();
-        // Last, for it may take long.
+        // This comes last, because it may take long.
         for item in twice.into_iter().map(|index: usize| &plan[index]) {
             if item.location == Location::Both && !self.same_content(&item.names)? {
                 return Err(exists(&self.target, &item.names));
             }
         }
-        // What a process that died has copied is as partial as what this one copies.
+        // What a process that died has copied may be incomplete, like what this one copies.
         let copied = plan.iter().filter(|item| item.location == Location::Both && self.resumed);
         self.brought = copied.map(|item| item.names.clone()).collect();
         Ok(plan)
@@ -237,7 +238,8 @@ impl Relocation<'_> {
         if (a.st_dev, a.st_ino) != (b.st_dev, b.st_ino) {
             return Ok(Location::Both);
         }
-        // One file with two names, or one name reached by two ways: removing that would be all.
+        // Either one file with two names, or one name reached by two ways. In the latter case,
+        // removing it would lose the file.
         match self.source.same_folder(names, &self.target, names) {
             Ok(true) => Ok(Location::Stays),
             Ok(false) => Ok(Location::Both),
@@ -245,14 +247,14 @@ impl Relocation<'_> {
         }
     }
 
-    /// Has all files at the new place.
+    /// Brings all files to the new folder.
     fn bring(&mut self, plan: &[Item], new: &ConfinedRoot) -> Result<(), StorageError> {
         (self.progress)(self.at);
         let mut to_rename = Vec::new();
         for item in plan.iter().filter(|item| item.location == Location::Here) {
             self.go_on()?;
             self.make_folders(&item.names[..item.names.len() - 1])?;
-            // Of a process that died.
+            // Left by a process that died.
             self.target.remove_file(&self.temporary(item))?;
             let begun = self.at.bytes_done;
             let linked = if self.links {
@@ -303,7 +305,7 @@ impl Relocation<'_> {
         Ok(())
     }
 
-    /// Whether the file is not on the file system of the target.
+    /// Returns whether the file is on another file system than the target.
     fn is_elsewhere(&self, item: &Item) -> Result<bool, StorageError> {
         let there = self.target.device();
         let there = there.map_err(|errno| {
@@ -315,13 +317,13 @@ impl Relocation<'_> {
     fn rename_back(&self, renamed: &[&Vec<String>]) {
         for names in renamed {
             if let Err(error) = self.target.rename(names, &self.source, names) {
-                // Moving again goes on with it.
+                // The next move will continue with it.
                 tracing::error!(%error, "a file could not be brought back");
             }
         }
     }
 
-    /// Copies a file to the other file system, under another name until it is whole.
+    /// Copies a file to another file system, under a temporary name until it is complete.
     fn copy(&mut self, item: &Item) -> Result<(), StorageError> {
         let temporary = self.temporary(item);
         let result = self
@@ -335,7 +337,7 @@ impl Relocation<'_> {
         result
     }
 
-    /// What a file is called while it is copied.
+    /// Returns the name of the file while it is copied.
     fn temporary(&self, item: &Item) -> Vec<String> {
         let hash = self.store.metainfo().info_hash();
         let mut names = item.names.clone();
@@ -385,18 +387,20 @@ impl Relocation<'_> {
         let read = hasher.finish();
 
         if let Err(errno) = fchmod(&to, Mode::from_raw_mode(stat.st_mode & 0o777)) {
-            // Some file systems know no such rights; the content is what counts.
+            // Some file systems have no such permissions; the content is what matters.
             tracing::debug!(%errno, "rights of a file are not kept");
         }
         match keep_time(&to, &stat) {
-            // Some file systems let nobody set it: it is taken for changed at the next start.
+            // Some file systems do not allow this. Then the file counts as changed at the next
+            // start.
             Err(errno @ (Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM)) => {
                 tracing::debug!(%errno, "the time of a file is not kept");
             }
             kept => kept.map_err(cannot_keep)?,
         }
         fsync(&to).map_err(cannot_keep)?;
-        // So that the disk is read, not memory. It is advice: reading is right in any case.
+        // Makes the next read come from the disk, not from memory. This is advice; reading is
+        // correct in any case.
         let _ = fadvise(&to, 0, None, Advice::DontNeed);
         if self.hash_of(&to, &stretches, &mut buf).map_err(cannot_read)? != read {
             let reason = "what was written is not what is read back";
@@ -429,8 +433,8 @@ impl Relocation<'_> {
         Ok(hasher.finish())
     }
 
-    /// Whether the files of this name in both places have the same bytes. If so, the one in the
-    /// target gets the time of the other.
+    /// Returns whether the files at `names` in both folders have the same bytes. If so, the one in
+    /// the target gets the time of the other.
     fn same_content(&self, names: &[String]) -> Result<bool, StorageError> {
         let (a, b) =
             (self.source.open(names, Access::Read)?, self.target.open(names, Access::Read)?);
@@ -470,7 +474,7 @@ impl Relocation<'_> {
         self.target.create_folders(parents)
     }
 
-    /// Forces to the disk which files are where.
+    /// Syncs the folders, so that the names of the files are on the disk.
     fn sync_target(&self, plan: &[Item]) -> Result<(), StorageError> {
         let mut folders = BTreeSet::new();
         for item in plan {
@@ -481,7 +485,7 @@ impl Relocation<'_> {
         folders.into_iter().try_for_each(|folder| self.target.sync(folder))
     }
 
-    /// The source is whole; what was made in the target goes.
+    /// The source is complete, so what was created in the target is removed.
     fn undo(&self) {
         for names in &self.brought {
             if let Err(error) = self.target.remove_file(names) {
@@ -493,7 +497,7 @@ impl Relocation<'_> {
         }
     }
 
-    /// The target is whole, so it is no failure if something stays.
+    /// The target is complete, so it is not a failure if something remains.
     fn remove_sources(&self, plan: &[Item]) {
         let mut parents = BTreeSet::new();
         for item in plan {
@@ -521,8 +525,8 @@ impl Item {
     }
 }
 
-/// The file that says that a torrent's files in a folder come from an unfinished move. In it
-/// stands from where.
+/// A file which says that the files in a folder come from an unfinished move. Its content is the
+/// old root.
 struct Marker<'a> {
     name: String,
     old: &'a Path,
@@ -543,7 +547,7 @@ impl Marker<'_> {
     }
 
     fn put_in(&self, target: &ConfinedFolder<'_>) -> Result<(), StorageError> {
-        // Of a move from elsewhere that nobody has completed.
+        // Left by another move that nobody has completed.
         target.remove_file(&[&self.name])?;
         let mut file = target.open(&[&self.name], Access::Create)?;
         file.write_all(self.old.as_os_str().as_bytes())
@@ -559,15 +563,15 @@ impl Marker<'_> {
     }
 }
 
-/// The store's files are beneath `new` from now on.
+/// Makes `new` the root of the store.
 fn turn_to(store: &Store, new: &ConfinedRoot) {
     let mut layout = store.layout.write();
     layout.root = new.clone();
-    // Whoever opens a file does so under the lock: none of the old ones stays open.
+    // Files are opened under the lock, so none of the old ones stays open.
     store.close_files();
 }
 
-/// There is nothing to move, so whatever is in the target is not ours.
+/// There is nothing to move, so any file in the target belongs to somebody else.
 fn refuse_strangers(
     store: &Store,
     layout: &Layout,
@@ -583,7 +587,7 @@ fn refuse_strangers(
     Ok(())
 }
 
-/// The folder and those above it that are not there, the innermost first.
+/// Returns the folder and its parents that do not exist, innermost first.
 fn missing_above(folder: &Path) -> Vec<PathBuf> {
     let is_missing = |path: &&Path| fs::symlink_metadata(path).is_err();
     folder.ancestors().take_while(is_missing).map(Path::to_owned).collect()
@@ -607,9 +611,9 @@ fn fault(operation: Operation, path: &Path, error: std::io::Error) -> StorageErr
     }
 }
 
-/// Bytes copied at a time: so many that a call's cost does not count, so few that a cancel is
-/// soon heard.
+/// Bytes copied at a time: so many that the cost of a call does not matter, and so few that a
+/// cancel takes effect soon.
 const CHUNK: usize = 1 << 20;
 
-/// A path, and one byte more by which a longer text is told apart.
+/// The longest path, and one more byte to recognize a longer text.
 const MAX_MARKER: u64 = 4096 + 1;

@@ -1,4 +1,4 @@
-//! Giving something a name that nothing may have, on whatever file system it lies.
+//! Renames without replacing, on any file system.
 
 use std::os::fd::AsFd;
 
@@ -6,18 +6,18 @@ use rustix::fs::{self as sys, AtFlags, RenameFlags};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::path::Arg;
 
-/// Renames `name` in the folder `from` to `new_name` in the folder `to`, of the same file system.
-/// Whatever has the new name already stays.
+/// Renames `name` in the folder `from` to `new_name` in the folder `to` of the same file system.
+/// Nothing is replaced.
 ///
-/// The system is asked to see to that in the same step. Some file systems cannot (FUSE ones without
-/// the call, such as exFAT's; NFS; SMB): there a file gets the new name as a second one, which is
-/// refused if something has it, and then loses the old one. On those that know no second names
-/// either, and for folders, it is looked whether the new name is free before the plain rename: who
-/// takes the name in between loses what it has put there. Between us that does not happen, because
-/// whoever renames a torrent's files holds its store's lock.
+/// Normally the system guarantees this in one step. Some file systems cannot (FUSE without the
+/// call, such as exFAT's; NFS; SMB). There a file first gets the new name as a hard link, which
+/// fails if the name exists, and then loses the old one. If the file system has no hard links
+/// either, and for folders, the new name is looked up before a plain rename. A file that another
+/// program creates in between is then replaced. Between our own threads this cannot happen, because
+/// the lock of the store is held.
 ///
 /// # Errors
-/// [`Errno::EXIST`] if something has the new name, others as the system says.
+/// [`Errno::EXIST`] if the new name exists, otherwise as the system says.
 pub fn rename_new<A: Arg + Copy, B: Arg + Copy>(
     from: impl AsFd,
     name: A,
@@ -32,7 +32,8 @@ pub fn rename_new<A: Arg + Copy, B: Arg + Copy>(
         Err(errno) => Err(errno),
     };
     match renamed {
-        // Not known here, or not in a sandbox; what is not allowed at all is refused below as well.
+        // Not supported here, or not in a sandbox. What is not permitted at all fails below as
+        // well.
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => {}
         renamed => return renamed,
     }
@@ -44,7 +45,7 @@ pub fn rename_new<A: Arg + Copy, B: Arg + Copy>(
         Ok(()) => {
             let removed = sys::unlinkat(from, name, AtFlags::empty());
             if removed.is_err() {
-                // It keeps the name it had, and only that.
+                // The file keeps only its old name.
                 sys::unlinkat(to, new_name, AtFlags::empty())?;
             }
             return removed;
@@ -59,7 +60,7 @@ pub fn rename_new<A: Arg + Copy, B: Arg + Copy>(
     }
 }
 
-/// Gives a file a second name, which nothing may have.
+/// Gives a file a second name (a hard link). Fails if the name exists.
 pub(super) fn link_new<A: Arg + Copy, B: Arg + Copy>(
     from: impl AsFd,
     name: A,
@@ -71,7 +72,7 @@ pub(super) fn link_new<A: Arg + Copy, B: Arg + Copy>(
     retry_on_intr(|| sys::linkat(from, name, to, new_name, AtFlags::empty()))
 }
 
-/// Whether this answer to the wish for a second name says that there are none here, not for this
+/// Returns whether this error of a hard link means that the file system has none, not for this
 /// file, or no more of them.
 pub(super) fn is_no_link(errno: Errno) -> bool {
     matches!(
@@ -93,7 +94,7 @@ mod able {
     }
 }
 
-/// What the file system can do, for tests to say.
+/// The capabilities of the file system, set by tests.
 #[cfg(test)]
 pub(crate) mod able {
     use std::cell::Cell;
@@ -104,8 +105,8 @@ pub(crate) mod able {
         static LACKING: Cell<(Option<Errno>, Option<Errno>)> = const { Cell::new((None, None)) };
     }
 
-    /// Does `work` on a file system that answers `rename` to a rename that is not to replace
-    /// anything, and `link` to a second name; on this thread.
+    /// Runs `work` on this thread as on a file system that answers `rename` to a rename without
+    /// replacing, and `link` to a hard link.
     pub(crate) fn lacking<T>(rename: Errno, link: Option<Errno>, work: impl FnOnce() -> T) -> T {
         LACKING.set((Some(rename), link));
         let done = work();

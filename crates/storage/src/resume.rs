@@ -1,4 +1,4 @@
-//! What of a torrent need not be hashed anew when its program starts again.
+//! Finds out which pieces of a torrent need not be hashed again when the program restarts.
 
 use piecework_core::metainfo::FileEntry;
 use piecework_core::{Bitfield, Checkpoint, Fingerprint, PieceIndex};
@@ -9,44 +9,45 @@ use super::file_state::fingerprint;
 use super::files::Files;
 use super::store::Store;
 
-/// Which pieces are held, and of which one has to find out. The others are missing.
+/// Which pieces are held, and which have to be checked. All others are missing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Survey {
-    /// Held as the checkpoint says: what they lie in has not changed since.
+    /// Held according to the checkpoint; their files have not changed since.
     pub trusted: Bitfield,
-    /// May be held or not: for [`check`](super::check()).
+    /// Possibly held: pass them to [`check`](super::check()).
     pub check: Bitfield,
-    /// Those of `trusted` that lie in files which were written to after the checkpoint: by us most
-    /// likely, but somebody else may have done so as well.
+    /// The pieces of `trusted` in files that were written after the checkpoint: most likely by us,
+    /// but possibly by another program.
     pub doubtful: Bitfield,
 }
 
-/// What has become of a file since the checkpoint.
+/// What has happened to a file since the checkpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum FileChange {
     Same,
     /// The file does not exist.
     Missing,
-    /// We have written to it after the checkpoint: what was held still is, and there may be more.
+    /// We have written to it after the checkpoint. What was held is still held, and there may be
+    /// more.
     Continued,
-    /// We have made it after the checkpoint.
+    /// We have created it after the checkpoint.
     New,
-    /// Somebody else has changed it.
+    /// Another program has changed it.
     Changed,
 }
 
-/// Compares the files of `store` with what they were like at `checkpoint`.
+/// Compares the files of `store` with their state at `checkpoint`.
 ///
-/// A piece is trusted if it was held and every file it lies in is unchanged. If the checkpoint
-/// was taken while files were being written, they may have been written to until the process
-/// died: a file that is no shorter and was changed soon after the checkpoint has most likely kept
-/// what it held ([`Survey::doubtful`]), and what it did not hold is to be checked where there is any data on the disk, also in a
-/// file that looks as it did: it may have been written to just then. Pieces of
-/// files changed in any other way are to be checked; those whose files are missing or too short
-/// are missing. Of a checkpoint that does not fit the torrent nothing is believed.
+/// A piece is trusted if it was held and all of its files are unchanged. If files were being
+/// written when the checkpoint was taken, they may have been written until the process died. A file
+/// that is no shorter and was changed soon after the checkpoint has most likely kept what it held
+/// ([`Survey::doubtful`]). What it did not hold has to be checked where there is any data on the
+/// disk, even if the file looks unchanged: it may have been written at that very moment. Pieces of
+/// files that changed in any other way have to be checked. Pieces whose files are missing or too
+/// short are missing. A checkpoint that does not fit the torrent is ignored.
 ///
-/// A checkpoint of a check that went on ([`Checkpoint::unchecked`]) says which pieces that check has
-/// not looked at: these are to be checked, and files have not been written to by us since.
+/// A checkpoint taken during a check ([`Checkpoint::unchecked`]) says which pieces were not checked
+/// yet. These have to be checked; we have not written to files since.
 pub fn survey(store: &Store, checkpoint: &Checkpoint) -> Result<Survey, StorageError> {
     let (geometry, files) = (store.geometry(), store.files());
     let entries = files.map.entries();
@@ -72,10 +73,10 @@ pub fn survey(store: &Store, checkpoint: &Checkpoint) -> Result<Survey, StorageE
         let lacking = entry.offset + now.map_or(0, |now| now.len).min(entry.len)..entry.span().end;
         marks.insert(Mark::Absent, geometry.pieces_of(lacking).map(PieceIndex));
         match change_of(now, *then, checkpoint) {
-            // What was written while the checkpoint was taken may be younger than its pieces and
-            // no younger than its files.
+            // What was written while the checkpoint was taken may be newer than its pieces and not
+            // newer than its files.
             FileChange::Same if !checkpoint.writing || unchecked.is_some() => {}
-            // Empty files have no pieces, so all of theirs are absent already.
+            // Empty files have no pieces, so all of them are already absent.
             FileChange::Missing => {}
             FileChange::Changed => marks.insert(Mark::Changed, span_pieces()),
             FileChange::Continued if unchecked.is_some() => {
@@ -103,7 +104,7 @@ fn change_of(
     checkpoint: &Checkpoint,
 ) -> FileChange {
     let latest = checkpoint.taken_at_ns.saturating_add(GRACE_NS);
-    // While a check goes on, only those are not sure of which that was known before.
+    // During a check, only files whose state was known before are unsure.
     let wrote = |then: Option<Fingerprint>| match checkpoint.unchecked {
         Some(_) => then.is_some_and(|then| then.is_unsure()),
         None => checkpoint.writing,
@@ -123,7 +124,7 @@ fn change_of(
     }
 }
 
-/// What speaks for or against a piece, a bit each.
+/// Evidence about each piece, one bit per kind.
 struct Marks {
     of: Vec<u8>,
 }
@@ -132,13 +133,13 @@ struct Marks {
 enum Mark {
     /// A part of it is not on the disk.
     Absent = 1,
-    /// A part of it lies in a file somebody has changed.
+    /// A part of it lies in a file that another program has changed.
     Changed = 2,
-    /// A part of it lies in a file that was not there.
+    /// A part of it lies in a file that did not exist.
     New = 4,
-    /// A part of it has data in a file we have written to.
+    /// A part of it has data in a file that we have written to.
     Written = 8,
-    /// A part of it lies in a file that was written to since, by us as far as one can tell.
+    /// A part of it lies in a file that was written since, as far as one can tell by us.
     Continued = 16,
 }
 
@@ -163,7 +164,7 @@ impl Marks {
             if has(Mark::Absent) {
                 continue;
             }
-            // A piece that is held in a file that was not there is a contradiction.
+            // A held piece in a file that did not exist is a contradiction.
             let doubted = if have.contains(piece) { has(Mark::New) } else { has(Mark::Written) };
             let is_open = unchecked.is_some_and(|open| open.contains(piece));
             if has(Mark::Changed) || doubted || is_open {
@@ -179,8 +180,7 @@ impl Marks {
     }
 }
 
-/// Tells each stretch of the file that has data, from where to where; as far as the torrent has
-/// use for it.
+/// Passes each range of data in the file to `tell`, up to the length in the torrent.
 fn each_data(
     files: &Files<'_>,
     file: usize,
@@ -189,7 +189,7 @@ fn each_data(
 ) -> Result<(), StorageError> {
     let open = match files.open(file, false) {
         Ok(open) => open,
-        // Removed since it was looked at.
+        // Removed since its metadata was read.
         Err(StorageError::Missing { .. }) => return Ok(()),
         Err(error) => return Err(error),
     };
@@ -197,7 +197,7 @@ fn each_data(
     while at < entry.len {
         match next_data(&open.file, at) {
             Ok(Some((from, to))) => {
-                // What grows behind the torrent's end is nobody's.
+                // Data after the end of the torrent is ignored.
                 if from < entry.len {
                     tell(from, to.min(entry.len));
                 }
@@ -212,6 +212,6 @@ fn each_data(
     Ok(())
 }
 
-/// How long after a checkpoint our own writes may go on without another: they come every few
-/// seconds while files are written, but a slow disk may hold the next one up.
+/// How long after a checkpoint our own writes may continue without another one. Checkpoints come
+/// every few seconds while files are written, but a slow disk may delay the next.
 const GRACE_NS: i64 = 30 * 1_000_000_000;

@@ -1,4 +1,4 @@
-//! Into which folders strangers may have something stored.
+//! Limits the folders into which others may store something.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -9,32 +9,32 @@ use rustix::io::Errno;
 use super::absolute::absolute;
 use super::error::{Operation, StorageError};
 
-/// The folders beneath which a path that came from outside must lie.
+/// The folders beneath which a path from outside must lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AllowedRoots {
     roots: Vec<PathBuf>,
 }
 
 impl AllowedRoots {
-    /// `roots` and all that is beneath them; nothing at all if there are none. Their own paths are
-    /// the user's word: they may lead through links, a relative one begins at the working folder,
+    /// Allows `roots` and everything beneath them; nothing if there are none. Their own paths come
+    /// from the user: they may lead through links, a relative one starts at the working directory,
     /// and one that cannot be made absolute allows nothing.
     pub fn new(roots: Vec<PathBuf>) -> Self {
         let mut roots: Vec<PathBuf> =
             roots.iter().filter_map(|root| absolute(root).ok()).map(|root| normal(&root)).collect();
-        // Of two that lie in each other the inner one decides what is below it.
+        // If one contains another, the inner one decides about what is below it.
         roots.sort_by_key(|root| std::cmp::Reverse(root.components().count()));
         Self { roots }
     }
 
-    /// The folder `asked` means, absolute or from `base` on, absolute and without needless parts.
-    /// It need not exist.
+    /// Returns the folder that `asked` means, absolute or relative to `base`, as a normalized
+    /// absolute path. It need not exist.
     ///
-    /// What is allowed is decided now: a link that is planted afterwards is not seen.
+    /// The check applies now: a link that is created afterwards is not noticed.
     ///
     /// # Errors
-    /// [`StorageError::Forbidden`] if it has `..` or a zero byte or is beneath none of the roots;
-    /// [`StorageError::Escape`] if a symbolic link stands below the root in its path.
+    /// [`StorageError::Forbidden`] if it contains `..` or a zero byte or is beneath none of the
+    /// roots; [`StorageError::Escape`] if a symbolic link is in its path below the root.
     pub fn resolve(&self, asked: &Path, base: &Path) -> Result<PathBuf, StorageError> {
         let forbidden = |reason| Err(StorageError::Forbidden { path: asked.to_owned(), reason });
         let whole = base.join(asked);
@@ -60,7 +60,7 @@ impl AllowedRoots {
                 Ok(meta) if meta.is_symlink() => return fault(Errno::LOOP),
                 Ok(_) => return fault(Errno::NOTDIR),
                 Err(error) => match Errno::from_io_error(&error).unwrap_or(Errno::IO) {
-                    // What is not there has no links below it.
+                    // What does not exist has no links below it.
                     Errno::NOENT => break,
                     errno => return fault(errno),
                 },
@@ -69,19 +69,19 @@ impl AllowedRoots {
         Ok(whole)
     }
 
-    /// The folders, absolute.
+    /// Returns the folders as absolute paths.
     pub fn roots(&self) -> &[PathBuf] {
         &self.roots
     }
 }
 
-/// `path` without `.`, doubled separators, and `..` with what stands before it.
+/// Removes `.`, doubled separators, and `..` with the component before it from `path`.
 fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
     for part in path.components() {
         match part {
             Component::CurDir => {}
-            // At the top it leads nowhere.
+            // At the top it has no effect.
             Component::ParentDir => {
                 normal.pop();
             }
@@ -91,7 +91,7 @@ fn normal(path: &Path) -> PathBuf {
     normal
 }
 
-/// What the kernel takes as a path (`PATH_MAX`).
+/// The longest path that the kernel accepts (`PATH_MAX`).
 const MAX_PATH: usize = 4096;
 
 #[cfg(test)]

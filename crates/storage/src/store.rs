@@ -27,93 +27,96 @@ use super::layout::{INCOMPLETE_SUFFIX, Layout, SharedLayout, Suffix};
 use super::watch::Watch;
 use super::write_back::{WriteBackThrottle, WriteBackWindow};
 
-/// One torrent's content beneath one root folder, read and written by offset as if it were a
-/// single stretch of bytes.
+/// The content of one torrent beneath one root folder, read and written by offset like one range of
+/// bytes.
 ///
-/// - Files are opened when they are first needed and closed when others need the handles more
+/// - Files are opened when they are first needed, and closed when others need the handles more
 ///   ([`FileHandles`]). No symbolic link below the root is followed.
-/// - Files grow as they are written, with holes where nothing was written yet. Nothing is ever
-///   truncated or replaced: a file that is longer than the torrent says is reported by
+/// - Files grow as they are written, with holes where nothing has been written. Nothing is ever
+///   truncated or replaced: a file that is longer than in the torrent is reported by
 ///   [`check`](super::check()) and left alone. Only [`Store::remove_data`] removes content.
-/// - Padding files (BEP 47) are not on disk: they read as zeros, writes to them are dropped.
-/// - Files may have other names than the torrent gives them, and an ending until they are finished
-///   ([`StoreOptions`]); both may change while they are read and written.
-/// - All methods block; they may be called from any number of threads at once.
-/// - A process with a limit on the length of files (`RLIMIT_FSIZE`) is killed by the signal
-///   `SIGXFSZ` when it writes beyond it, unless it ignores that signal: then the write fails with
+/// - Padding files (BEP 47) are not on disk: they read as zeros, and writes to them are dropped.
+/// - Files may have other names than in the torrent, and a suffix until they are finished
+///   ([`StoreOptions`]). Both may change while the files are read and written.
+/// - All methods block. They may be called from any number of threads at once.
+/// - If a process has a limit on the length of files (`RLIMIT_FSIZE`) and writes beyond it, the signal
+///   `SIGXFSZ` kills it, unless it ignores that signal: then the write fails with
 ///   [`StorageError::Full`].
 pub struct Store {
     pub(super) layout: SharedLayout,
     metainfo: Arc<Metainfo>,
     handles: Arc<FileHandles>,
     id: u32,
-    /// The device its root lies on, folded; 0 as long as that is not known.
+    /// The device of the root, folded into 32 bits; 0 while it is not known.
     device: AtomicU32,
     mode: StoreMode,
     /// Most torrents of many are only read.
     pub(super) notes: Mutex<BoxedDefault<Notes>>,
-    /// Held by whoever moves, renames or removes files, so that only one does.
+    /// Held while files are moved, renamed or removed, so that only one thread does so.
     pub(super) altering: Mutex<()>,
-    /// Held while files are hurried, until what came of that is noted.
+    /// Held during write-back, until its result is recorded.
     writing_back: Mutex<()>,
 }
 
-/// What may be done to a store's files.
+/// What may be done to the files of a store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum StoreMode {
-    /// Nothing but reading: for sharing what is there already.
+    /// They are only read: to share what is there.
     ReadOnly,
-    /// Files are made and written.
+    /// They are created and written.
     #[default]
     ReadWrite,
 }
 
-/// How a torrent's files are named, and what may be done to them. By default they are written,
-/// under the names the torrent gives.
+/// How the files of a torrent are named, and what may be done to them. By default they are written
+/// under the names in the torrent.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct StoreOptions {
-    /// Whether they may be written.
+    /// Whether files may be written.
     pub mode: StoreMode,
-    /// What the name of a file ends with until [`Store::finish_file`]; `None` for nothing. A file
-    /// that has its final name already keeps it. Without this, unfinished files that have the
-    /// ending [`INCOMPLETE_SUFFIX`] are found all the same, so it may be switched on and off.
+    /// The suffix of a file's name until [`Store::finish_file`]; `None` for no suffix. A file that
+    /// already has its final name keeps it. Without this option, unfinished files with the suffix
+    /// [`INCOMPLETE_SUFFIX`] are still found, so it may be switched on and off.
     ///
-    /// Empty files never have it, nor those whose name with it would be another file's of the
-    /// torrent, or too long.
+    /// Empty files never have the suffix. Neither do files whose name with it would be too long or
+    /// belong to another file of the torrent.
     pub incomplete_suffix: Option<String>,
-    /// Instead of the torrent's name, for its folder. Not for a torrent of a single file: its
-    /// name is in `names`.
+    /// The name of the torrent's folder, in place of the torrent's name. Not for a single-file
+    /// torrent: its name is in `names`.
     pub top_name: Option<String>,
-    /// Files that lie elsewhere than the torrent says: for the number of a file, the names that
-    /// lead to it beneath the root. Held to the same rules as a torrent's paths, but for a store that
-    /// only reads, in which several files may lie in one place. A name that is not UTF-8 is written as
-    /// [`text_of_name`](piecework_core::text_of_name) does.
+    /// Files that have other paths than in the torrent: for the number of a file, the path
+    /// components below the root. The same rules apply as for paths in a torrent. Only in a
+    /// read-only store may several files have the same path. A name that is not UTF-8 is written as
+    /// by [`text_of_name`](piecework_core::text_of_name).
     pub names: BTreeMap<usize, Vec<String>>,
-    /// Folders below which no symbolic link is followed even on the way to the root: what others
-    /// put there is not the user's word. Paths are compared as they are written.
+    /// Folders below which no symbolic link is followed, even on the way to the root: other users
+    /// may have put links there. Paths are compared as they are written.
     pub keep_to: Arc<Vec<PathBuf>>,
 }
 
 /// What has been done to the files.
 #[derive(Default, PartialEq)]
 pub(super) struct Notes {
-    /// Files written to, and not on the disk for certain.
+    /// Files with writes that may not be on the disk yet.
     pub unsynced: BTreeSet<usize>,
-    /// The same as far as there is something to be done about it before they are synced.
+    /// The written files that write-back has to push to the disk.
     pub write_back: WriteBackThrottle,
-    /// A file that could not be written to the disk when it was hurried, and why: the next sync is
-    /// to tell.
+    /// A file whose write-back failed, and why. The next sync reports it.
     pub lost: Option<(usize, Errno)>,
-    /// Folders something was made in, as names below the root, likewise.
+    /// Folders in which something was created, as path components below the root; they may not be
+    /// on the disk yet.
     pub folders: BTreeSet<Vec<String>>,
-    /// A bit for each file that was there or was made: should it be missing later, somebody else
-    /// has removed it. Empty before anything was made.
+    /// A bit for each file that existed or was created. If such a file is missing later, somebody
+    /// else has removed it. Empty before anything was created.
     pub made: BitVec,
 }
 
 impl Store {
-    /// The content of `metainfo` beneath `root`, named as the torrent says. Touches no file:
-    /// [`Store::prepare`] does.
+    /// Creates a store for the content of `metainfo` beneath `root`, named as in the torrent.
+    /// Touches no file; [`Store::prepare`] does.
+    ///
+    /// # Errors
+    /// If `root` cannot be made absolute.
     pub fn new(
         root: &Path,
         metainfo: Arc<Metainfo>,
@@ -126,8 +129,8 @@ impl Store {
     /// The same, named as `options` say.
     ///
     /// # Errors
-    /// [`StorageError::Forbidden`] if a name is not safe to store, or belongs to another file of
-    /// the torrent already.
+    /// [`StorageError::Forbidden`] if a name is not safe to store or belongs to another file of the
+    /// torrent.
     pub fn with_options(
         root: &Path,
         metainfo: Arc<Metainfo>,
@@ -148,14 +151,14 @@ impl Store {
         Ok(Self { layout, metainfo, handles, id, device, mode, notes, altering, writing_back })
     }
 
-    /// Makes the folders and the files, empty, that are not there yet; the root as well. Changes
-    /// no file that exists. Does nothing in a read-only store.
+    /// Creates the root, and the missing folders and files; the files are empty. Changes no
+    /// existing file. Does nothing in a read-only store.
     pub fn prepare(&self) -> Result<(), StorageError> {
         self.prepare_wanted(|_| true)
     }
 
-    /// The same for those files alone whose number is `wanted`. Any other is made when something
-    /// is first written to it: a piece that lies in a wanted file as well.
+    /// The same, only for files whose number is `wanted`. Any other file is created when something
+    /// is first written to it, for instance a piece that also lies in a wanted file.
     pub fn prepare_wanted(&self, wanted: impl Fn(usize) -> bool) -> Result<(), StorageError> {
         if self.mode == StoreMode::ReadOnly {
             return Ok(());
@@ -177,27 +180,28 @@ impl Store {
         Ok(())
     }
 
-    /// Fills `buf` with the content from byte `offset` on, over file borders, from the disk if
-    /// need be.
+    /// Fills `buf` with the content from byte `offset` on, across files. Reads from the disk if
+    /// necessary.
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
         self.files().read_at(offset, buf)
     }
 
-    /// Like [`Store::read_at`], but only if all the bytes are in memory: else false, and `buf`
-    /// is arbitrary. Never waits for a disk, so it may be called where blocking is not allowed.
+    /// Like [`Store::read_at`], but only if all bytes are in memory. Otherwise returns `false`, and
+    /// `buf` is arbitrary. Never waits for a disk, so it may be called where blocking is not
+    /// allowed.
     ///
-    /// False also for files that are not open yet (opening may wait) and on file systems that
-    /// cannot tell: `read_at` on another thread is always the way out.
+    /// Also returns `false` for files that are not open (opening may block), and on file systems
+    /// that cannot tell. Then use `read_at` on another thread.
     pub fn read_cached(&self, offset: u64, buf: &mut [u8]) -> Result<bool, StorageError> {
         self.files().read_cached(offset, buf, None)
     }
 
-    /// Like [`Store::read_at`] for whoever serves what was verified before: files are looked at by
-    /// `watch` first, if it is time to.
+    /// Like [`Store::read_at`], for content that was verified before and is sent to a peer. Checks
+    /// files first if `watch` says that it is time.
     ///
     /// # Errors
-    /// [`StorageError::Altered`] and [`StorageError::Changed`] if a file is not as it was left:
-    /// what it holds now is not to be sent.
+    /// [`StorageError::Altered`] and [`StorageError::Changed`] if another program has changed a
+    /// file: its content must not be sent.
     pub fn serve(&self, offset: u64, buf: &mut [u8], watch: &Watch) -> Result<(), StorageError> {
         let files = self.files();
         for slice in files.slices(offset, buf.len(), Operation::Read)? {
@@ -206,8 +210,8 @@ impl Store {
         files.read_at(offset, buf)
     }
 
-    /// The same as [`Store::read_cached`] is to [`Store::read_at`]: false also if a file is to be
-    /// looked at.
+    /// Like [`Store::read_cached`], for [`Store::serve`]. Also returns `false` if a file has to be
+    /// checked first.
     pub fn serve_cached(
         &self,
         offset: u64,
@@ -217,8 +221,8 @@ impl Store {
         self.files().read_cached(offset, buf, Some(watch))
     }
 
-    /// Has the disk begin to read from byte `offset` on to the end of the piece, or 4 MiB of it. A
-    /// head that has to move there reads longer than it moves, whoever else is served meanwhile.
+    /// Makes the disk read from byte `offset` to the end of the piece, but at most 4 MiB. So a disk
+    /// head reads for longer than it moves, even if others are served in between.
     pub(super) fn read_ahead(&self, offset: u64) {
         let geometry = self.geometry();
         let piece = offset / u64::from(geometry.piece_len());
@@ -227,8 +231,8 @@ impl Store {
         self.files().will_need(offset.min(end)..end);
     }
 
-    /// Writes `parts`, one behind the other, from byte `offset` of the content on, over file
-    /// borders, in as few calls as the system allows.
+    /// Writes the consecutive `parts` from byte `offset` of the content on, across files, in as few
+    /// calls as the system allows.
     pub fn write_at(&self, offset: u64, parts: &[&[u8]]) -> Result<(), StorageError> {
         let files = self.files();
         let len = parts.iter().map(|part| part.len()).sum();
@@ -239,12 +243,13 @@ impl Store {
         }
         let mut result = files.write_at(offset, parts);
         if matches!(result, Err(StorageError::Missing { .. })) {
-            // Another thread may have made what was missing meanwhile: tried again in any case.
+            // Another thread may have created the missing files meanwhile, so this is tried again
+            // in any case.
             self.make_unprepared(&touched)?;
             result = files.write_at(offset, parts);
         }
-        // Noted after the write, not before: a sync in between would forget a note it has not
-        // kept. Noted even if it failed, for some of it may be written.
+        // Recorded after the write, not before: a sync in between would remove a note that does not
+        // apply yet. Recorded even if the write failed, because a part may have been written.
         let entries = self.metainfo.info().files().entries();
         let real = touched.iter().copied().filter(|file| !entries[*file].padding);
         let mut notes = self.notes.lock();
@@ -257,19 +262,19 @@ impl Store {
         result
     }
 
-    /// Waits until everything written before this call is on the disk, new files' names
-    /// included. After an error, what was written since the last success must be checked again.
+    /// Waits until everything written before this call is on the disk, including the names of new
+    /// files. After an error, everything written since the last success must be checked again.
     pub fn sync(&self) -> Result<(), StorageError> {
         self.sync_and_measure().map(drop)
     }
 
-    /// The same; says of each file that was written to how much there is of it now.
+    /// The same. Returns for each file that was written how much of it there is now.
     pub fn sync_and_measure(&self) -> Result<Vec<(usize, Extent)>, StorageError> {
         let written = self.sync_files()?;
         if self.notes.lock().folders.is_empty() {
             return Ok(written);
         }
-        // Folders are noted by name, and these must not change now.
+        // Folders are recorded by name, so names must not change now.
         let _altering = self.altering.lock();
         self.sync_folders()?;
         Ok(written)
@@ -281,32 +286,32 @@ impl Store {
         !notes.unsynced.is_empty() || !notes.folders.is_empty() || notes.lost.is_some()
     }
 
-    /// Whether the file was written to since the last sync.
+    /// Returns whether the file was written since the last sync.
     pub fn is_written(&self, file: usize) -> bool {
         self.notes.lock().unsynced.contains(&file)
     }
 
-    /// Closes the files that are open. They are opened again when needed.
+    /// Closes the open files. They are opened again when needed.
     pub fn close_files(&self) {
         self.handles.close(self.id);
     }
 
-    /// The torrent.
+    /// Returns the torrent.
     pub fn metainfo(&self) -> &Arc<Metainfo> {
         &self.metainfo
     }
 
-    /// How its content is cut.
+    /// Returns how the content is divided into pieces.
     pub fn geometry(&self) -> Geometry {
         self.metainfo.info().geometry()
     }
 
-    /// The folder the content lies in now, absolute.
+    /// Returns the folder that contains the files now, as an absolute path.
     pub fn root(&self) -> PathBuf {
         self.layout.root()
     }
 
-    /// How it is opened and named now: with these options it is found again.
+    /// Returns the options with which this store is found again as it is now.
     pub fn options(&self) -> StoreOptions {
         let layout = self.layout.read();
         StoreOptions {
@@ -318,18 +323,18 @@ impl Store {
         }
     }
 
-    /// Each file as it is now, in order; `None` for those that are missing and for padding.
-    /// Renaming or moving a file leaves it the same.
+    /// Returns the state of each file, in order; `None` for missing files and for padding. Renaming
+    /// or moving a file does not change it.
     pub fn fingerprints(&self) -> Result<Vec<Option<Fingerprint>>, StorageError> {
         let stats = self.files().stats()?.into_iter();
         let mut prints: Vec<_> = stats.map(|stat| stat.as_ref().map(fingerprint)).collect();
-        // Collected in place of what is nine times as long, and kept as long as the torrent.
+        // Collected in the memory of a vector nine times as large, and kept as long as the torrent.
         prints.shrink_to_fit();
         Ok(prints)
     }
 
-    /// Where file number `file` of the torrent lies when it is finished. Until then its name may
-    /// have an ending.
+    /// Returns the final path of file number `file`. Until the file is finished, its name may have
+    /// a suffix.
     ///
     /// # Panics
     /// If the torrent has no such file.
@@ -337,7 +342,7 @@ impl Store {
         self.files().path_of(file)
     }
 
-    /// The number of the file that lies at `path`, finished or not, if one does.
+    /// Returns the number of the file at `path`, finished or not; `None` if it belongs to no file.
     pub fn file_at(&self, path: &Path) -> Option<usize> {
         let layout = self.layout.read();
         let below = path.strip_prefix(layout.root.path()).ok()?;
@@ -351,8 +356,8 @@ impl Store {
             .find(is_it)
     }
 
-    /// What it shares with all that lies on the same device: where it was when its files were last
-    /// prepared, its own number before that.
+    /// Returns what it shares with everything on the same device: the device when files were last
+    /// prepared, before that its own number.
     pub(super) fn disk(&self) -> Disk {
         match self.device.load(Ordering::Relaxed) {
             0 => Disk(u64::from(self.id) | 1 << 32),
@@ -360,12 +365,12 @@ impl Store {
         }
     }
 
-    /// Its number, unlike any other's that shares its handles.
+    /// Returns its number, unique among the stores that share its handles.
     pub(super) fn id(&self) -> u32 {
         self.id
     }
 
-    /// The open files it shares with others.
+    /// Returns the open files that it shares with other stores.
     pub(super) fn handles(&self) -> &Arc<FileHandles> {
         &self.handles
     }
@@ -374,7 +379,7 @@ impl Store {
         Files { layout: &self.layout, map: self.map(), handles: &self.handles, store: self.id }
     }
 
-    /// The torrent's bytes, in which the piece hashes are. May read them from the disk.
+    /// Returns the bytes of the torrent with the piece hashes. May read them from the disk.
     pub(super) fn torrent(&self) -> Result<TorrentBytes, StorageError> {
         let failed = |error: MetainfoError| StorageError::Torrent {
             path: self.root(),
@@ -387,7 +392,7 @@ impl Store {
         self.metainfo.info().files()
     }
 
-    /// An error unless files may be changed.
+    /// Fails unless files may be changed.
     pub(super) fn writable(&self, operation: Operation) -> Result<(), StorageError> {
         match self.mode {
             StoreMode::ReadWrite => Ok(()),
@@ -410,8 +415,7 @@ impl Store {
                 let fault = |errno| StorageError::new(Operation::Sync, files.path_of(file), errno);
                 let open = files.open(file, false)?;
                 fdatasync(&open.file).map_err(fault)?;
-                // Written to, but removed meanwhile: the bytes are nowhere anybody could find
-                // them.
+                // Written, but removed meanwhile: nobody could find the bytes.
                 let stat = fstat(&open.file).map_err(fault)?;
                 if stat.st_nlink == 0 {
                     return Err(fault(Errno::NOENT));
@@ -422,7 +426,7 @@ impl Store {
             Ok(written)
         };
         let result = sync(&mut todo);
-        // Whoever hurries files meanwhile may have been told of what the calls above were then not.
+        // A concurrent write-back may have received the error that the calls above did not.
         let _writing_back = self.writing_back.lock();
         let mut notes = self.notes.lock();
         notes.unsynced.append(&mut todo);
@@ -436,12 +440,13 @@ impl Store {
         }
     }
 
-    /// Has the disk begin with what was written, after it is through with what it began before.
+    /// Makes the disk begin to write the files of `window`, after it has finished what it began
+    /// before.
     fn start_write_back(&self, window: &WriteBackWindow) {
         let _writing_back = self.writing_back.lock();
         for (file, step) in window.files() {
-            // Closed, it is one of thousands of small ones: to open all those again costs more than
-            // the system's doing it by itself.
+            // A closed file is one of thousands of small ones. To open all of those again costs
+            // more than to leave them to the system.
             let Some(open) = self.handles.get(FileKey { store: self.id, file }, false) else {
                 continue;
             };
@@ -451,7 +456,7 @@ impl Store {
         }
     }
 
-    /// For those that hold `altering`.
+    /// The caller holds `altering`.
     pub(super) fn sync_folders(&self) -> Result<(), StorageError> {
         let mut todo = std::mem::take(&mut self.notes.lock().folders);
         let layout = self.layout.read();
@@ -467,7 +472,7 @@ impl Store {
         result
     }
 
-    /// Makes those of `files` that are missing, and were neither made before nor found.
+    /// Creates those of `files` that are missing and were neither created nor found before.
     fn make_unprepared(&self, files: &[usize]) -> Result<(), StorageError> {
         let entries = self.map().entries();
         let real = files.iter().copied().filter(|file| !entries[*file].padding);
@@ -476,7 +481,8 @@ impl Store {
             real.filter(|file| !notes.made.get(*file).is_some_and(|bit| *bit)).collect();
         drop(notes);
         if unmade.is_empty() {
-            // Removed with all they held, or their disk is gone: not to be begun anew unnoticed.
+            // The files were removed, or their disk is gone. They must not be started anew
+            // unnoticed.
             return Ok(());
         }
         let layout = self.layout.read();
@@ -511,7 +517,7 @@ impl Store {
             made => made,
         };
         match made {
-            // Nobody finishes a file that has no bytes.
+            // An empty file has no finish step.
             Ok(made) if self.map().entries()[file].len == 0 => self.allow_running(file, &made)?,
             // Another thread was faster.
             Ok(_) | Err(StorageError::Exists { .. }) => {}
@@ -521,12 +527,12 @@ impl Store {
         Ok(())
     }
 
-    /// Notes that a file is there; and if it is new, that the folders its `names` lead through
-    /// have to be forced to the disk.
+    /// Records that a file exists; and, if it is new, that the folders of its path have to be
+    /// synced.
     pub(super) fn note_made<S: AsRef<str>>(&self, file: usize, names: &[S]) {
         let mut notes = self.notes.lock();
         if notes.made.is_empty() {
-            // Not `resize`, which keeps room for more.
+            // `resize` would allocate more than needed.
             notes.made = BitVec::repeat(false, self.map().entries().len());
         }
         notes.made.set(file, true);
@@ -537,11 +543,11 @@ impl Store {
 shared_default!(Notes);
 
 impl Notes {
-    /// The folders `names` lead through have changed.
+    /// Records that the folders on the path `names` have changed.
     pub fn note_folders<S: AsRef<str>>(&mut self, names: &[S]) {
         for deep in (0..names.len()).rev() {
             let folder = names[..deep].iter().map(|name| name.as_ref().to_owned()).collect();
-            // A folder that is noted has its parents noted.
+            // If a folder is recorded, its parents are recorded too.
             if !self.folders.insert(folder) {
                 break;
             }
@@ -561,10 +567,10 @@ impl fmt::Debug for Store {
     }
 }
 
-/// What is read ahead for one peer at most: a second of a slow disk's work is 50 MiB or more.
+/// The most that is read ahead for one peer. A slow disk takes a second for 50 MiB.
 const READ_AHEAD: u64 = 4 << 20;
 
-/// A device's number in half the bits.
+/// Folds a device number into 32 bits.
 fn folded(device: u64) -> u32 {
     (device ^ device >> 32) as u32
 }

@@ -1,10 +1,9 @@
-//! Reading a torrent's content from end to end and hashing it, on all cores and in each of them
-//! many pieces side by side.
+//! Reads and hashes the content of a torrent on all cores, with many pieces at a time on each.
 //!
-//! A thread takes a batch of pieces at a time and reads a chunk of each, one after the other,
-//! into a buffer about as large as the core's own cache; then all chunks are hashed together. So the
-//! reads jump from piece to piece. That a disk's head need not, the system is asked beforehand to
-//! read what comes next in longer stretches.
+//! A thread takes a batch of pieces and reads a chunk of each, one after the other, into a buffer
+//! about as large as the cache of its core. Then all chunks are hashed together. So the reads jump
+//! from piece to piece. To spare a disk's head these jumps, the system is asked in advance to read
+//! longer ranges.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -23,7 +22,7 @@ use super::hash::{Digest20, Hasher};
 pub(super) struct Sweep<'a> {
     pub files: Files<'a>,
     pub geometry: Geometry,
-    /// Threads to use, at least one.
+    /// The number of threads, at least one.
     pub threads: usize,
     /// The instructions of the processor to hash with.
     pub level: Level,
@@ -31,19 +30,19 @@ pub(super) struct Sweep<'a> {
     pub cancel: &'a AtomicBool,
 }
 
-/// What a sweep finds is told here, by several threads at once and in no order.
+/// Receives the results of a sweep, from several threads at once and in any order.
 pub(super) trait Sink: Sync {
-    /// Whether to read this piece at all.
+    /// Returns whether to read this piece at all.
     fn wants(&self, piece: PieceIndex) -> bool;
 
-    /// The digests of pieces.
+    /// Receives the digests of pieces.
     fn hashed(&self, digests: &[(PieceIndex, Digest20)]);
 
-    /// A piece that could not be read; an error ends the pass with it.
+    /// Receives a piece that could not be read. An error ends the pass.
     fn unreadable(&self, piece: PieceIndex, error: StorageError) -> Result<(), StorageError>;
 }
 
-/// A pass under way, seen by all its threads.
+/// A running pass, shared by its threads.
 struct Pass<'a, S> {
     sweep: &'a Sweep<'a>,
     sink: &'a S,
@@ -53,16 +52,16 @@ struct Pass<'a, S> {
     stop: AtomicBool,
 }
 
-/// The pieces to hash, and how the threads share them.
+/// The pieces to hash, and how they are divided among the threads.
 struct Batches {
     pieces: Vec<PieceIndex>,
-    /// Pieces of a batch.
+    /// Pieces per batch.
     len: usize,
     threads: usize,
 }
 
 impl Sweep<'_> {
-    /// Hashes all pieces `sink` wants, until it is told to stop or something fails.
+    /// Hashes all pieces that `sink` wants, until it is cancelled or something fails.
     pub fn run(&self, sink: &impl Sink) -> Result<(), StorageError> {
         let pieces = (0..self.geometry.pieces()).map(PieceIndex);
         let batches = Batches {
@@ -82,33 +81,34 @@ impl Sweep<'_> {
         pass.failure.into_inner().map_or(Ok(()), Err)
     }
 
-    /// Pieces a thread takes at a time: as many as are hashed at once, and several times that if
-    /// they are short.
+    /// Returns how many pieces a thread takes at a time: as many as are hashed together, and a
+    /// multiple of that if they are short.
     fn batch_len(&self) -> usize {
         let lanes = self.level.width();
         let bytes = lanes as u64 * u64::from(self.geometry.piece_len());
         lanes * BATCH.div_ceil(bytes) as usize
     }
 
-    /// Pieces that are hashed side by side at most.
+    /// Returns the most pieces that are hashed together.
     fn group_len(&self) -> usize {
         self.level.width().max(BUFFER / self.geometry.piece_len() as usize)
     }
 
-    /// Bytes of the longest piece: short content has one that is shorter than others would be.
+    /// Returns the length of the longest piece: short content has one that is shorter than the
+    /// piece length.
     fn longest_piece(&self) -> usize {
         self.geometry.total_len().min(u64::from(self.geometry.piece_len())) as usize
     }
 
-    /// What a thread holds in memory, if it gets at most so many pieces at a time.
+    /// Returns the buffer size of a thread that gets at most this many pieces at a time.
     fn buffer_len(&self, pieces: usize) -> usize {
         let pieces = pieces.min(self.group_len());
         self.longest_piece().saturating_mul(pieces).min(BUFFER)
     }
 
-    /// Bytes of each piece of a batch that are asked for before they are needed.
+    /// Returns how many bytes of each piece of a batch are requested in advance.
     fn ahead(&self) -> u64 {
-        // Of what is being hashed, and of what is next.
+        // For the current batch and the next one.
         let pieces = 2 * self.threads.max(1) * self.batch_len();
         let share = READ_AHEAD / pieces as u64;
         share.max(CHUNK as u64).min(u64::from(self.geometry.piece_len()))
@@ -153,7 +153,7 @@ impl<S: Sink> Pass<'_, S> {
 
     fn work(&self) {
         let ahead = self.sweep.ahead();
-        // A block that lies in two cache lines takes two loads.
+        // A block that spans two cache lines takes two loads.
         let len = self.sweep.buffer_len(self.batches.longest());
         let mut buf = vec![0_u8; len + LINE];
         let skip = buf.as_ptr().align_offset(LINE);
@@ -164,7 +164,7 @@ impl<S: Sink> Pass<'_, S> {
             if batch.is_empty() {
                 break;
             }
-            // The first batches nobody has asked for yet; the others were when their
+            // Nobody has requested the first batches yet. The others were requested when their
             // predecessors were taken.
             if number < self.batches.threads {
                 self.sweep.will_need(batch, 0..ahead);
@@ -197,9 +197,9 @@ impl<S: Sink> Pass<'_, S> {
 }
 
 impl Batches {
-    /// The pieces of batch `number`, none behind the last.
+    /// Returns the pieces of batch `number`; none after the last.
     ///
-    /// As long as there is a full batch for every thread, they are full. The rest is shared
+    /// Batches are full as long as there is a full one for every thread. The rest is divided
     /// evenly, so that all threads end together.
     fn get(&self, number: usize) -> &[PieceIndex] {
         let full = self.full();
@@ -219,28 +219,28 @@ impl Batches {
         self.full() + rest.div_ceil(self.share().max(1))
     }
 
-    /// Pieces of the longest batch.
+    /// Returns the number of pieces of the longest batch.
     fn longest(&self) -> usize {
         if self.full() > 0 { self.len } else { self.share() }
     }
 
-    /// How many batches are full.
+    /// Returns the number of full batches.
     fn full(&self) -> usize {
         self.pieces.len() / (self.len * self.threads) * self.threads
     }
 
-    /// Pieces of each batch of the rest.
+    /// Returns the number of pieces of each remaining batch.
     fn share(&self) -> usize {
         (self.pieces.len() - self.full() * self.len).div_ceil(self.threads)
     }
 }
 
-/// Pieces that are hashed side by side.
+/// Pieces that are hashed together.
 struct Group<'a> {
     sweep: &'a Sweep<'a>,
     pieces: &'a [PieceIndex],
     hashers: Vec<Hasher>,
-    /// Why a piece cannot be read, and is not read on.
+    /// Why a piece cannot be read; it is then skipped.
     faults: Vec<Option<StorageError>>,
     buf: &'a mut [u8],
     /// Bytes of each piece that are read at a time.
@@ -251,8 +251,8 @@ struct Group<'a> {
 
 impl<'a> Group<'a> {
     fn new(sweep: &'a Sweep<'a>, pieces: &'a [PieceIndex], buf: &'a mut [u8]) -> Self {
-        // Whole pieces if they fit; else whole memory pages, of at most as many pieces as there
-        // are lanes.
+        // Whole pieces if they fit; otherwise whole memory pages, for at most as many pieces as
+        // there are lanes.
         let (share, longest) = (buf.len() / pieces.len(), sweep.longest_piece());
         let chunk = if longest <= share { longest } else { share / PAGE * PAGE };
         let (hashers, faults) = (vec![Hasher::default(); pieces.len()], vec![None; pieces.len()]);
@@ -276,7 +276,7 @@ impl<'a> Group<'a> {
         self.done += self.chunk;
     }
 
-    /// Tells what has come of each piece.
+    /// Passes the results to `sink`.
     fn tell(mut self, sink: &impl Sink) -> Result<(), StorageError> {
         let mut digests = Vec::with_capacity(self.pieces.len());
         for ((piece, hasher), fault) in self.pieces.iter().zip(&mut self.hashers).zip(self.faults) {
@@ -289,15 +289,15 @@ impl<'a> Group<'a> {
         Ok(())
     }
 
-    /// Reads whole pieces that follow each other at once; false if that is not what they are, or
-    /// it fails.
+    /// Reads consecutive whole pieces at once. Returns `false` if they are not consecutive or
+    /// reading fails.
     fn read_together(&mut self, lens: &[usize]) -> bool {
         let [first, .., last] = self.pieces else { return false };
         if (last.0 - first.0) as usize != self.pieces.len() - 1 {
             return false;
         }
         let start = self.sweep.geometry.piece_offset(*first);
-        // If it cannot be read, it is often one piece only that cannot: `read_each` finds out.
+        // Often only one piece cannot be read; `read_each` finds out which.
         self.sweep.files.read_at(start, &mut self.buf[..lens.iter().sum()]).is_ok()
     }
 
@@ -311,12 +311,12 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// Long pieces are not asked for as a whole.
+    /// Long pieces are not requested as a whole.
     fn ask_ahead(&self) {
         let (done, ahead) = (self.done as u64, self.sweep.ahead());
         let window = done.div_ceil(ahead);
         let next = (window + 1) * ahead..(window + 2) * ahead;
-        // The first chunk of a window asks for the window behind it.
+        // The first chunk of a window requests the next window.
         let is_first = window * ahead < done + self.chunk as u64;
         if is_first && next.start < u64::from(self.sweep.geometry.piece_len()) {
             self.sweep.will_need(self.pieces, next);
@@ -329,14 +329,14 @@ impl<'a> Group<'a> {
     }
 }
 
-/// Threads to use if nobody says otherwise: one for each core we may use.
+/// Returns the default number of threads: one per available core.
 pub(super) fn all_cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// What a thread holds in memory at most: 16 chunks of 64 KiB. What is read should be in the core's own
-/// cache still when it is hashed, and cores have 512 KiB to 2 MiB; but shorter reads cost more than
-/// is lost by what has to come from the cache that all share (half of this: 2 to 9 % more).
+/// The most memory per thread: 16 chunks of 64 KiB. Data should still be in the cache of the core
+/// when it is hashed, and cores have 512 KiB to 2 MiB. But shorter reads cost more than is lost by
+/// data from the shared cache (half of this costs 2 to 9 % more).
 const BUFFER: usize = 1 << 20;
 
 /// What is read of each of 16 pieces at a time.
@@ -347,11 +347,11 @@ const PAGE: usize = 4 << 10;
 /// A cache line, as long as a block of SHA-1.
 const LINE: usize = 64;
 
-/// Bytes of a batch at least, so that the cost of handing it out does not count.
+/// The minimum length of a batch in bytes, so that the cost of handing it out does not matter.
 const BATCH: u64 = 4 << 20;
 
-/// Bytes asked for before they are needed, by all threads together: 2 MiB of each of 16 pieces for
-/// two threads, so that even a head that has to move reads longer than it moves.
+/// Bytes requested in advance by all threads together: 2 MiB of each of 16 pieces for two threads,
+/// so that even a disk head reads for longer than it moves.
 const READ_AHEAD: u64 = 128 << 20;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Files that are written whole or not at all.
+//! Files that are written completely or not at all.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -9,18 +9,18 @@ use rustix::fs::CWD;
 
 use super::renaming::rename_new;
 
-/// Writes `bytes` to `path`, whole or not at all, and on the disk when this returns.
+/// Replaces the file at `path` by `bytes`, completely or not at all, and syncs it to the disk.
 ///
 /// # Errors
-/// If it cannot be written; what was there before stays.
+/// If it cannot be written; then the old file remains.
 pub fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     write(path, bytes, mode, true)
 }
 
-/// Writes `bytes` to `path`, where nothing may be.
+/// Writes `bytes` to a new file at `path`.
 ///
 /// # Errors
-/// If something is there, or it cannot be written.
+/// If the path exists or cannot be written.
 pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write(path, bytes, 0o644, false)
 }
@@ -44,13 +44,13 @@ fn write(path: &Path, bytes: &[u8], mode: u32, replaces: bool) -> io::Result<()>
         })
         .and_then(|()| File::open(folder)?.sync_all());
     if result.is_err() {
-        // What matters is the first error; what is left over is a few bytes.
+        // The first error is what matters; what remains is a few bytes.
         let _ = std::fs::remove_file(&beside);
     }
     result
 }
 
-/// A number no other temporary file of this process has.
+/// Returns a number that no other temporary file of this process has.
 fn fresh() -> u64 {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);

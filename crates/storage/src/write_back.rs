@@ -1,12 +1,12 @@
-//! What waits in memory to be written to the disk, kept short.
+//! Keeps the amount of written data short that waits in memory for the disk.
 //!
-//! The system takes what is written into memory, a fifth of it by default, before it has anybody
-//! wait. With a slow disk that is minutes of its work, for which everybody waits who writes to it
-//! or wants to be sure of a write: other programs, too. So the disk is told to begin after every
-//! few MiB, and whoever has written those waits until the few MiB before them are through: then
-//! it is the torrent that is slow, and with it its network.
+//! The system keeps written data in memory, by default a fifth of it, before it makes writers wait.
+//! For a slow disk that is minutes of work, and everyone who writes to the disk or syncs waits for
+//! it, other programs included. So the disk is told to begin after every few MiB, and the writer
+//! waits until the few MiB before those are written. Then only the torrent is slow, and with it its
+//! network traffic.
 //!
-//! The one `unsafe` call hands the system numbers, no memory of ours.
+//! The only `unsafe` call passes numbers to the system, no memory.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -14,28 +14,28 @@ use std::mem::take;
 
 use rustix::io::Errno;
 
-/// Which files were written to, a window of [`WriteBackThrottle::WINDOW`] bytes at a time.
+/// The files that were written, in windows of [`WriteBackThrottle::WINDOW`] bytes.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct WriteBackThrottle {
     /// Bytes written in this window.
     bytes: u64,
-    /// Files written to in this window.
+    /// Files written in this window.
     written: BTreeSet<usize>,
-    /// Files written to in the window before, which the disk has been told to take.
+    /// Files of the previous window, which the disk was told to write.
     in_flight: BTreeSet<usize>,
 }
 
-/// A window that is full.
+/// A full window.
 #[derive(Debug, PartialEq)]
 pub(super) struct WriteBackWindow {
-    /// Files the disk is to be told to take.
+    /// Files that the disk has to begin to write.
     pub written: BTreeSet<usize>,
-    /// Files that are waited for before.
+    /// Files to wait for before that.
     pub in_flight: BTreeSet<usize>,
 }
 
 impl WriteBackThrottle {
-    /// Notes that `bytes` were written to `files`. Gives the window if that fills it.
+    /// Records that `bytes` were written to `files`. Returns the window if it is full.
     pub fn add(
         &mut self,
         files: impl IntoIterator<Item = usize>,
@@ -52,13 +52,13 @@ impl WriteBackThrottle {
         Some(WriteBackWindow { written, in_flight })
     }
 
-    /// Enough for a disk to have something to do for a while, a second for a slow one. Twice that
-    /// is what a torrent has in memory of what it has written.
+    /// Enough work for a disk: a second for a slow one. A torrent has up to twice as much written
+    /// data in memory.
     pub const WINDOW: u64 = 32 << 20;
 }
 
 impl WriteBackWindow {
-    /// The files in it, and for each how it is to be hurried.
+    /// Returns the files of the window with the step for each.
     pub fn files(&self) -> impl Iterator<Item = (usize, WriteBackStep)> {
         self.in_flight.union(&self.written).map(|file| {
             let (wait, begin) = (self.in_flight.contains(file), self.written.contains(file));
@@ -67,23 +67,23 @@ impl WriteBackWindow {
     }
 }
 
-/// What is done about a file's bytes that are not on the disk yet.
+/// What to do about the bytes of a file that are not on the disk yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct WriteBackStep {
-    /// Wait for those that are on their way.
+    /// Wait for those that are being written.
     pub wait: bool,
-    /// Then have the others begin theirs, without waiting for them.
+    /// Then start writing the others, without waiting for them.
     pub begin: bool,
 }
 
 impl WriteBackStep {
-    /// Does it. It makes nothing certain, which only `fsync` does; but an error is told this once,
-    /// and a later `fsync` through the same handle does not tell it again.
+    /// Carries out the step. This guarantees nothing; only `fsync` does. But an error is reported
+    /// only once: a later `fsync` through the same handle does not report it again.
     pub fn apply(self, file: &File) -> Result<(), Errno> {
         match self.ask_for(file) {
-            // The file system knows no such thing.
+            // The file system does not support this.
             Err(Errno::NOSYS | Errno::INVAL | Errno::SPIPE | Errno::OPNOTSUPP) => Ok(()),
-            // Begun or not is all the same.
+            // It does not matter whether it was begun.
             Err(Errno::INTR) => Ok(()),
             result => result,
         }
@@ -100,8 +100,8 @@ impl WriteBackStep {
         if self.begin {
             flags |= libc::SYNC_FILE_RANGE_WRITE;
         }
-        // SAFETY: the call takes numbers and touches no memory of ours; the descriptor is open as
-        // long as `file` is borrowed. From byte 0, of length 0: all of the file.
+        // SAFETY: the call takes numbers and touches no memory of ours. The descriptor stays open
+        // while `file` is borrowed. Offset 0 and length 0 mean the whole file.
         let result = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, flags) };
         if result == 0 {
             return Ok(());

@@ -1,102 +1,102 @@
 //! What can be wrong with bencode.
 
-/// Why bytes are not bencode that we take, and at which byte.
+/// Why bytes are not valid bencode, and at which byte.
 #[derive(Debug, thiserror::Error)]
 pub enum BencodeError {
-    /// More bytes than the caller takes.
+    /// There are more bytes than allowed.
     #[error("`{len}` bytes of bencode are more than the `{limit}` taken here")]
     TooLong {
-        /// Bytes given.
+        /// The number of bytes.
         len: usize,
-        /// Bytes taken.
+        /// The number of bytes allowed.
         limit: usize,
     },
-    /// The value goes on behind the last byte.
+    /// The value is cut off.
     #[error("the bencode is cut off at byte `{offset}`")]
     Truncated {
-        /// Where a byte is missing.
+        /// The offset of the missing byte.
         offset: usize,
     },
-    /// Bytes behind the value.
+    /// There are bytes after the value.
     #[error("the bencode ends at byte `{offset}`, but `{extra}` bytes follow")]
     Trailing {
-        /// Where the value ends.
+        /// The offset of the end of the value.
         offset: usize,
-        /// Bytes behind it.
+        /// The number of bytes after it.
         extra: usize,
     },
-    /// A byte that begins no value.
+    /// A byte that does not begin a value.
     #[error("`{}` at byte `{offset}` does not begin a bencode value", byte.escape_ascii())]
     UnexpectedByte {
-        /// Where it stands.
+        /// The offset of the byte.
         offset: usize,
         /// The byte.
         byte: u8,
     },
-    /// Lists and dictionaries inside one another beyond the limit.
+    /// Lists and dictionaries are nested too deep.
     #[error("the bencode is nested deeper than `{limit}` levels at byte `{offset}`")]
     TooDeep {
-        /// Where the first value too deep begins.
+        /// The offset of the first value that is too deep.
         offset: usize,
-        /// Levels taken.
+        /// The number of levels allowed.
         limit: usize,
     },
-    /// More values than the limit.
+    /// There are too many values.
     #[error("the bencode has more than `{limit}` values at byte `{offset}`")]
     TooManyTokens {
-        /// Where the first value too many begins.
+        /// The offset of the first value beyond the limit.
         offset: usize,
-        /// Values taken, keys counted.
+        /// The number of values allowed, keys included.
         limit: usize,
     },
-    /// An integer not in its one canonical spelling.
+    /// An integer is not in its canonical spelling.
     #[error("the integer at byte `{offset}` is not canonical bencode")]
     BadInteger {
-        /// Where its `i` stands.
+        /// The offset of its `i`.
         offset: usize,
     },
-    /// An integer of more than 64 bits.
+    /// An integer has more than 64 bits.
     #[error("the integer at byte `{offset}` does not fit 64 bits")]
     IntegerRange {
-        /// Where its `i` stands.
+        /// The offset of its `i`.
         offset: usize,
     },
-    /// A string length not in its one canonical spelling.
+    /// A string length is not in its canonical spelling.
     #[error("the string length at byte `{offset}` is not canonical bencode")]
     BadLength {
-        /// Where its first digit stands.
+        /// The offset of its first digit.
         offset: usize,
     },
-    /// A string longer than the bytes that are left.
+    /// A string is longer than the remaining bytes.
     #[error("the string at byte `{offset}` is longer than the `{left}` bytes that follow")]
     StringTooLong {
-        /// Where its length begins.
+        /// The offset of its length.
         offset: usize,
-        /// Bytes behind its colon.
+        /// The number of bytes after its colon.
         left: usize,
     },
-    /// A dictionary key that is not a string.
+    /// A dictionary key is not a string.
     #[error("the dictionary key at byte `{offset}` is not a string")]
     KeyNotString {
-        /// Where it begins.
+        /// The offset of the key.
         offset: usize,
     },
-    /// A key without a value.
+    /// A key has no value.
     #[error("the dictionary ends at byte `{offset}` behind a key without a value")]
     MissingValue {
-        /// Where the dictionary's `e` stands.
+        /// The offset of the `e` of the dictionary.
         offset: usize,
     },
-    /// One key twice in a dictionary.
+    /// A dictionary has the same key twice.
     #[error("the dictionary key at byte `{offset}` occurs twice")]
     DuplicateKey {
-        /// Where its second occurrence begins.
+        /// The offset of the second occurrence.
         offset: usize,
     },
-    /// Sound bencode, but not of the shape that was asked for.
+    /// Valid bencode of another shape than requested.
     #[error("the value at byte `{offset}` is not what belongs there: {fault}")]
     Decode {
-        /// Where the decoded value begins.
+        /// The offset of the decoded value.
         offset: usize,
         /// What did not fit.
         fault: serde_bencode::Error,
@@ -107,13 +107,13 @@ pub enum BencodeError {
         /// What could not be written.
         fault: serde_bencode::Error,
     },
-    /// A type that wrote its keys unsorted.
+    /// A type wrote its keys unsorted.
     #[error("the value's dictionary keys are not in order")]
     NotCanonical,
 }
 
 impl BencodeError {
-    /// The same fault of a value that stands `by` bytes behind the beginning.
+    /// Returns the same fault with its offset moved by `by` bytes.
     pub(crate) fn behind(mut self, by: usize) -> Self {
         match &mut self {
             Self::Truncated { offset }

@@ -1,10 +1,10 @@
-//! A bounded, non-recursive scanner for bencode that keeps raw spans; serde on top.
+//! A bounded, non-recursive bencode scanner that keeps raw spans, and serde on top of it.
 //!
-//! Bytes from outside go through [`scan()`] first. It holds them to the grammar of BEP 3 (one
-//! spelling for every value, no bytes behind it) at a cost that [`Limits`] bound, and leaves a
-//! table of tokens through which any value's bytes can be found again, which is what an info-hash
-//! is made of. Only then may a serde type see them: serde_bencode on its own recurses as deep as
-//! the input says and does not look behind the value's end.
+//! Untrusted bytes go through [`scan()`] first. It enforces the grammar of BEP 3 (one spelling for
+//! every value, no bytes after it) at a cost that [`Limits`] bound. It returns a table of tokens
+//! that locates the bytes of any value, from which an info-hash is computed. Only then is a serde
+//! type decoded: serde_bencode by itself recurses as deep as the input says and ignores bytes after
+//! the value.
 
 mod error;
 mod scan;
@@ -15,24 +15,24 @@ use serde::de::DeserializeOwned;
 pub use error::BencodeError;
 pub use scan::{Kind, Limits, Node, Oddities, Scan, Tolerance, scan, scan_prefix, scan_tolerant};
 
-/// The value of type `T` that `bytes` are, scanned before they are decoded.
+/// Decodes `bytes` as a value of type `T`. The bytes are scanned first.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8], limits: &Limits) -> Result<T, BencodeError> {
     decode_node(scan(bytes, limits)?.root())
 }
 
-/// The value of type `T` that an already scanned node is.
+/// Decodes a scanned node as a value of type `T`.
 pub fn decode_node<T: DeserializeOwned>(node: Node<'_, '_>) -> Result<T, BencodeError> {
     serde_bencode::from_bytes(node.raw())
         .map_err(|fault| BencodeError::Decode { offset: node.span().start, fault })
 }
 
-/// `value` in its one canonical form: keys sorted, and nothing that [`scan()`] would not take back.
+/// Encodes `value` in canonical form: with sorted keys, and nothing that [`scan()`] would refuse.
 ///
 /// Types that bencode does not have (floats, integers above 2^63 - 1) are an error, and so is
 /// nesting or size beyond [`Limits::default`].
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, BencodeError> {
     let bytes = serde_bencode::to_bytes(value).map_err(|fault| BencodeError::Encode { fault })?;
-    // serde_bencode writes a u64 above i64::MAX, which is not a bencode integer for anyone else.
+    // serde_bencode writes a u64 above i64::MAX, which other programs do not accept as an integer.
     let limits = Limits { bytes: usize::MAX, ..Limits::default() };
     let canonical = scan(&bytes, &limits)?.is_canonical();
     if canonical { Ok(bytes) } else { Err(BencodeError::NotCanonical) }

@@ -1,21 +1,22 @@
-//! The scanner: one pass, no recursion, twelve bytes kept per value.
+//! The scanner: one pass, no recursion, twelve bytes of memory per value.
 
 use std::ops::Range;
 
 use super::BencodeError;
 
-/// What a scan may cost. Memory is at most 12 bytes a token, twice that while the table grows.
+/// The cost limits of a scan. It takes at most 12 bytes of memory per token, and twice that while
+/// the table grows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// Bytes of input. Never more than 4 GiB - 1 are taken, whatever this says.
+    /// Bytes of input. Never more than 4 GiB - 1, whatever this says.
     pub bytes: usize,
-    /// Lists and dictionaries inside one another.
+    /// Nesting of lists and dictionaries.
     pub depth: usize,
-    /// Values in all, dictionary keys counted.
+    /// Values in total, dictionary keys included.
     pub tokens: usize,
 }
 
-/// What a value is.
+/// The type of a value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     /// `i42e`
@@ -28,26 +29,26 @@ pub enum Kind {
     Dict,
 }
 
-/// Faults that a scan passes over. By default none.
+/// Faults that a scan tolerates. None by default.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Tolerance {
-    /// Integers and string lengths with leading zeros, `-0`, and integers of more than 64 bits, which
-    /// have no value then.
+    /// Integers and string lengths with leading zeros, `-0`, and integers of more than 64 bits,
+    /// which then have no value.
     pub numbers: bool,
-    /// A key that occurs again in its dictionary. [`Node::get`] returns the first value.
+    /// Repeated keys in a dictionary. [`Node::get`] returns the first value.
     pub duplicate_keys: bool,
 }
 
-/// What a tolerant scan passed over.
+/// What a tolerant scan found and tolerated.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Oddities {
     /// How many numbers are not in their canonical spelling.
     pub numbers: usize,
-    /// Keys that occur again in their dictionary: the first eight, each where it occurs again.
+    /// The spans of the first eight repeated keys, at the repetition.
     pub duplicate_keys: Vec<Range<usize>>,
 }
 
-/// A value that was scanned: every byte of it is known to be sound bencode.
+/// A scanned value: every byte of it is known to be valid bencode.
 #[derive(Clone, Debug)]
 pub struct Scan<'a> {
     bytes: &'a [u8],
@@ -63,16 +64,16 @@ pub struct Node<'s, 'a> {
     index: u32,
 }
 
-/// Offsets are 32 bits because millions of these may exist at a time.
+/// Offsets have 32 bits because there may be millions of tokens.
 #[derive(Clone, Copy, Debug)]
 struct Token {
     start: u32,
     end: u32,
-    /// The token behind this value and all that is in it.
+    /// The token after this value and everything in it.
     next: u32,
 }
 
-/// A list or dictionary whose end was not seen yet.
+/// A list or dictionary whose end has not been reached.
 struct Open {
     token: u32,
     dict: Option<OpenDict>,
@@ -84,7 +85,7 @@ struct OpenDict {
     sorted: bool,
 }
 
-/// Scans `bytes` as one value and nothing behind it.
+/// Scans `bytes` as one value with nothing after it.
 pub fn scan<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Scan<'a>, BencodeError> {
     let (scan, end) = scan_prefix(bytes, limits)?;
     if end < bytes.len() {
@@ -93,8 +94,8 @@ pub fn scan<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Scan<'a>, BencodeErr
     Ok(scan)
 }
 
-/// Scans the value that `bytes` begin with and says how long it is: the messages of BEP 9 carry
-/// a payload behind theirs. [`Limits::bytes`] counts all of `bytes`.
+/// Scans the value at the start of `bytes` and returns its length. The messages of BEP 9 carry a
+/// payload after theirs. [`Limits::bytes`] counts all of `bytes`.
 pub fn scan_prefix<'a>(
     bytes: &'a [u8],
     limits: &Limits,
@@ -102,8 +103,7 @@ pub fn scan_prefix<'a>(
     scan_tolerant(bytes, limits, Tolerance::default())
 }
 
-/// As [`scan_prefix`], but passes over what `tolerance` says, and reports it
-/// ([`Scan::oddities`]).
+/// Like [`scan_prefix`], but tolerates what `tolerance` says and reports it in [`Scan::oddities`].
 pub fn scan_tolerant<'a>(
     bytes: &'a [u8],
     limits: &Limits,
@@ -131,64 +131,65 @@ pub fn scan_tolerant<'a>(
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            // The largest `.torrent` taken: 100 MiB hold the hashes of two million pieces and
+            // The largest `.torrent` accepted: 100 MiB hold the hashes of two million pieces and
             // 500,000 files with names of a hundred bytes.
             bytes: 100 << 20,
-            // Real torrents nest 5 deep; `file tree` of BEP 52 one level per folder.
+            // Real torrents nest 5 deep; the `file tree` of BEP 52 has one level per folder.
             depth: 64,
-            // A file of a torrent costs 6, and one for each folder that it lies in; so half a million
-            // files six folders deep, in 72 MB of table.
+            // A file of a torrent costs 6 tokens, and one for each folder on its path. So half a
+            // million files six folders deep fit, in 72 MB of table.
             tokens: 6_000_000,
         }
     }
 }
 
 impl<'a> Scan<'a> {
-    /// The value itself.
+    /// Returns the whole value.
     pub fn root(&self) -> Node<'_, 'a> {
         Node { scan: self, index: 0 }
     }
 
-    /// Whether the keys of every dictionary are sorted as BEP 3 wants. All else that makes bencode
-    /// canonical is enforced; the order is not, as real torrents exist without it.
+    /// Returns whether the keys of every dictionary are sorted as BEP 3 demands. Everything else
+    /// that makes bencode canonical is enforced. The order is not, because real torrents violate
+    /// it.
     pub fn is_canonical(&self) -> bool {
         self.canonical
     }
 
-    /// What was passed over.
+    /// Returns what was tolerated.
     pub fn oddities(&self) -> &Oddities {
         &self.oddities
     }
 
-    /// The bytes that were scanned, those behind the value left out.
+    /// Returns the scanned bytes, without those after the value.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// Number of values, dictionary keys counted.
+    /// Returns the number of values, dictionary keys included.
     pub fn tokens(&self) -> usize {
         self.tokens.len()
     }
 }
 
 impl<'s, 'a> Node<'s, 'a> {
-    /// What the value is.
+    /// Returns the type of the value.
     pub fn kind(self) -> Kind {
         kind_of(self.raw()[0])
     }
 
-    /// Where the value stands in the scanned bytes.
+    /// Returns the range of the value in the scanned bytes.
     pub fn span(self) -> Range<usize> {
         let token = self.token();
         token.start as usize..token.end as usize
     }
 
-    /// The value's own bytes, exactly as received.
+    /// Returns the bytes of the value, exactly as received.
     pub fn raw(self) -> &'a [u8] {
         &self.scan.bytes[self.span()]
     }
 
-    /// The integer, if it is one.
+    /// Returns the integer, if it is one.
     pub fn as_int(self) -> Option<i64> {
         if self.kind() != Kind::Int {
             return None;
@@ -197,17 +198,17 @@ impl<'s, 'a> Node<'s, 'a> {
         std::str::from_utf8(&raw[1..raw.len() - 1]).ok()?.parse().ok()
     }
 
-    /// The string's bytes, if it is one.
+    /// Returns the bytes of the string, if it is one.
     pub fn as_bytes(self) -> Option<&'a [u8]> {
         self.bytes_span().map(|span| &self.scan.bytes[span])
     }
 
-    /// The string as text, if it is one and UTF-8.
+    /// Returns the string as text, if it is one and UTF-8.
     pub fn as_str(self) -> Option<&'a str> {
         std::str::from_utf8(self.as_bytes()?).ok()
     }
 
-    /// Where the string's content stands in the scanned bytes, if it is a string.
+    /// Returns the range of the string's content in the scanned bytes, if it is a string.
     pub fn bytes_span(self) -> Option<Range<usize>> {
         if self.kind() != Kind::Bytes {
             return None;
@@ -217,13 +218,14 @@ impl<'s, 'a> Node<'s, 'a> {
         Some(span.start + colon + 1..span.end)
     }
 
-    /// The list's values; none if it is not a list.
+    /// Returns the values of the list; none if it is not a list.
     pub fn items(self) -> impl Iterator<Item = Node<'s, 'a>> {
         let end = if self.kind() == Kind::List { self.token().next } else { 0 };
         self.children(end)
     }
 
-    /// The dictionary's keys and values as they stand; none if it is not a dictionary.
+    /// Returns the keys and values of the dictionary in their order; none if it is not a
+    /// dictionary.
     pub fn entries(self) -> impl Iterator<Item = (&'a [u8], Node<'s, 'a>)> {
         let end = if self.kind() == Kind::Dict { self.token().next } else { 0 };
         let mut children = self.children(end);
@@ -233,7 +235,8 @@ impl<'s, 'a> Node<'s, 'a> {
         })
     }
 
-    /// The dictionary's value at `key`; `None` if it has none or is not a dictionary.
+    /// Returns the value of the dictionary at `key`; `None` if there is none or it is not a
+    /// dictionary.
     pub fn get(self, key: &[u8]) -> Option<Node<'s, 'a>> {
         self.entries().find(|(found, _)| *found == key).map(|(_, value)| value)
     }
@@ -242,7 +245,7 @@ impl<'s, 'a> Node<'s, 'a> {
         self.scan.tokens[self.index as usize]
     }
 
-    /// The values directly inside this one, up to token `end`.
+    /// Returns the values directly inside this one, up to token `end`.
     fn children(self, end: u32) -> impl Iterator<Item = Node<'s, 'a>> {
         let mut index = self.index + 1;
         std::iter::from_fn(move || {
@@ -363,8 +366,8 @@ impl Scanner<'_, '_> {
         Ok(())
     }
 
-    /// Equal keys of a sorted dictionary are neighbours; those of an unsorted one are looked for
-    /// once, at its end.
+    /// Equal keys of a sorted dictionary are neighbours. An unsorted dictionary is searched once,
+    /// at its end.
     fn find_duplicates(&mut self, dict: u32) -> Result<(), BencodeError> {
         let mut keys = Vec::new();
         let mut index = dict + 1;
@@ -381,7 +384,7 @@ impl Scanner<'_, '_> {
         Ok(())
     }
 
-    /// Refuses or notes a key that occurs again.
+    /// Refuses or records a repeated key.
     fn duplicate(&mut self, key: u32) -> Result<(), BencodeError> {
         let Token { start, end, .. } = self.tokens[key as usize];
         if !self.tolerance.duplicate_keys {
@@ -390,14 +393,14 @@ impl Scanner<'_, '_> {
         self.canonical = false;
         let noted = start as usize..end as usize;
         let known = &mut self.oddities.duplicate_keys;
-        // Neighbours in a dictionary that is not sorted are found a second time.
+        // Neighbours in an unsorted dictionary are found twice.
         if known.len() < MOST_DUPLICATES && !known.contains(&noted) {
             known.push(noted);
         }
         Ok(())
     }
 
-    /// Refuses or notes a number that is not in its canonical spelling.
+    /// Refuses or records a number that is not in its canonical spelling.
     fn odd_number(&mut self, fault: BencodeError) -> Result<(), BencodeError> {
         if !self.tolerance.numbers {
             return Err(fault);
@@ -444,7 +447,7 @@ impl Scanner<'_, '_> {
             self.at += 1;
         }
         let digits = self.at;
-        // Gathered below zero, where there is room for one more.
+        // Accumulated as a negative number, because the range has one more value below zero.
         let mut value = Some(0_i64);
         loop {
             match self.peek()? {
@@ -457,7 +460,7 @@ impl Scanner<'_, '_> {
                         self.odd_number(BencodeError::IntegerRange { offset })?;
                     }
                     self.at += 1;
-                    // A leading zero could go on for ever without growing the value.
+                    // Leading zeros could go on for ever without growing the value.
                     if self.at - digits == 2 && self.bytes[digits] == b'0' {
                         self.odd_number(BencodeError::BadInteger { offset })?;
                     }
@@ -482,7 +485,7 @@ impl Scanner<'_, '_> {
         self.bytes.get(self.at).copied().ok_or(BencodeError::Truncated { offset: self.at })
     }
 
-    /// The content of a string token.
+    /// Returns the content of a string token.
     fn content(&self, token: u32) -> &[u8] {
         let Token { start, end, .. } = self.tokens[token as usize];
         let raw = &self.bytes[start as usize..end as usize];
@@ -494,7 +497,7 @@ impl Scanner<'_, '_> {
 /// Lengths up to 4 GiB have ten digits.
 const MAX_LENGTH_DIGITS: usize = 10;
 
-/// Duplicate keys that are noted: a person reads them.
+/// Repeated keys that are recorded, for people to read.
 const MOST_DUPLICATES: usize = 8;
 
 fn kind_of(first: u8) -> Kind {

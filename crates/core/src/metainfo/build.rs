@@ -1,4 +1,4 @@
-//! From files and piece hashes to a `.torrent`.
+//! Makes a `.torrent` of files and piece hashes.
 
 use std::collections::BTreeSet;
 
@@ -14,13 +14,15 @@ use super::{FileMap, Metainfo, MetainfoError, ParseLimits, path};
 
 /// The shortest pieces we make: one block.
 pub const MIN_PIECE_LEN: u32 = 16 << 10;
-/// The longest pieces we make: a piece is buffered whole, and a bad one is fetched again whole.
+/// The longest pieces we make. A piece is buffered as a whole, and a bad one is downloaded again as
+/// a whole.
 pub const MAX_PIECE_LEN: u32 = 64 << 20;
 
-/// All of a torrent but its piece hashes. The same arguments give the same bytes.
+/// A torrent without its piece hashes. The same arguments give the same bytes.
 ///
-/// Whoever hashes reads the files in the order of [`MetainfoBuilder::files`], cut as
-/// [`MetainfoBuilder::geometry`] says, and hands the digests to [`MetainfoBuilder::build`].
+/// Read the files in the order of [`MetainfoBuilder::files`], divided as
+/// [`MetainfoBuilder::geometry`] says, hash each piece, and pass the digests to
+/// [`MetainfoBuilder::build`].
 #[derive(Clone, Debug)]
 pub struct MetainfoBuilder {
     name: String,
@@ -36,15 +38,16 @@ pub struct MetainfoBuilder {
     limits: ParseLimits,
 }
 
-/// The piece length for `total` bytes: a power of two from 16 KiB to 64 MiB that makes 1,000 to
-/// 2,000 pieces where it can. Fewer would make peers wait for one another, more cost bytes.
+/// Returns the piece length for `total` bytes: a power of two from 16 KiB to 64 MiB that gives
+/// 1,000 to 2,000 pieces if possible. With fewer pieces, peers wait for each other; more pieces
+/// cost bytes.
 pub fn choose_piece_len(total: u64) -> u32 {
     const MOST_PIECES: u64 = 2_000;
     let len = total.div_ceil(MOST_PIECES).max(1).next_power_of_two();
     len.clamp(MIN_PIECE_LEN.into(), MAX_PIECE_LEN.into()) as u32
 }
 
-/// Refuses a piece length that we do not make torrents with.
+/// Refuses a piece length with which we do not make torrents.
 pub fn check_piece_len(value: u32) -> Result<(), MetainfoError> {
     if value.is_power_of_two() && (MIN_PIECE_LEN..=MAX_PIECE_LEN).contains(&value) {
         Ok(())
@@ -54,73 +57,74 @@ pub fn check_piece_len(value: u32) -> Result<(), MetainfoError> {
 }
 
 impl MetainfoBuilder {
-    /// A torrent of one file of `len` bytes.
+    /// Begins a torrent of one file of `len` bytes.
     pub fn single_file(name: impl Into<String>, len: u64) -> Self {
         Self::new(name.into(), Content::File(len), len)
     }
 
-    /// A torrent of a folder: each file's components below it and its bytes, in any order.
+    /// Begins a torrent of a folder. `files` has the path components of each file below the folder
+    /// and its length, in any order.
     pub fn folder(name: impl Into<String>, mut files: Vec<(Vec<String>, u64)>) -> Self {
         files.sort();
         let total = files.iter().fold(0_u64, |total, (_, len)| total.saturating_add(*len));
         Self::new(name.into(), Content::Folder(files), total)
     }
 
-    /// Bytes a piece, in place of what [`choose_piece_len`] chose.
+    /// Sets the piece length, in place of the one from [`choose_piece_len`].
     pub fn piece_len(mut self, piece_len: u32) -> Self {
         self.piece_len = piece_len;
         self
     }
 
-    /// Whether peers may come from the torrent's trackers only (BEP 27).
+    /// Sets whether peers may only come from the torrent's trackers (BEP 27).
     pub fn private(mut self, private: bool) -> Self {
         self.private = private;
         self
     }
 
-    /// Tracker URLs in tiers (BEP 12). Empty tiers are left out.
+    /// Sets the tracker URLs in tiers (BEP 12). Empty tiers are left out.
     pub fn trackers(mut self, tiers: Vec<Vec<String>>) -> Self {
         self.trackers = tiers.into_iter().filter(|tier| !tier.is_empty()).collect();
         self
     }
 
-    /// A comment for people.
+    /// Sets a comment for people.
     pub fn comment(mut self, comment: impl Into<String>) -> Self {
         self.comment = Some(comment.into());
         self
     }
 
-    /// The program that makes the torrent.
+    /// Sets the program that makes the torrent.
     pub fn created_by(mut self, created_by: impl Into<String>) -> Self {
         self.created_by = Some(created_by.into());
         self
     }
 
-    /// When the torrent is made, in Unix seconds.
+    /// Sets when the torrent is made, in Unix seconds.
     pub fn creation_date(mut self, unix_seconds: i64) -> Self {
         self.creation_date = Some(unix_seconds);
         self
     }
 
-    /// A word inside what is hashed, which gives the same content another info-hash.
+    /// Sets a word in the hashed part, which gives the same content another info-hash.
     pub fn source(mut self, source: impl Into<String>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// Which files whoever may read them may run (BEP 47), by their numbers in the order of their paths.
+    /// Sets which files are executable (BEP 47), by their numbers in the order of their paths.
     pub fn executables(mut self, files: BTreeSet<usize>) -> Self {
         self.executables = files;
         self
     }
 
-    /// What the torrent may cost those who parse it, in place of the default.
+    /// Sets the limits that readers of the torrent have, in place of the default.
     pub fn limits(mut self, limits: ParseLimits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// The files in the order of the content, held to the rules that hold for parsing too.
+    /// Returns the files in the order of the content. The same rules apply as for parsing.
     pub fn files(&self) -> Result<FileMap, MetainfoError> {
         let mut list = FileList::new(&self.limits);
         let signed = |len: u64| i64::try_from(len).map_err(|_| MetainfoError::TotalLength);
@@ -143,7 +147,7 @@ impl MetainfoBuilder {
         list.finish()
     }
 
-    /// How the content is cut.
+    /// Returns how the content is divided.
     pub fn geometry(&self) -> Result<Geometry, MetainfoError> {
         check_piece_len(self.piece_len)?;
         let total = match &self.content {
@@ -154,29 +158,30 @@ impl MetainfoBuilder {
         };
         let total = total.filter(|total| i64::try_from(*total).is_ok());
         let total = total.ok_or(MetainfoError::TotalLength)?;
-        // The hashes alone must fit into a file that is taken; better said before hashing.
+        // The hashes alone must fit into an acceptable file. It is better to fail before hashing.
         let fitting = u32::try_from(self.limits.bytes / HASH_LEN).unwrap_or(u32::MAX);
         let limits = ParseLimits { pieces: self.limits.pieces.min(fitting), ..self.limits };
         parse::geometry(total, self.piece_len.into(), &limits)
     }
 
-    /// Refuses, before anything is hashed, what would be no torrent that is taken: too many files or
-    /// pieces, or too long a `.torrent`. Returns how the content is cut.
+    /// Refuses, before anything is hashed, a torrent that would not be accepted: too many files or
+    /// pieces, or too long a `.torrent`. Returns how the content is divided.
     ///
     /// # Errors
-    /// Why the torrent would not be taken.
+    /// Why the torrent would not be accepted.
     pub fn check(&self) -> Result<Geometry, MetainfoError> {
         self.files()?;
         let geometry = self.geometry()?;
         let hashes = geometry.pieces() as usize * HASH_LEN;
-        // The length of the hashes is written before them, in as many digits instead of one.
+        // The length of the hashes is written before them, with this many digits instead of one.
         let digits = hashes.max(1).ilog10() as usize;
         let len = self.encode(&[])?.len() + digits + hashes;
         let limit = self.limits.bytes;
         if len > limit { Err(MetainfoError::TooLong { len, limit }) } else { Ok(geometry) }
     }
 
-    /// The torrent with `piece_hashes`, twenty bytes a piece: canonical bencode, parsed back.
+    /// Makes the torrent with `piece_hashes`, twenty bytes per piece: canonical bencode, parsed
+    /// again.
     pub fn build(self, piece_hashes: Vec<u8>) -> Result<Metainfo, MetainfoError> {
         self.files()?;
         parse::check_hash_count(self.geometry()?, piece_hashes.len())?;
@@ -245,7 +250,7 @@ impl MetainfoBuilder {
 #[derive(Clone, Debug)]
 enum Content {
     File(u64),
-    /// Components below the folder and bytes, sorted.
+    /// Path components below the folder, and length in bytes; sorted.
     Folder(Vec<(Vec<String>, u64)>),
 }
 
@@ -290,5 +295,5 @@ struct FileOut<'a> {
     path: &'a [String],
 }
 
-/// BEP 47's `attr` of an executable.
+/// The `attr` of an executable file (BEP 47).
 const EXECUTABLE: &str = "x";

@@ -1,4 +1,4 @@
-//! The bytes of a torrent, which need not be in memory.
+//! The bytes of a torrent, which may not be in memory.
 
 use std::error::Error;
 use std::fmt;
@@ -9,11 +9,11 @@ use parking_lot::Mutex;
 
 use crate::{PieceIndex, Sha1Hash};
 
-/// A whole `.torrent` exactly as it was received. Cheap to clone.
+/// A whole `.torrent`, exactly as received. Cheap to clone.
 #[derive(Clone)]
 pub struct TorrentBytes(Arc<Held>);
 
-/// Where the bytes of torrents can be read that were let go of.
+/// A source from which the bytes of a torrent can be read again.
 pub trait TorrentSource: Send + Sync {
     /// Reads the `.torrent` of the torrent called `name`. May block.
     ///
@@ -32,26 +32,26 @@ struct Slot {
 
 struct Held {
     torrent: Box<[u8]>,
-    /// Where in it the `info` dictionary lies.
+    /// The range of the `info` dictionary.
     info: Range<u32>,
-    /// Where in it the piece hashes lie, twenty bytes for each.
+    /// The range of the piece hashes, twenty bytes each.
     hashes: Range<u32>,
 }
 
 impl TorrentBytes {
-    /// The bytes of the `info` dictionary, those that the info-hash covers.
+    /// Returns the bytes of the `info` dictionary, over which the info-hash is computed.
     pub fn info(&self) -> &[u8] {
         self.part(&self.0.info)
     }
 
-    /// The hash that `piece` must have; `None` if there is no such piece.
+    /// Returns the hash that `piece` must have; `None` if there is no such piece.
     pub fn piece_hash(&self, piece: PieceIndex) -> Option<Sha1Hash> {
         let start = (piece.0 as usize).checked_mul(HASH_LEN)?;
         let hash = self.piece_hashes().get(start..start + HASH_LEN)?;
         Some(Sha1Hash(hash.try_into().ok()?))
     }
 
-    /// All piece hashes, twenty bytes each.
+    /// Returns all piece hashes, twenty bytes each.
     pub fn piece_hashes(&self) -> &[u8] {
         self.part(&self.0.hashes)
     }
@@ -82,7 +82,7 @@ impl fmt::Debug for TorrentBytes {
 }
 
 impl ByteStore {
-    /// Holds `torrent`, in which `info` and `hashes` lie.
+    /// Stores `torrent` with the ranges of `info` and `hashes` in it.
     pub(super) fn new(torrent: &[u8], info: Range<u32>, hashes: Range<u32>) -> Self {
         let held = Arc::new(Held { torrent: torrent.into(), info, hashes });
         Self(Mutex::new(Slot { held: Some(held), source: None }))
@@ -117,7 +117,7 @@ impl ByteStore {
     }
 }
 
-/// Bytes of a SHA-1 digest in `pieces`.
+/// The length of a SHA-1 digest.
 pub(super) const HASH_LEN: usize = 20;
 
 #[cfg(test)]

@@ -5,21 +5,21 @@ use std::error::Error;
 use crate::InfoHash;
 use crate::bencode::BencodeError;
 
-/// Why bytes are not a torrent that we take, or a torrent cannot be made.
+/// Why bytes are not an acceptable torrent, or why a torrent cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum MetainfoError {
-    /// A file larger than the limit.
+    /// The file is larger than the limit.
     #[error("the torrent file has `{len}` bytes, more than the `{limit}` allowed")]
     TooLong {
-        /// Bytes of the file.
+        /// The length of the file in bytes.
         len: usize,
-        /// Bytes allowed.
+        /// The number of bytes allowed.
         limit: usize,
     },
-    /// The bytes were let go of and cannot be read again.
+    /// The bytes were dropped and cannot be read again.
     #[error(transparent)]
     Unreadable(Box<dyn Error + Send + Sync>),
-    /// The bytes were let go of, and the file they came from now holds another torrent.
+    /// The bytes were dropped, and the file they came from now holds another torrent.
     #[error("the file of the torrent `{wanted}` is another torrent now, `{got}`")]
     Replaced {
         /// The torrent whose bytes are needed.
@@ -27,30 +27,30 @@ pub enum MetainfoError {
         /// The torrent in the file.
         got: InfoHash,
     },
-    /// The bytes are not in memory, and there is no source for them.
+    /// The bytes were dropped, and there is no source for them.
     #[error("the torrent is not in memory")]
     NotInMemory,
-    /// Not bencode, or a value of another shape than its key demands.
+    /// Not bencode, or a value of the wrong type.
     #[error("the torrent is malformed: {0}")]
     Bencode(#[from] BencodeError),
-    /// Bencode, but no torrent.
+    /// Bencode, but not a torrent.
     #[error("this is not a torrent file: it is no dictionary with an `info` dictionary in it")]
     NotATorrent,
-    /// A key without which there is no torrent.
+    /// A required key is missing.
     #[error("the torrent has no `{key}`")]
     Missing {
-        /// The key, with the dictionary it belongs into.
+        /// The key, with its dictionary.
         key: &'static str,
     },
-    /// A value of another type than its key demands.
+    /// The value of a key has the wrong type.
     #[error("the torrent's `{key}` is not {wanted}")]
     WrongType {
         /// The key.
         key: &'static str,
-        /// What it should be.
+        /// The expected type.
         wanted: &'static str,
     },
-    /// Only the hashes of BEP 52.
+    /// The torrent has only the hashes of BEP 52.
     #[error(
         "this is a version 2 torrent (BEP 52) without version 1 hashes, which is not supported yet; a hybrid torrent of the same files would be"
     )]
@@ -58,88 +58,88 @@ pub enum MetainfoError {
     /// A piece length that no torrent can have.
     #[error("the piece length `{value}` is not between 1 and `{limit}` bytes")]
     PieceLength {
-        /// What the torrent says.
+        /// The value in the torrent.
         value: i64,
-        /// The longest taken.
+        /// The longest allowed.
         limit: u32,
     },
-    /// A piece length that we do not make torrents with.
+    /// A piece length with which we do not make torrents.
     #[error("the piece length `{value}` is not a power of two from 16 KiB to 64 MiB")]
     UnusualPieceLength {
-        /// What was asked for.
+        /// The requested length.
         value: u32,
     },
-    /// Hashes that do not cover the content.
+    /// The hashes do not match the length of the content.
     #[error(
         "`{total_len}` bytes in pieces of `{piece_len}` need `{wanted}` bytes of piece hashes, not `{got}`"
     )]
     HashCount {
-        /// Bytes of content.
+        /// The length of the content in bytes.
         total_len: u64,
-        /// Bytes a piece.
+        /// The piece length in bytes.
         piece_len: u32,
-        /// Bytes of hashes that makes.
+        /// The number of bytes of hashes expected.
         wanted: u64,
-        /// Bytes of hashes there are.
+        /// The number of bytes of hashes found.
         got: usize,
     },
-    /// More pieces than the limit.
+    /// There are too many pieces.
     #[error(
         "`{pieces}` pieces are more than the `{limit}` allowed: longer pieces would make fewer"
     )]
     TooManyPieces {
-        /// Pieces of the torrent.
+        /// The number of pieces.
         pieces: u64,
-        /// Pieces allowed.
+        /// The number of pieces allowed.
         limit: u32,
     },
-    /// More files than the limit.
+    /// There are too many files.
     #[error(
         "`{files}` files are more than the `{limit}` that a torrent may have: an archive is one"
     )]
     TooManyFiles {
-        /// Files there are.
+        /// The number of files.
         files: usize,
-        /// Files allowed.
+        /// The number of files allowed.
         limit: usize,
     },
-    /// A file of less than no bytes.
+    /// A file has a negative length.
     #[error("the file `{path}` has the impossible length `{value}`")]
     FileLength {
-        /// The file.
+        /// The path of the file.
         path: String,
-        /// What the torrent says.
+        /// The value in the torrent.
         value: i64,
     },
-    /// More bytes than a signed 64-bit number counts.
+    /// The total length does not fit a signed 64-bit integer.
     #[error("the files are longer together than 2^63 - 1 bytes")]
     TotalLength,
-    /// No way to name the content.
+    /// The torrent does not say what its content is.
     #[error("the torrent has neither `length` nor `files`")]
     NeitherLengthNorFiles,
-    /// An empty list of files.
+    /// The list of files is empty.
     #[error("the torrent lists no files")]
     NoFiles,
-    /// A path that is not safe to store.
+    /// A path is not safe to store.
     #[error("the path `{path}` is refused: {fault}")]
     Path {
-        /// The path, its components joined by `/`, cut if it is long.
+        /// The path, its components joined by `/`, shortened if it is long.
         path: String,
         /// What is wrong with it.
         fault: PathFault,
     },
-    /// One path twice.
+    /// The same path occurs twice.
     #[error("the file `{path}` is listed twice")]
     DuplicatePath {
         /// The path.
         path: String,
     },
-    /// A path that is a file for one entry and a folder for another.
+    /// A path is both a file and a folder.
     #[error("`{path}` is a file, but `{other}` would be inside it")]
     FileIsFolder {
         /// The file.
         path: String,
-        /// What would be inside it.
+        /// The path that would lie inside it.
         other: String,
     },
 }
@@ -147,42 +147,42 @@ pub enum MetainfoError {
 /// Why a path is not safe to store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathFault {
-    /// No components at all.
+    /// It has no components.
     #[error("it is empty")]
     NoComponents,
-    /// A component of no bytes.
+    /// A component is empty.
     #[error("a part of it is empty")]
     EmptyComponent,
-    /// `.` or `..`.
+    /// A component is `.` or `..`.
     #[error("`.` and `..` are not file names")]
     DotComponent,
-    /// A component that begins with `/`.
+    /// A component begins with `/`.
     #[error("it is absolute")]
     Absolute,
-    /// A separator inside a component; `\\` counts as one where it leads elsewhere.
+    /// A component contains a separator. `\\` counts as one if the component is a path on Windows.
     #[error("a part of it contains `/`, or is a path with `\\`")]
     Separator,
-    /// A NUL byte.
+    /// A component contains a NUL byte.
     #[error("it contains a NUL byte")]
     Nul,
-    /// A component that no file system takes.
+    /// A component is longer than file systems allow.
     #[error("a part of it has `{len}` bytes, more than the `{limit}` allowed")]
     TooLong {
-        /// Bytes of the component.
+        /// The length of the component in bytes.
         len: usize,
-        /// Bytes allowed.
+        /// The number of bytes allowed.
         limit: usize,
     },
-    /// Too many folders inside one another.
+    /// It has too many components.
     #[error("it has more than `{limit}` parts")]
     TooDeep {
-        /// Components allowed.
+        /// The number of components allowed.
         limit: usize,
     },
-    /// Not text.
+    /// It is not UTF-8.
     #[error("it is not UTF-8")]
     NotUtf8,
-    /// A name by which other programs take a file for padding.
+    /// A component is a name that other programs take for padding.
     #[error("a part of it names padding, which is never written")]
     Padding,
 }

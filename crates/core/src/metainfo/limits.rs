@@ -2,20 +2,20 @@
 
 use crate::bencode;
 
-/// What a torrent may cost.
+/// Limits on what a torrent may cost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ParseLimits {
     /// Bytes of the `.torrent` file.
     pub bytes: usize,
     /// Pieces.
     pub pieces: u32,
-    /// Files, padding counted.
+    /// Files, padding included.
     pub files: usize,
-    /// Components of a path, the torrent's name counted.
+    /// Components of a path, the name of the torrent included.
     pub path_depth: usize,
-    /// Bytes of one component of a path.
+    /// Bytes of one path component.
     pub name_len: usize,
-    /// Values of bencode, twelve bytes of memory each while it is read.
+    /// Bencode values, which take twelve bytes of memory each during parsing.
     pub tokens: usize,
 }
 
@@ -23,12 +23,12 @@ impl Default for ParseLimits {
     fn default() -> Self {
         Self {
             bytes: bencode::Limits::default().bytes,
-            // 2 TiB in pieces of 1 MiB; a bit for each of them is 256 KiB a peer.
+            // 2 TiB in pieces of 1 MiB. One bit for each of them is 256 KiB per peer.
             pieces: 2_000_000,
-            // Some 150 bytes of memory each for as long as the torrent is known.
+            // Some 150 bytes of memory each, as long as the torrent is known.
             files: 500_000,
             path_depth: 100,
-            // What Linux file systems take.
+            // The limit of Linux file systems.
             name_len: 255,
             tokens: bencode::Limits::default().tokens,
         }

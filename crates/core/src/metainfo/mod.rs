@@ -1,11 +1,10 @@
-//! The bytes of a `.torrent` to a validated torrent, hashed over the received span, and
-//! the way back: making one.
+//! Parses the bytes of a `.torrent` into a validated torrent, hashed over the received span; and
+//! makes torrents.
 //!
 //! BEP 3 (single- and multi-file), BEP 12 (tiers of trackers), BEP 27 (private), BEP 47 (padding
-//! files). Parsing makes names safe and refuses what is ambiguous where it is hashed; the received
-//! bytes are kept, so that keys nobody here knows stay in the hashed span and are handed on as they
-//! came. A torrent that
-//! does nothing may let go of them, piece hashes included, if they can be read again.
+//! files). Parsing makes names safe and refuses ambiguity in what is hashed. The received bytes are
+//! kept, so that unknown keys stay in the hashed span and are passed on unchanged. An idle torrent
+//! may drop its bytes, piece hashes included, if they can be read again.
 
 mod build;
 mod bytes;

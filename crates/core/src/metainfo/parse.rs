@@ -1,7 +1,8 @@
-//! From bytes to a torrent.
+//! Parses bytes into a torrent.
 //!
-//! Strict in what is hashed and what is safe, lenient in the rest: `docs/torrents.md` has the rules.
-//! Whatever is passed over or repaired, the info-hash is that of the bytes as they are.
+//! Parsing is strict where content is hashed or safety matters, and lenient otherwise: see
+//! `docs/torrents.md`. Whatever is ignored or repaired, the info-hash is the one of the received
+//! bytes.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -21,12 +22,13 @@ use super::report::{self, ParseReport};
 use super::torrent::{Info, Metainfo, Remarks};
 
 impl Metainfo {
-    /// The torrent that `bytes`, a whole `.torrent` file, describe.
+    /// Parses `bytes`, a whole `.torrent` file.
     pub fn parse(bytes: &[u8], limits: &ParseLimits) -> Result<Self, MetainfoError> {
         parse(bytes, limits, None)
     }
 
-    /// The same, with what was passed over and repaired. Takes memory for every name that was.
+    /// The same, with a report of what was ignored and repaired. It takes memory for every name
+    /// that was.
     ///
     /// # Errors
     /// As [`Metainfo::parse`].
@@ -45,7 +47,7 @@ fn parse(
     limits: &ParseLimits,
     report: Option<&mut ParseReport>,
 ) -> Result<Metainfo, MetainfoError> {
-    // Places in it are kept in 32 bits.
+    // Offsets are stored in 32 bits.
     let limit = limits.bytes.min(u32::MAX as usize);
     if bytes.len() > limit {
         return Err(MetainfoError::TooLong { len: bytes.len(), limit });
@@ -91,7 +93,7 @@ fn parse(
     let has_any = remarks.comment.is_some()
         || remarks.created_by.is_some()
         || remarks.creation_date.is_some();
-    // Places fit 32 bits, as was seen to above.
+    // The length was checked above, so offsets fit into 32 bits.
     let short = |span: Range<usize>| span.start as u32..span.end as u32;
     Ok(Metainfo {
         info_hash,
@@ -103,8 +105,8 @@ fn parse(
     })
 }
 
-/// What is hashed has one spelling: a program that writes the numbers anew would make another
-/// torrent of it.
+/// What is hashed has one spelling. A program that writes the numbers again would make another
+/// torrent.
 fn refuse_odd_numbers(info: Node<'_, '_>, limits: &bencode::Limits) -> Result<(), MetainfoError> {
     let strict = Tolerance { numbers: false, duplicate_keys: true };
     bencode::scan_tolerant(info.raw(), limits, strict)
@@ -112,7 +114,7 @@ fn refuse_odd_numbers(info: Node<'_, '_>, limits: &bencode::Limits) -> Result<()
         .map_err(|fault| MetainfoError::Bencode(fault.behind(info.span().start)))
 }
 
-/// The name of the torrent, and how to read names that are not UTF-8.
+/// Returns the name of the torrent, and a decoder for names that are not UTF-8.
 fn names_of<'a>(
     root: Node<'_, 'a>,
     info: Node<'_, 'a>,
@@ -136,7 +138,7 @@ fn names_of<'a>(
     Ok((guess.decoder(label), name))
 }
 
-/// The list of a file's names: `path.utf-8` if it is one of UTF-8.
+/// Returns the list of a file's path components: `path.utf-8` if it is valid UTF-8.
 fn path_of<'s, 'a>(file: Node<'s, 'a>) -> Option<Node<'s, 'a>> {
     let list = |key: &[u8]| file.get(key).filter(|path| path.kind() == Kind::List);
     let is_utf8 = |path: &Node<'s, 'a>| {
@@ -145,7 +147,7 @@ fn path_of<'s, 'a>(file: Node<'s, 'a>) -> Option<Node<'s, 'a>> {
     list(b"path.utf-8").filter(is_utf8).or_else(|| list(b"path"))
 }
 
-/// A torrent being read.
+/// The state of parsing.
 struct Reading<'a, 'r> {
     limits: &'a ParseLimits,
     decoder: NameDecoder,
@@ -156,7 +158,7 @@ struct Reading<'a, 'r> {
 }
 
 impl Reading<'_, '_> {
-    /// What the `info` dictionary says, and where the piece hashes lie.
+    /// Reads the `info` dictionary. Also returns the range of the piece hashes.
     fn info(
         &mut self,
         node: Node<'_, '_>,
@@ -170,7 +172,7 @@ impl Reading<'_, '_> {
         let hashes = hashes
             .bytes_span()
             .ok_or(MetainfoError::WrongType { key: "pieces", wanted: "a string of hashes" })?;
-        // libtorrent's name for what has none.
+        // libtorrent's name for a torrent without one.
         let name = self.part(self.name).unwrap_or_else(|| info_hash.to_string());
         if let Some(report) = &mut self.report {
             report.note_name(self.name, &name);
@@ -180,7 +182,7 @@ impl Reading<'_, '_> {
         let is_list =
             |files: &Node<'_, '_>| files.kind() == Kind::List && files.items().next().is_some();
         let (files, single_file) = match (length, node.get(b"files")) {
-            // As in libtorrent and Transmission.
+            // libtorrent and Transmission do the same.
             (Some(_), Some(files)) if is_list(&files) => {
                 self.is_odd = true;
                 if let Some(report) = &mut self.report {
@@ -230,11 +232,11 @@ impl Reading<'_, '_> {
         Ok(map)
     }
 
-    /// Adds the names that lead to `file` below the torrent's folder.
+    /// Adds the path components of `file` below the torrent's folder.
     fn path(&mut self, file: Node<'_, '_>, path: &mut Vec<String>) -> Result<(), MetainfoError> {
         let Some(parts) = path_of(file) else {
             if Attributes::of(file).padding {
-                // As libtorrent calls them.
+                // libtorrent uses the same name.
                 let len = file.get(b"length").and_then(Node::as_int).unwrap_or(0);
                 path.extend([".pad".to_owned(), len.to_string()]);
                 return Ok(());
@@ -264,7 +266,7 @@ impl Reading<'_, '_> {
         Ok(())
     }
 
-    /// A part of a path as it is called here.
+    /// Returns a path component as it is used here.
     fn part(&mut self, raw: &[u8]) -> Option<String> {
         let text = self.decoder.decode(raw);
         let part = repair::part(&text, self.limits.name_len);
@@ -272,7 +274,7 @@ impl Reading<'_, '_> {
         part.map(Cow::into_owned)
     }
 
-    /// Adds a file whose path is known.
+    /// Adds a file with a known path.
     fn file(
         &mut self,
         node: Node<'_, '_>,
@@ -293,20 +295,20 @@ impl Reading<'_, '_> {
     }
 }
 
-/// The path of a file as the torrent has it.
+/// Returns the path of a file as written in the torrent.
 fn raw_path<'a>(name: &'a [u8], file: Node<'_, 'a>) -> impl Iterator<Item = &'a [u8]> {
     let below = path_of(file).into_iter().flat_map(Node::items);
     std::iter::once(name).chain(below.filter_map(Node::as_bytes))
 }
 
-/// The number at `key`, without which there is no torrent.
+/// Returns the number at `key`, which is required.
 fn number(node: Node<'_, '_>, key: &'static str) -> Result<i64, MetainfoError> {
     let value = node.get(key.as_bytes()).ok_or(MetainfoError::Missing { key })?;
     value.as_int().ok_or(MetainfoError::WrongType { key, wanted: "a number" })
 }
 
-/// Whether a flag is set. Of a wrong type, it is unless it reads as no: to be private by mistake harms
-/// nobody.
+/// Returns whether a flag is set. A value of another type counts as set unless it looks like a no:
+/// to be private by mistake does no harm.
 fn is_set(flag: Node<'_, '_>) -> bool {
     match flag.as_bytes() {
         Some(text) => !matches!(text.trim_ascii(), b"" | b"0"),
@@ -314,7 +316,7 @@ fn is_set(flag: Node<'_, '_>) -> bool {
     }
 }
 
-/// What BEP 47's `attr` says of a file.
+/// The `attr` of a file (BEP 47).
 #[derive(Clone, Copy, Default)]
 pub(super) struct Attributes {
     pub padding: bool,
@@ -333,7 +335,7 @@ impl Attributes {
     }
 }
 
-/// Gathers files and holds them to the rules, for parsing and for making torrents alike.
+/// Collects files and checks them, for parsing and for making torrents.
 pub(super) struct FileList<'l> {
     limits: &'l ParseLimits,
     entries: Vec<FileEntry>,
@@ -345,7 +347,7 @@ impl<'l> FileList<'l> {
         Self { limits, entries: Vec::new(), total_len: 0 }
     }
 
-    /// Refuses more files than there may be.
+    /// Refuses too many files.
     pub(super) fn check_count(&self, files: usize) -> Result<(), MetainfoError> {
         let limit = self.limits.files;
         if files > limit { Err(MetainfoError::TooManyFiles { files, limit }) } else { Ok(()) }
@@ -377,7 +379,7 @@ impl<'l> FileList<'l> {
         Ok(())
     }
 
-    /// The files, if no two are in each other's way.
+    /// Returns the files, unless two of them conflict.
     pub(super) fn finish(self) -> Result<FileMap, MetainfoError> {
         if self.entries.is_empty() {
             return Err(MetainfoError::NoFiles);
@@ -386,7 +388,7 @@ impl<'l> FileList<'l> {
         Ok(FileMap::new(self.entries))
     }
 
-    /// The files, those with other paths that are in each other's way; then `is_odd` is set.
+    /// Returns the files. Files that conflict get other paths, and then `is_odd` is set.
     fn finish_repaired(mut self, is_odd: &mut bool) -> Result<FileMap, MetainfoError> {
         if self.entries.is_empty() {
             return Err(MetainfoError::NoFiles);
@@ -430,10 +432,11 @@ pub(super) fn check_hash_count(geometry: Geometry, got: usize) -> Result<(), Met
     Ok(())
 }
 
-/// BEP 12: an `announce-list` with anything usable in it stands in for `announce`.
+/// Returns the trackers. An `announce-list` with anything usable in it replaces `announce` (BEP
+/// 12).
 ///
-/// Trackers only help; so one that is no text, empty or too long is left out, and so are those
-/// beyond the limit, instead of refusing the torrent.
+/// Trackers are optional. So one that is not text, empty or too long is left out, and so are those
+/// beyond the limit; the torrent is not refused.
 fn trackers_of(root: Node<'_, '_>) -> Vec<Vec<String>> {
     let usable = |node: Node<'_, '_>| {
         let url = node.as_str()?.trim();
@@ -442,7 +445,7 @@ fn trackers_of(root: Node<'_, '_>) -> Vec<Vec<String>> {
     let mut seen = 0;
     let mut tiers = Vec::new();
     for tier in root.get(b"announce-list").into_iter().flat_map(Node::items) {
-        // A tracker where a tier belongs is a tier of its own.
+        // A tracker in place of a tier becomes a tier of its own.
         let urls = tier.items().chain(std::iter::once(tier)).filter_map(usable);
         let tier: Vec<String> = urls.take(MAX_TRACKERS - seen).collect();
         seen += tier.len();
@@ -456,13 +459,13 @@ fn trackers_of(root: Node<'_, '_>) -> Vec<Vec<String>> {
     tiers
 }
 
-/// Others make pieces longer than we do; half a GiB is the most libtorrent takes.
+/// Other programs make longer pieces than we do. libtorrent accepts at most half a GiB.
 const MAX_FOREIGN_PIECE_LEN: u32 = 512 << 20;
-/// Announcing to more than this many would be an attack on them.
+/// To announce to more trackers than this would be an attack on them.
 const MAX_TRACKERS: usize = 100;
-/// Bytes of a tracker's URL; HTTP servers refuse request lines much longer.
+/// Bytes of a tracker URL. HTTP servers refuse much longer request lines.
 const MAX_TRACKER_URL: usize = 2_048;
-/// Windows' numbers of encodings that torrents name at `codepage`.
+/// The Windows codepage numbers that torrents use at `codepage`.
 const CODEPAGES: [(i64, &[u8]); 14] = [
     (866, b"ibm866"),
     (874, b"windows-874"),

@@ -1,4 +1,4 @@
-//! Which paths a torrent of ours may have: those that are read back as they are.
+//! Which paths our torrents may have: those that other programs read without a change.
 
 use crate::{has_byte_marks, printable};
 
@@ -12,9 +12,9 @@ pub(super) fn check<S: AsRef<str>>(path: &[S], limits: &ParseLimits) -> Result<(
     }
 }
 
-/// Refuses two files in one place, and a file where another needs a folder.
+/// Refuses two files with one path, and a file where another needs a folder.
 ///
-/// Padding files are never written and often share one name, so they do not count.
+/// Padding files are never written and often share one name, so they are ignored.
 pub(super) fn check_distinct(
     entries: &[FileEntry],
     limits: &ParseLimits,
@@ -33,14 +33,14 @@ pub(super) fn check_distinct(
     })
 }
 
-/// Whether a file with `name` in its path is padding without saying so (`attr`): BitComet's, which is older
-/// than BEP 47. libtorrent takes it for padding too.
+/// Returns whether a file with `name` in its path is padding without the `attr` of BEP 47:
+/// BitComet's padding, which is older. libtorrent takes it for padding too.
 pub fn is_padding_name(name: impl AsRef<[u8]>) -> bool {
     const PADDING: &[u8] = b"_____padding_file_";
     name.as_ref().windows(PADDING.len()).any(|part| part == PADDING)
 }
 
-/// `path` for an error: joined, printable, and not a screenful.
+/// Returns `path` for an error message: joined, printable, and shortened.
 pub(super) fn shown<S: AsRef<str>>(path: &[S]) -> String {
     const MOST: usize = 200;
     let mut text = String::new();

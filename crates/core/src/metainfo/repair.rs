@@ -1,4 +1,4 @@
-//! Names of strangers' torrents, made valid, safe, and different from one another.
+//! Repairs names in torrents: makes them valid, safe, and distinct.
 //!
 //! The rules are those of libtorrent wherever it has one; `docs/torrents.md` lists them. The same
 //! bytes give the same names, whatever is on the disk.
@@ -16,13 +16,13 @@ use crate::marked_byte;
 use super::files::FilePath;
 use super::{FileEntry, FileMap};
 
-/// How names are read that are not UTF-8: one encoding for all names of a torrent.
+/// How names that are not UTF-8 are decoded: with one encoding for all names of a torrent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NameDecoder {
     encoding: Option<&'static Encoding>,
 }
 
-/// Gathers the names that are not UTF-8, to guess their encoding from them.
+/// Collects the names that are not UTF-8, to guess their encoding.
 pub(super) struct NameGuess {
     detector: Option<EncodingDetector>,
     left: usize,
@@ -33,7 +33,6 @@ impl NameGuess {
         Self { detector: None, left: MOST_GUESSED }
     }
 
-    /// Adds a name.
     pub fn add(&mut self, name: &[u8]) {
         if self.left == 0 || std::str::from_utf8(name).is_ok() || is_damaged_utf8(name) {
             return;
@@ -46,7 +45,7 @@ impl NameGuess {
         detector.feed(b"\n", false);
     }
 
-    /// The decoder for them. `label` is what the torrent says its encoding is.
+    /// Returns the decoder for the collected names. `label` is the encoding that the torrent names.
     pub fn decoder(self, label: Option<&[u8]>) -> NameDecoder {
         let Some(mut detector) = self.detector else { return NameDecoder { encoding: None } };
         let told = label.and_then(Encoding::for_label).filter(|told| *told != UTF_8);
@@ -59,12 +58,12 @@ impl NameGuess {
 }
 
 impl NameDecoder {
-    /// The name of the encoding, if any name needs one.
+    /// Returns the name of the encoding, if any name needs one.
     pub fn encoding(self) -> Option<&'static str> {
         self.encoding.map(Encoding::name)
     }
 
-    /// `name` as text. What cannot be decoded becomes `_`.
+    /// Decodes `name`. Bytes that cannot be decoded become `_`.
     pub fn decode(self, name: &[u8]) -> Cow<'_, str> {
         if let Ok(text) = std::str::from_utf8(name) {
             return text.into();
@@ -78,9 +77,10 @@ impl NameDecoder {
     }
 }
 
-/// The names that files on a disk get in a torrent, by the parts of their paths: as they are wherever they
-/// can be read back so, else repaired as those of other torrents are. No two files get one path, and none
-/// that could keep its own loses it to another file.
+/// Returns the names that files on a disk get in a torrent, by their path components. A name that
+/// other programs read without a change is kept; others are repaired like those of received
+/// torrents. No two files get the same path, and no file loses a path that it could keep to another
+/// file.
 pub fn torrent_names<'a, P: AsRef<[&'a [u8]]>>(paths: &[P]) -> Vec<Vec<String>> {
     let mut guess = NameGuess::new();
     paths.iter().flat_map(|path| path.as_ref()).for_each(|part| guess.add(part));
@@ -115,8 +115,8 @@ pub fn torrent_names<'a, P: AsRef<[&'a [u8]]>>(paths: &[P]) -> Vec<Vec<String>> 
     names
 }
 
-/// Whether `name` is UTF-8 of which a few bytes are wrong, rather than another encoding: one that was
-/// cut inside a character, mostly.
+/// Returns whether `name` is UTF-8 with a few wrong bytes, not another encoding: usually one that
+/// was cut inside a character.
 fn is_damaged_utf8(name: &[u8]) -> bool {
     let (mut right, mut wrong) = (0, 0);
     for chunk in name.utf8_chunks() {
@@ -126,8 +126,8 @@ fn is_damaged_utf8(name: &[u8]) -> bool {
     wrong > 0 && right > wrong
 }
 
-/// One part of a path as a file name; `None` if nothing is left of it. It is never empty, `.`, `..`,
-/// longer than `most` bytes, and holds neither `/` nor NUL.
+/// Makes a file name of one path component; `None` if nothing is left of it. The result is never
+/// empty, `.`, `..` or longer than `most` bytes, and contains neither `/` nor NUL.
 pub(super) fn part(text: &str, most: usize) -> Option<Cow<'_, str>> {
     let is_replaced = |c: char| c == '\0' || marked_byte(c).is_some();
     let mut name = Cow::from(text);
@@ -135,7 +135,7 @@ pub(super) fn part(text: &str, most: usize) -> Option<Cow<'_, str>> {
         let kept = text.chars().filter(|c| *c != '/');
         name = kept.map(|c| if is_replaced(c) { '_' } else { c }).collect();
     }
-    // Before and after the cut, which may make one.
+    // Before and after the cut, which may create one.
     let dropped = |name: &str| is_windows_path(name).then(|| Cow::from(name.replace('\\', "")));
     name = dropped(&name).unwrap_or(name);
     match &*name {
@@ -153,8 +153,8 @@ pub(super) fn part(text: &str, most: usize) -> Option<Cow<'_, str>> {
     Some(name)
 }
 
-/// Whether backslashes in `text` are separators that lead somewhere: `..\x`, `\x`, `C:\x`. On Linux they
-/// are letters of a name, and real files have them (systemd's units).
+/// Returns whether backslashes in `text` are path separators: `..\x`, `\x`, `C:\x`. On Linux they
+/// are ordinary characters, and real files have them (systemd's units).
 pub(super) fn is_windows_path(text: &str) -> bool {
     let Some(at) = text.find('\\') else { return false };
     at == 0
@@ -162,11 +162,11 @@ pub(super) fn is_windows_path(text: &str) -> bool {
         || text.split('\\').any(|part| matches!(part, "." | ".."))
 }
 
-/// Gives files that would lie in one place, or where another file needs a folder, other names: a
-/// number in front of their ending. The first of several with one path keeps it.
+/// Renames files with the same path, and files where another needs a folder: they get a number
+/// before their ending. The first of several with one path keeps it.
 ///
-/// Padding is never written and often shares one name, so it does not count. Returns whether there were
-/// any.
+/// Padding is never written and often shares one name, so it is ignored. Returns whether any file
+/// was renamed.
 pub(super) fn make_distinct(entries: &mut [FileEntry], most: usize) -> bool {
     let paths = distinct_paths(entries, most, false);
     let is_changed = !paths.is_empty();
@@ -177,14 +177,14 @@ pub(super) fn make_distinct(entries: &mut [FileEntry], most: usize) -> bool {
 }
 
 impl FileMap {
-    /// Other paths for files that would lie in one place on a file system that takes names for the same
-    /// that differ in case or Unicode form only. By the number of the file.
+    /// Returns other paths, by file number, for files that would have the same path on a file
+    /// system that ignores case or Unicode form.
     pub fn distinct_where_case_is_folded(&self) -> Vec<(usize, FilePath)> {
         distinct_paths(self.entries(), MAX_NAME, true)
     }
 }
 
-/// Other paths for those files that are in the way of others, by their number and in its order.
+/// Returns other paths for files that conflict with others, by file number and in its order.
 pub(super) fn distinct_paths(
     entries: &[FileEntry],
     most: usize,
@@ -199,8 +199,8 @@ pub(super) fn distinct_paths(
         let (folder, name) =
             path.rsplit_once('/').map_or(("", path), |(above, name)| (above, name));
         let (stem, ending) = split_ending(name);
-        // Cut alike for every number, so that files with one stem share their numbers, and each is
-        // tried once.
+        // All numbers cut the name at the same length, so that files with one stem share their
+        // numbers and each number is tried once.
         let stem = cut(stem, most.saturating_sub(CUT_ROOM + ending.len()).max(4));
         let slash = if folder.is_empty() { "" } else { "/" };
         let alike = format!("{folder}{slash}{stem}{ending}");
@@ -219,7 +219,7 @@ pub(super) fn distinct_paths(
     paths
 }
 
-/// The paths of files in an order in which all that lies inside a path follows it at once.
+/// The paths of files, in an order in which everything inside a path follows it directly.
 struct Places<'a> {
     keys: Vec<Cow<'a, str>>,
     order: Vec<usize>,
@@ -235,7 +235,7 @@ impl<'a> Places<'a> {
         Self { keys, order }
     }
 
-    /// Files that lie where another does or has a folder.
+    /// Returns files whose path is another file or a folder.
     fn in_the_way(&self) -> Vec<usize> {
         let mut files = Vec::new();
         let mut at = 0;
@@ -252,7 +252,7 @@ impl<'a> Places<'a> {
         files
     }
 
-    /// Whether a file or folder lies at `path`.
+    /// Returns whether a file or folder has the path `path`.
     fn is_taken(&self, path: &str) -> bool {
         let at = self.order.partition_point(|file| compare(&self.keys[*file], path).is_lt());
         let found = self.order.get(at).map(|file| &*self.keys[*file]);
@@ -260,19 +260,19 @@ impl<'a> Places<'a> {
     }
 }
 
-/// `path` as it counts.
+/// Returns `path` in the form that is compared.
 fn key(path: &str, is_folded: bool) -> Cow<'_, str> {
     if !is_folded {
         path.into()
     } else if path.is_ascii() {
         path.to_ascii_lowercase().into()
     } else {
-        // Composed first and last: lower-casing may take a composed letter apart.
+        // Composed before and after: lower-casing may split a composed letter.
         path.nfc().flat_map(char::to_lowercase).nfc().collect()
     }
 }
 
-/// Bytewise, with the separator before all else.
+/// Compares bytewise. The separator sorts before everything else.
 fn compare(a: &str, b: &str) -> Ordering {
     let ranked = |byte: u8| if byte == b'/' { 0 } else { byte };
     a.bytes().map(ranked).cmp(b.bytes().map(ranked))
@@ -282,7 +282,7 @@ fn is_inside(path: &str, folder: &str) -> bool {
     path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
 }
 
-/// A name and its ending, with the dot, if it has one of a usual length.
+/// Splits a name into stem and ending (with its dot), if the ending has a usual length.
 pub(super) fn split_ending(name: &str) -> (&str, &str) {
     match name.rfind('.') {
         Some(at @ 1..) if name.len() - at <= MAX_ENDING => name.split_at(at),
@@ -290,19 +290,19 @@ pub(super) fn split_ending(name: &str) -> (&str, &str) {
     }
 }
 
-/// The beginning of `text`, of `most` bytes at most, cut at a character.
+/// Cuts `text` to at most `most` bytes, at a character boundary.
 fn cut(text: &str, most: usize) -> &str {
     &text[..text.floor_char_boundary(most)]
 }
 
-/// Bytes of an ending with its dot: longer ones are part of the name.
+/// Bytes of an ending with its dot. A longer one counts as part of the name.
 const MAX_ENDING: usize = 16;
 
-/// What is left free in a name that is cut: room for a number and for the ending of unfinished files.
+/// Bytes left free in a name that is cut: room for a number and for the ending of unfinished files.
 const CUT_ROOM: usize = 16;
 
-/// What Linux's file systems take as a name, in bytes.
+/// The longest name in bytes on Linux file systems.
 const MAX_NAME: usize = 255;
 
-/// Bytes of names that an encoding is guessed from.
+/// Bytes of names from which an encoding is guessed.
 const MOST_GUESSED: usize = 64 << 10;

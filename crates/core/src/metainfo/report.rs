@@ -1,4 +1,4 @@
-//! What was passed over or repaired while a torrent was read.
+//! What was ignored or repaired while a torrent was parsed.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -8,33 +8,33 @@ use crate::{printable, printable_bytes};
 
 use super::{FileMap, path};
 
-/// What was passed over or repaired, for whoever shows it. All text in it is printable.
+/// What was ignored or repaired, for display. All text in it is printable.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ParseReport {
-    /// The torrent's name as it says, if it has another here.
+    /// The name in the torrent, if it was changed.
     pub name: Option<String>,
-    /// The paths of files as the torrent says, of those that have others here, by their number.
+    /// The paths in the torrent of files that got another path, by file number.
     pub paths: BTreeMap<usize, String>,
-    /// How names were read that are not UTF-8.
+    /// The encoding of names that are not UTF-8.
     pub encoding: Option<&'static str>,
-    /// Symbolic links, which are left out: their paths and what they point at.
+    /// The paths and targets of symbolic links, which are left out.
     pub links: Vec<(String, String)>,
-    /// Bytes behind the torrent.
+    /// The number of bytes after the torrent.
     pub trailing: usize,
-    /// Keys that occur again in their dictionary, of which the first counts.
+    /// Repeated keys in a dictionary. The first value counts.
     pub duplicate_keys: Vec<String>,
     /// Numbers with leading zeros and the like, all outside `info`.
     pub odd_numbers: usize,
-    /// It has both the `length` of one file and a list of `files`, which counts.
+    /// It has both the `length` of one file and a list of `files`. The list counts.
     pub length_and_files: bool,
     /// Web seeds (BEP 17, BEP 19), which are not used.
     pub web_seeds: usize,
-    /// Nodes of the DHT (BEP 5), which are not used.
+    /// DHT nodes (BEP 5), which are not used.
     pub nodes: usize,
 }
 
 impl ParseReport {
-    /// A sentence for each kind of thing that the user of the torrent should know.
+    /// Returns a sentence for each kind of finding that the user should know.
     pub fn notices(&self) -> Vec<String> {
         let mut notices = Vec::new();
         for (path, target) in self.links.iter().take(MOST_LINKS) {
@@ -83,12 +83,12 @@ impl ParseReport {
         notices
     }
 
-    /// Notes sources of the content that are not used.
+    /// Records sources of the content that are not used.
     pub(super) fn note_sources(&mut self, root: Node<'_, '_>) {
         (self.web_seeds, self.nodes) = unused_sources(root);
     }
 
-    /// Notes what the scan passed over, and the bytes behind what it read.
+    /// Records what the scan tolerated, and the bytes after the torrent.
     pub(super) fn note_scan(&mut self, scan: &Scan<'_>, trailing: usize, info: Range<usize>) {
         self.trailing = trailing;
         self.odd_numbers = scan.oddities().numbers;
@@ -101,12 +101,12 @@ impl ParseReport {
         self.duplicate_keys = scan.oddities().duplicate_keys.iter().map(key).collect();
     }
 
-    /// Notes the name of the torrent, as it is in it and as it was made.
+    /// Records the name in the torrent, `raw`, if `name` differs.
     pub(super) fn note_name(&mut self, raw: &[u8], name: &str) {
         self.name = (raw != name.as_bytes()).then(|| printable_bytes(raw));
     }
 
-    /// Notes which files have other paths than the torrent says. `raw` has the parts of each.
+    /// Records which files got another path than in the torrent. `raw` has the components of each.
     pub(super) fn note_paths<'a, P: Iterator<Item = &'a [u8]>>(
         &mut self,
         map: &FileMap,
@@ -120,7 +120,7 @@ impl ParseReport {
         }
     }
 
-    /// Notes a symbolic link and where it leads.
+    /// Records a symbolic link and its target.
     pub(super) fn note_link(&mut self, names: &[String], target: Option<Node<'_, '_>>) {
         let parts = target.into_iter().flat_map(Node::items).filter_map(Node::as_bytes);
         let target = parts.map(printable_bytes).collect::<Vec<_>>().join("/");
@@ -128,7 +128,7 @@ impl ParseReport {
     }
 }
 
-/// Web seeds of a torrent, and its nodes of the DHT: neither is used.
+/// Returns how many web seeds and DHT nodes a torrent names. Neither are used.
 pub(super) fn unused_sources(root: Node<'_, '_>) -> (usize, usize) {
     let count = |key: &[u8]| match root.get(key) {
         Some(node) if node.kind() == Kind::List => node.items().count(),
@@ -138,7 +138,7 @@ pub(super) fn unused_sources(root: Node<'_, '_>) -> (usize, usize) {
     (count(b"url-list") + count(b"httpseeds"), count(b"nodes"))
 }
 
-/// Links that are named one by one.
+/// Links that are listed one by one.
 const MOST_LINKS: usize = 20;
 
 /// Bytes of a key that are shown.

@@ -1,4 +1,4 @@
-//! What of a torrent needs its bytes, which may have to be read again.
+//! Parts of a torrent that need its bytes, which may have to be read again.
 
 use super::bytes::TorrentBytes;
 use super::error::MetainfoError;
@@ -6,11 +6,11 @@ use super::limits::ParseLimits;
 use super::torrent::Metainfo;
 
 impl Metainfo {
-    /// Sentences that say what was passed over or repaired, if anything was. Blocks: then the bytes are
-    /// read again.
+    /// Returns sentences that say what was ignored or repaired, if anything. Blocks if there is
+    /// something: the bytes may have to be read again.
     ///
     /// # Errors
-    /// [`MetainfoError::Unreadable`] if they cannot be read.
+    /// If the bytes cannot be read again.
     pub fn notices(&self) -> Result<Vec<String>, MetainfoError> {
         if !self.is_odd {
             return Ok(Vec::new());
@@ -19,14 +19,14 @@ impl Metainfo {
         Ok(report.notices())
     }
 
-    /// The bytes that were parsed, read again if they were let go of: then this blocks.
+    /// Returns the bytes that were parsed. Blocks if they were dropped and have to be read again.
     ///
     /// # Errors
-    /// [`MetainfoError::Unreadable`] if they cannot be read again.
+    /// If the bytes cannot be read again, or belong to another torrent now.
     pub fn bytes(&self) -> Result<TorrentBytes, MetainfoError> {
         let source = match self.bytes.held() {
             Ok(held) => return Ok(held),
-            // What has no source is never let go of.
+            // Bytes without a source are never dropped.
             Err(source) => source.ok_or(MetainfoError::NotInMemory)?,
         };
         // Not under the lock: reading may take long, and threads that do not need the bytes must

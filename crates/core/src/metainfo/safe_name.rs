@@ -1,10 +1,10 @@
 //! Names of files as they are written to disk.
 //!
-//! A torrent may call its files anything that is no path. Some names do harm where they are listed or
-//! used: ESC sequences to a terminal, line breaks to scripts, characters that reorder text to whoever
-//! reads it, a dash at the beginning to commands that take it for an option. So files get names in
-//! which those characters are written as `%` and two hexadecimal digits for each byte of their UTF-8.
-//! A `%` that would be taken for such an escape becomes `%25`; all other names stay as they are.
+//! A torrent may give its files any name that is not a path. Some names do harm where they are
+//! listed or used: escape sequences in a terminal, line breaks in scripts, characters that reorder
+//! text, a leading dash for commands that take it for an option. So those characters are written as
+//! `%` and two hexadecimal digits for each byte of their UTF-8. A `%` that would look like such an
+//! escape becomes `%25`. All other names stay as they are.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -47,7 +47,7 @@ pub fn safe_name(name: &str) -> Cow<'_, str> {
             continue;
         }
         for byte in c.encode_utf8(&mut [0; 4]).bytes() {
-            // Writing to a String cannot fail.
+            // Writing to a string cannot fail.
             let _ = write!(out, "%{byte:02X}");
         }
     }
@@ -65,16 +65,16 @@ pub fn safe_name(name: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// What the name of the `.torrent` file of a torrent called `name` begins with: its safe name, cut to leave
-/// room for what tells it from others of that name, for `.torrent`, and for `.token`.
+/// Returns the start of the name of the `.torrent` file of a torrent called `name`: its safe name,
+/// cut to leave room for what distinguishes it from others, for `.torrent`, and for `.token`.
 pub fn torrent_file_stem(name: &str) -> String {
     let mut stem = safe_name(name).into_owned();
     stem.truncate(stem.floor_char_boundary(LONGEST_STEM));
     stem
 }
 
-/// The name that [`safe_name`] wrote as `name`. One that was cut cannot be told from it: the torrent
-/// itself has it.
+/// Returns the name that [`safe_name`] wrote as `name`. This does not work for a name that was cut;
+/// the torrent itself has it.
 pub fn original_name(name: &str) -> String {
     let bytes = name.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
@@ -95,8 +95,8 @@ pub fn original_name(name: &str) -> String {
 }
 
 impl FileMap {
-    /// The paths of those files that are written to disk under other names than the torrent gives
-    /// them, by their number.
+    /// Returns the paths of the files that are written to disk under other names than in the
+    /// torrent, by file number.
     pub fn safe_names(&self) -> BTreeMap<usize, Vec<String>> {
         let entries = self.entries().iter().enumerate().filter(|(_, entry)| !entry.padding);
         let unsafe_ones = entries.filter(|(_, entry)| entry.path.iter().any(needs_escapes));
@@ -117,20 +117,20 @@ fn needs_escapes(name: &str) -> bool {
             .any(|(at, byte)| byte == b'%' && is_escape(&name.as_bytes()[at..]))
 }
 
-/// Whether these bytes begin with `%` and two hexadecimal digits.
+/// Returns whether `bytes` begin with `%` and two hexadecimal digits.
 fn is_escape(bytes: &[u8]) -> bool {
     matches!(bytes, [b'%', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit())
 }
 
-/// What Linux's file systems take as a name, in bytes.
+/// The longest name in bytes on Linux file systems.
 const MAX_NAME: usize = 255;
 
-/// Bytes of a torrent's name in the name of its file: `.torrent`, the forty digits of an info-hash and
-/// `.token` come behind.
+/// Bytes of a torrent's name in the name of its file: `.torrent`, the forty digits of an info-hash
+/// and `.token` follow.
 const LONGEST_STEM: usize = 180;
 
-/// Bytes of the hash that a name which was cut ends in: enough that no two names of one torrent can be
-/// made to have the same.
+/// Bytes of the hash in a name that was cut: enough that nobody can make two names of one torrent
+/// with the same hash.
 const HASH_BYTES: usize = 16;
 
 #[cfg(test)]

@@ -1,33 +1,33 @@
-//! What a torrent says, besides its trackers, about where its content is to be had.
+//! Sources of the content that a torrent names besides its trackers.
 
 use crate::bencode::{self, Kind, Node};
 use crate::printable_bytes;
 
 use super::{Metainfo, MetainfoError, ParseLimits};
 
-/// Where a torrent says that its content is to be had besides, and where it was first published. None of
-/// it is used. All text in it is printable.
+/// Sources of the content that a torrent names, and where it was first published. None of it is
+/// used. All text in it is printable.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct OtherSources {
-    /// Addresses of web seeds (BEP 17, BEP 19), [`OtherSources::MOST`] at most.
+    /// URLs of web seeds (BEP 17, BEP 19), at most [`OtherSources::MOST`].
     pub web_seeds: Vec<String>,
-    /// Nodes of the DHT (BEP 5), `HOST:PORT`, [`OtherSources::MOST`] at most.
+    /// DHT nodes (BEP 5) as `HOST:PORT`, at most [`OtherSources::MOST`].
     pub nodes: Vec<String>,
-    /// The `source` inside `info`, by which sites give the same files an info-hash of their own.
+    /// The `source` inside `info`, by which sites give the same files another info-hash.
     pub source: Option<String>,
 }
 
 impl OtherSources {
-    /// Entries of each kind that are told.
+    /// Entries of each kind that are listed.
     pub const MOST: usize = 100;
 }
 
 impl Metainfo {
-    /// Returns the sources that its bytes name, which are read again if they were let go of: then this
-    /// blocks.
+    /// Returns the sources that the torrent names. Blocks if its bytes were dropped and have to be
+    /// read again.
     ///
     /// # Errors
-    /// [`MetainfoError::Unreadable`] if they cannot be read.
+    /// If the bytes cannot be read again.
     pub fn other_sources(&self) -> Result<OtherSources, MetainfoError> {
         let bytes = self.bytes()?;
         let limits = ParseLimits::default();
@@ -54,20 +54,20 @@ impl Metainfo {
     }
 }
 
-/// A text that is not empty, as it may be shown.
+/// Returns a printable text that is not empty.
 fn text(node: Node<'_, '_>) -> Option<String> {
     let bytes = node.as_bytes().filter(|bytes| !bytes.is_empty())?;
     Some(printable_bytes(&bytes[..bytes.len().min(MOST_TEXT)]))
 }
 
-/// A node of the DHT: a list of its host and port.
+/// Returns a DHT node: a list of host and port.
 fn host_and_port(node: Node<'_, '_>) -> Option<String> {
     let mut parts = node.items();
     let (host, port) = (text(parts.next()?)?, parts.next()?.as_int()?);
-    // An IPv6 address has colons of its own.
+    // An IPv6 address contains colons.
     let host = if host.contains(':') { format!("[{host}]") } else { host };
     Some(format!("{host}:{port}"))
 }
 
-/// Bytes of an address that are shown.
+/// Bytes of a text that are shown.
 const MOST_TEXT: usize = 2_000;

@@ -1,5 +1,4 @@
-//! Whether bytes that come one after the other are a certain torrent, without having them all in
-//! memory.
+//! Recognizes a torrent in a stream, without holding all of it in memory.
 
 use std::io::{self, BufRead};
 
@@ -7,13 +6,13 @@ use sha1::{Digest, Sha1};
 
 use crate::InfoHash;
 
-/// Looks whether `reader` gives the torrent `info_hash`. Returns how many bytes its dictionary has,
-/// which bytes of others may follow; `None` if it is another torrent or none.
+/// Returns the length of the torrent `info_hash` at the start of `reader`; other bytes may follow.
+/// Returns `None` if it is another torrent or none.
 ///
-/// Only the `info` dictionary is compared: whoever has the torrent has validated it once.
+/// Only the `info` dictionary is compared: whoever has the torrent has validated it before.
 ///
 /// # Errors
-/// If it cannot be read. What ends too early is no torrent.
+/// If it cannot be read. A stream that ends too early is not a torrent.
 pub fn torrent_len(reader: impl BufRead, info_hash: InfoHash) -> io::Result<Option<u64>> {
     let mut scanner = LengthScanner { reader, at: 0, hasher: None };
     match scanner.dictionary(info_hash) {
@@ -39,15 +38,14 @@ impl From<io::Error> for Fault {
 
 struct LengthScanner<R> {
     reader: R,
-    /// Bytes read.
     at: u64,
-    /// Hashes what is read, while there is one.
+    /// Hashes the bytes that are read, while it is set.
     hasher: Option<Sha1>,
 }
 
 impl<R: BufRead> LengthScanner<R> {
-    /// Reads the dictionary of a torrent to its end. Returns whether one of its `info` keys, which
-    /// odd torrents have several of, has this info-hash.
+    /// Reads the dictionary of a torrent to its end. Returns whether one of its `info` keys has
+    /// this info-hash; malformed torrents have several.
     fn dictionary(&mut self, info_hash: InfoHash) -> Result<bool, Fault> {
         if self.byte()? != b'd' {
             return Err(Fault::Grammar);
@@ -77,7 +75,7 @@ impl<R: BufRead> LengthScanner<R> {
         }
     }
 
-    /// Reads a value and all that is in it.
+    /// Reads a value and everything in it.
     fn value(&mut self) -> Result<(), Fault> {
         let mut depth = 0_u64;
         loop {
@@ -96,7 +94,7 @@ impl<R: BufRead> LengthScanner<R> {
         }
     }
 
-    /// The length of a string, of which `first` is the first digit.
+    /// Reads the length of a string, whose first digit is `first`.
     fn length(&mut self, first: u8) -> Result<u64, Fault> {
         let (mut digit, mut len) = (first, 0_u64);
         loop {
@@ -127,7 +125,7 @@ impl<R: BufRead> LengthScanner<R> {
         Ok(())
     }
 
-    /// Reads `len` bytes.
+    /// Skips `len` bytes.
     fn pass(&mut self, len: u64) -> Result<(), Fault> {
         let mut left = len;
         while left > 0 {

@@ -8,8 +8,8 @@ use crate::{Geometry, InfoHash};
 use super::bytes::{ByteStore, TorrentSource};
 use super::files::FileMap;
 
-/// A validated torrent, and how to get at the bytes it was read from. There may be tens of
-/// thousands, so each is as small as can be and is shared by those who need it.
+/// A validated torrent, with access to the bytes it was parsed from. There may be tens of
+/// thousands, so it is as small as possible and shared by its users.
 pub struct Metainfo {
     pub(super) info: Info,
     pub(super) info_hash: InfoHash,
@@ -19,8 +19,8 @@ pub struct Metainfo {
     pub(super) bytes: ByteStore,
 }
 
-/// What the info-hash covers: the content's name, cut and files, and the hashes, which are found
-/// in the torrent's bytes.
+/// The hashed part: name, division and files of the content. The piece hashes are in the torrent's
+/// bytes.
 pub struct Info {
     pub(super) private: bool,
     pub(super) single_file: bool,
@@ -28,7 +28,7 @@ pub struct Info {
     pub(super) files: FileMap,
 }
 
-/// What the maker says of itself and the torrent.
+/// What the author says about the torrent.
 pub(super) struct Remarks {
     pub(super) comment: Option<Box<str>>,
     pub(super) created_by: Option<Box<str>>,
@@ -36,78 +36,78 @@ pub(super) struct Remarks {
 }
 
 impl Metainfo {
-    /// SHA-1 of the `info` dictionary exactly as received.
+    /// Returns the SHA-1 of the `info` dictionary, exactly as received.
     pub fn info_hash(&self) -> InfoHash {
         self.info_hash
     }
 
-    /// The same, for sets whose members are found by it.
+    /// The same by reference, for sets with this key.
     pub fn info_hash_ref(&self) -> &InfoHash {
         &self.info_hash
     }
 
-    /// The hashed part.
+    /// Returns the hashed part.
     pub fn info(&self) -> &Info {
         &self.info
     }
 
-    /// Tracker URLs in tiers (BEP 12), in the torrent's order; a lone `announce` is one tier.
-    /// Their number and length are bounded; that they are URLs is not checked.
+    /// Returns the tracker URLs in tiers (BEP 12), in the order of the torrent. A single `announce`
+    /// is one tier. Their number and length are bounded. They may not be valid URLs.
     pub fn trackers(&self) -> &[Vec<String>] {
         &self.trackers
     }
 
-    /// The maker's comment. It may hold anything: show it through `base::printable`.
+    /// Returns the author's comment. It may contain anything: show it through
+    /// [`printable`](crate::printable).
     pub fn comment(&self) -> Option<&str> {
         self.remarks.as_ref()?.comment.as_deref()
     }
 
-    /// The program that made the torrent. Show it through `base::printable`.
+    /// Returns the program that made the torrent. Show it through [`printable`](crate::printable).
     pub fn created_by(&self) -> Option<&str> {
         self.remarks.as_ref()?.created_by.as_deref()
     }
 
-    /// When the torrent says it was made, in Unix seconds.
+    /// Returns when the torrent was made, in Unix seconds, as it says.
     pub fn creation_date(&self) -> Option<i64> {
         self.remarks.as_ref()?.creation_date
     }
 
-    /// Lets go of the bytes until somebody asks for them, if there is a source to read them from
-    /// again.
+    /// Drops the bytes if there is a source to read them from again.
     pub fn let_go(&self) {
         self.bytes.let_go();
     }
 
-    /// Has the bytes be read from `source` once they were let go of.
+    /// Sets the source from which dropped bytes are read again.
     pub fn set_source(&self, source: Arc<dyn TorrentSource>) {
         self.bytes.set_source(source);
     }
 }
 
 impl Info {
-    /// Name of the file, or of the folder around the files. Safe as a path component; show it
-    /// through `base::printable`.
+    /// Returns the name of the file, or of the folder of a torrent with several. It is safe as a
+    /// path component. Show it through [`printable`](crate::printable).
     pub fn name(&self) -> &str {
-        // There is no torrent without files.
+        // Every torrent has files.
         self.files.entries().first().map_or("", |file| file.path.first())
     }
 
-    /// Whether peers may come from the torrent's trackers only (BEP 27).
+    /// Returns whether peers may only come from the torrent's trackers (BEP 27).
     pub fn is_private(&self) -> bool {
         self.private
     }
 
-    /// Length of the content and of its pieces.
+    /// Returns how the content is divided into pieces.
     pub fn geometry(&self) -> Geometry {
         self.geometry
     }
 
-    /// The files, in the order in which their bytes make up the content.
+    /// Returns the files in the order of the content.
     pub fn files(&self) -> &FileMap {
         &self.files
     }
 
-    /// Whether the content is one file without a folder around it.
+    /// Returns whether the content is one file without a folder.
     pub fn is_single_file(&self) -> bool {
         self.single_file
     }

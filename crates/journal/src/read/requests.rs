@@ -1,4 +1,4 @@
-//! The requests to a tracker that a journal has.
+//! The requests to a tracker in a journal.
 
 use rusqlite::Row;
 
@@ -10,7 +10,7 @@ use crate::request_record::{HandedList, RequestEvent, RequestRecord, Via};
 use super::{Reader, addr};
 
 impl Reader {
-    /// The last `limit` requests, oldest first.
+    /// Returns the last `limit` requests, oldest first.
     ///
     /// # Errors
     /// If the file cannot be read.
@@ -24,7 +24,7 @@ impl Reader {
     /// Passes all requests to `each`, oldest first.
     ///
     /// # Errors
-    /// If the file cannot be read, or the error of `each`, after which no more come.
+    /// If the file cannot be read, or the first error of `each`.
     pub fn each_request<E: From<JournalError>>(
         &self,
         mut each: impl FnMut(RequestRecord) -> Result<(), E>,
@@ -40,7 +40,8 @@ impl Reader {
         }
     }
 
-    /// Requests behind `after`, at most `limit`, as `which` says. Gives the number of the last.
+    /// Passes at most `limit` requests after `after` to `each`, selected by `which`. Returns the
+    /// number of the last.
     fn requests_in(
         &self,
         which: &str,
@@ -49,7 +50,7 @@ impl Reader {
         mut each: impl FnMut(RequestRecord),
     ) -> Result<Option<i64>, JournalError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        // No writer of a later version has opened a file of version 1 yet.
+        // A file of version 1 has not been opened by a writer of a later version yet.
         let version: i64 = self.one("PRAGMA user_version", [])?.unwrap_or(0);
         let unlisted = if version < 2 { "0" } else { "r.unlisted" };
         let sql = format!(
@@ -86,5 +87,5 @@ impl RequestRecord {
     }
 }
 
-/// Requests that are in memory while all are passed on: some hundred bytes each.
+/// Requests in memory at a time: some hundred bytes each.
 const REQUESTS_AT_ONCE: usize = 1_000;

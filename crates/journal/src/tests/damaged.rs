@@ -8,7 +8,7 @@ fn two_programs_write_into_one_file() {
     let journals = [0, 1].map(|_| Journal::open(&options(&dir)).unwrap());
     for round in 0..20 {
         for (at, journal) in journals.iter().enumerate() {
-            journal.record(given(&torrent, at as u16 + 1, round % PIECES, Fate::Verified));
+            journal.record(given(&torrent, at as u16 + 1, round % PIECES, BlockFate::Verified));
             if round % 5 == 0 {
                 journal.flush();
             }
@@ -37,7 +37,7 @@ fn a_damaged_journal_is_set_aside_with_a_notice() {
     let journal = Journal::open(&options).unwrap();
     let notice = journal.notice().unwrap();
     assert!(notice.contains("was damaged") && notice.contains(".damaged-"), "{notice}");
-    journal.record(given(&torrent(), 1, 0, Fate::Verified));
+    journal.record(given(&torrent(), 1, 0, BlockFate::Verified));
     let rows = journal.read(|reader| reader.log(&Filter::default(), 10)).unwrap();
     assert_eq!(rows.len(), 1);
 }
@@ -74,20 +74,20 @@ fn a_journal_that_the_writer_finds_damaged_is_set_aside_and_nothing_is_lost() {
     let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
     let options = options(&dir);
     let journal = Journal::open(&options).unwrap();
-    journal.record(given(&torrent, 1, 0, Fate::Verified));
+    journal.record(given(&torrent, 1, 0, BlockFate::Verified));
     let pieces = |journal: &Journal| {
         let log = journal.read(|reader| reader.log(&Filter::default(), 10)).unwrap();
         log.iter().map(|entry| entry.piece.0).collect::<Vec<_>>()
     };
     assert_eq!(pieces(&journal), [0]);
     damage(&options, "given_rows");
-    journal.record(given(&torrent, 1, 5, Fate::Verified));
+    journal.record(given(&torrent, 1, 5, BlockFate::Verified));
     journal.flush();
     assert_eq!(set_aside(&options), 1);
     // Not the reader that was kept from before.
     assert_eq!(pieces(&journal), [5]);
     assert_eq!((journal.written(), journal.dropped()), (2, 0));
-    journal.record(given(&torrent, 1, 6, Fate::Verified));
+    journal.record(given(&torrent, 1, 6, BlockFate::Verified));
     assert_eq!(pieces(&journal), [5, 6]);
     assert_eq!(set_aside(&options), 1);
 }
@@ -97,7 +97,7 @@ fn a_journal_that_a_reader_finds_damaged_is_set_aside() {
     let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
     let options = options(&dir);
     let journal = Journal::open(&options).unwrap();
-    journal.record(given(&torrent, 1, 0, Fate::Verified));
+    journal.record(given(&torrent, 1, 0, BlockFate::Verified));
     journal.flush();
     // The writer never looks there.
     damage(&options, "bad_rows");
@@ -128,7 +128,7 @@ fn of_two_programs_one_sets_the_journal_aside_and_the_other_follows() {
     let journals = [0, 1].map(|_| Journal::open(&options).unwrap());
     damage(&options, "given_rows");
     for (at, journal) in journals.iter().enumerate() {
-        journal.record(given(&torrent, at as u16 + 1, 0, Fate::Verified));
+        journal.record(given(&torrent, at as u16 + 1, 0, BlockFate::Verified));
         journal.flush();
     }
     assert_eq!(set_aside(&options), 1);
@@ -136,7 +136,7 @@ fn of_two_programs_one_sets_the_journal_aside_and_the_other_follows() {
     assert_eq!(givers.len(), 2);
     // One that is taken away is begun anew.
     std::fs::remove_file(&options.path).unwrap();
-    journals[0].record(given(&torrent, 3, 0, Fate::Verified));
+    journals[0].record(given(&torrent, 3, 0, BlockFate::Verified));
     let givers = journals[0].read(|reader| reader.givers(torrent.info_hash())).unwrap();
     assert_eq!(givers.iter().map(|giver| giver.peer.port()).collect::<Vec<_>>(), [3]);
 }

@@ -22,18 +22,18 @@ fn journal_of(dir: &tempfile::TempDir, rows: u32) -> rusqlite::Connection {
     let hashes = vec![7; rows as usize * 20];
     let builder = MetainfoBuilder::single_file("linux.iso", u64::from(rows) * 16_384);
     let torrent = Arc::new(builder.piece_len(16_384).build(hashes).unwrap());
-    let mut known = write::Known::new(1);
+    let mut known = write::RowWriter::new(1);
     let all: Vec<Record> = (0..rows)
         .flat_map(|piece| {
-            let Record::Given(one) = given(&torrent, piece as u16 % 40, piece, Fate::Verified)
+            let Record::Given(one) = given(&torrent, piece as u16 % 40, piece, BlockFate::Verified)
             else {
                 panic!()
             };
             let time = 1_700_000_000_000 + i64::from(piece) * 10;
             let took = 20 + i64::from(piece % 7);
             let asked = Some((time - took, time));
-            let fate = if piece % 50 == 49 { Fate::Unused } else { Fate::Verified };
-            let given = Given { time, asked, fate, blocks: 1, bytes: 16_384, ..one };
+            let fate = if piece % 50 == 49 { BlockFate::Unused } else { BlockFate::Verified };
+            let given = Response { time, asked, fate, blocks: 1, bytes: 16_384, ..one };
             [Record::Given(given), sent(&torrent, piece, 1, 16_384)]
         })
         .collect();

@@ -44,9 +44,9 @@ fn options(dir: &tempfile::TempDir) -> JournalOptions {
     }
 }
 
-fn given(torrent: &Arc<Metainfo>, port: u16, piece: u32, fate: Fate) -> Record {
+fn given(torrent: &Arc<Metainfo>, port: u16, piece: u32, fate: BlockFate) -> Record {
     let time = now_ms();
-    Record::Given(Given {
+    Record::Given(Response {
         time,
         torrent: Arc::clone(torrent),
         who: peer(port),
@@ -60,7 +60,7 @@ fn given(torrent: &Arc<Metainfo>, port: u16, piece: u32, fate: Fate) -> Record {
 }
 
 pub(super) fn sent(torrent: &Arc<Metainfo>, piece: u32, blocks: u32, bytes: u64) -> Record {
-    Record::Sent(Sent {
+    Record::Sent(Upload {
         time: now_ms(),
         torrent: Arc::clone(torrent),
         who: peer(9),
@@ -71,7 +71,7 @@ pub(super) fn sent(torrent: &Arc<Metainfo>, piece: u32, blocks: u32, bytes: u64)
 }
 
 fn judged(torrent: &Arc<Metainfo>, port: u16, block: Option<u32>) -> Record {
-    Record::Judged(Box::new(Judged {
+    Record::Judged(Box::new(Blame {
         time: now_ms(),
         torrent: Arc::clone(torrent),
         who: peer(port),
@@ -88,9 +88,9 @@ fn what_was_recorded_is_there_at_once_and_after_a_restart() {
     let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
     let hash = torrent.info_hash();
     let journal = Journal::open(&options(&dir)).unwrap();
-    journal.record(given(&torrent, 1, 0, Fate::Verified));
-    journal.record(given(&torrent, 2, 1, Fate::Verified));
-    journal.record(given(&torrent, 2, 1, Fate::Unused));
+    journal.record(given(&torrent, 1, 0, BlockFate::Verified));
+    journal.record(given(&torrent, 2, 1, BlockFate::Verified));
+    journal.record(given(&torrent, 2, 1, BlockFate::Unused));
     for (piece, bytes) in [(0, 32_768), (4, 20_000), (9, 32_668)] {
         journal.record(sent(&torrent, piece, 2, bytes));
     }
@@ -136,9 +136,9 @@ fn a_time_line_of_many_givers_has_those_that_gave_most_and_the_others_together()
     let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
     let journal = Journal::open(&options(&dir)).unwrap();
     for port in 1..=1_000 {
-        let Record::Given(one) = given(&torrent, port, 0, Fate::Verified) else { panic!() };
+        let Record::Given(one) = given(&torrent, port, 0, BlockFate::Verified) else { panic!() };
         let (bytes, time) = (u64::from(port), i64::from(port));
-        journal.record(Record::Given(Given { bytes, time, ..one }));
+        journal.record(Record::Given(Response { bytes, time, ..one }));
     }
     let line = journal.read(|reader| reader.arrivals(torrent.info_hash(), 10)).unwrap();
     assert_eq!((line.series.len(), line.unnamed), (201, 800));
@@ -170,12 +170,12 @@ fn owners_are_those_who_gave_most_and_only_what_is_new_is_told() {
     };
     assert_eq!(look(), []);
     for (port, bytes) in [(1, 100), (2, 32_000), (3, 668)] {
-        let Record::Given(one) = given(&torrent, port, 5, Fate::Verified) else { panic!() };
-        journal.record(Record::Given(Given { bytes, time: 1_000, ..one }));
+        let Record::Given(one) = given(&torrent, port, 5, BlockFate::Verified) else { panic!() };
+        journal.record(Record::Given(Response { bytes, time: 1_000, ..one }));
     }
     assert_eq!(look(), [(5, 2)]);
-    journal.record(given(&torrent, 1, 6, Fate::Failed));
-    journal.record(given(&torrent, 3, 7, Fate::Verified));
+    journal.record(given(&torrent, 1, 6, BlockFate::Failed));
+    journal.record(given(&torrent, 3, 7, BlockFate::Verified));
     assert_eq!(look(), [(7, 3)]);
     assert_eq!(look(), []);
     let known: Vec<bool> = owners.by_piece().map(|owner| owner > 0).collect();
@@ -188,7 +188,7 @@ fn a_wrong_piece_names_the_guilty_one_and_its_block_as_soon_as_they_are_known() 
     let hash = torrent.info_hash();
     let journal = Journal::open(&options(&dir)).unwrap();
     let look = || journal.read(|reader| reader.wrong_pieces(hash)).unwrap();
-    journal.record(Record::Failed(Failed {
+    journal.record(Record::Failed(HashFailure {
         time: now_ms(),
         torrent: Arc::clone(&torrent),
         piece: PieceIndex(3),
@@ -217,9 +217,9 @@ fn the_log_of_one_torrent_looks_at_its_own_rows() {
     let journal = Journal::open(&options).unwrap();
     for round in 0..3 {
         for port in 1..4 {
-            journal.record(given(&torrent, port, round, Fate::Verified));
+            journal.record(given(&torrent, port, round, BlockFate::Verified));
         }
-        journal.record(given(&other, 9, 0, Fate::Verified));
+        journal.record(given(&other, 9, 0, BlockFate::Verified));
         journal.flush();
     }
     let log = |after, limit| -> Vec<i64> {

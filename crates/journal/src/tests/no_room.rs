@@ -56,11 +56,11 @@ fn a_full_disk_costs_no_record_that_fits_in_memory() {
     let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
     let options = options(&dir);
     let (room, journal) = journal_with_room(&options, true);
-    journal.record(given(&torrent, 1, 0, Fate::Verified));
+    journal.record(given(&torrent, 1, 0, BlockFate::Verified));
     journal.flush();
     room.store(false, Ordering::Relaxed);
     for piece in 1..1_000 {
-        journal.record(given(&torrent, 1, piece % PIECES, Fate::Verified));
+        journal.record(given(&torrent, 1, piece % PIECES, BlockFate::Verified));
     }
     wait_until("told that there is no room", || !journal.notices().is_empty());
     let notices = journal.notices();
@@ -84,7 +84,7 @@ fn what_a_full_disk_costs_is_counted_and_told_for_good() {
     let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
     let options = options(&dir);
     let (room, journal) = journal_with_room(&options, false);
-    let one = given(&torrent, 1, 0, Fate::Verified);
+    let one = given(&torrent, 1, 0, BlockFate::Verified);
     let fit = (MOST / one.size()) as u64;
     for _ in 0..fit + 300 {
         journal.record(one.clone());
@@ -114,7 +114,7 @@ fn a_journal_that_cannot_be_made_for_lack_of_room_is_made_later() {
     let options = options(&dir);
     let (room, journal) = journal_with_room(&options, false);
     assert_eq!(journal.run(), None);
-    journal.record(given(&torrent, 1, 0, Fate::Verified));
+    journal.record(given(&torrent, 1, 0, BlockFate::Verified));
     // It can be asked all the same.
     assert!(journal.read(|reader| reader.givers(torrent.info_hash())).unwrap().is_empty());
     assert!(journal.read(|reader| reader.log(&Filter::default(), 5)).unwrap().is_empty());
@@ -133,7 +133,7 @@ fn what_cannot_be_written_when_the_program_ends_is_counted() {
     let (room, journal) = journal_with_room(&options(&dir), true);
     room.store(false, Ordering::Relaxed);
     for piece in 0..7 {
-        journal.record(given(&torrent, 1, piece, Fate::Verified));
+        journal.record(given(&torrent, 1, piece, BlockFate::Verified));
     }
     journal.close();
     assert_eq!((journal.lost(), journal.written()), (7, 0));
@@ -154,7 +154,7 @@ fn a_database_that_may_not_grow_keeps_what_waits_and_takes_it_later() {
     };
     bound(database, pages + 4);
     let records: Vec<Record> =
-        (0..5_000).map(|n| given(&torrent, n as u16, n % PIECES, Fate::Verified)).collect();
+        (0..5_000).map(|n| given(&torrent, n as u16, n % PIECES, BlockFate::Verified)).collect();
     let fault = writer.write(&records, &losses::Losses::default()).unwrap_err();
     assert!(matches!(writer.error(fault), JournalError::Unwritable { .. }));
     let reader = Reader::open(&options.path).unwrap();

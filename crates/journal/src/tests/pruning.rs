@@ -8,11 +8,11 @@ fn a_full_file_loses_its_oldest_rows_and_grows_no_more() {
     let options = options(&dir);
     drop(Journal::open(&options).unwrap());
     let mut database = Database::open(&options.path).unwrap();
-    let mut known = write::Known::new(1);
+    let mut known = write::RowWriter::new(1);
     let size = 1 << 20;
     for _ in 0..40 {
         let rows: Vec<Record> =
-            (0..2_000).map(|n| given(&torrent, 1, n % PIECES, Fate::Verified)).collect();
+            (0..2_000).map(|n| given(&torrent, 1, n % PIECES, BlockFate::Verified)).collect();
         let transaction = database.connection.transaction().unwrap();
         known.write(&transaction, &rows).unwrap();
         transaction.commit().unwrap();
@@ -53,10 +53,10 @@ fn left(options: &JournalOptions, database: &mut Database, wall: i64, at: i64) -
 const DAY: i64 = 24 * 3_600_000;
 
 fn add(database: &mut Database, torrent: &Arc<Metainfo>, piece: u32, time: i64) {
-    let Record::Given(one) = given(torrent, 1, piece, Fate::Verified) else { panic!() };
+    let Record::Given(one) = given(torrent, 1, piece, BlockFate::Verified) else { panic!() };
     let transaction = database.connection.transaction().unwrap();
-    let record = Record::Given(Given { time, ..one });
-    write::Known::new(1).write(&transaction, &[record]).unwrap();
+    let record = Record::Given(Response { time, ..one });
+    write::RowWriter::new(1).write(&transaction, &[record]).unwrap();
     transaction.commit().unwrap();
 }
 
@@ -119,8 +119,8 @@ fn a_wall_clock_that_jumps_forward_and_back_costs_no_rows() {
 fn rows_of_earlier_runs_are_told_also_if_their_time_has_not_come() {
     let (dir, torrent) = (tempfile::tempdir().unwrap(), torrent());
     let journal = Journal::open(&options(&dir)).unwrap();
-    let Record::Given(one) = given(&torrent, 1, 3, Fate::Verified) else { panic!() };
-    journal.record(Record::Given(Given { time: now_ms() + 400 * DAY, ..one }));
+    let Record::Given(one) = given(&torrent, 1, 3, BlockFate::Verified) else { panic!() };
+    journal.record(Record::Given(Response { time: now_ms() + 400 * DAY, ..one }));
     drop(journal);
     let journal = Journal::open(&options(&dir)).unwrap();
     let filter = Filter { run: journal.run(), ..Filter::default() };
@@ -134,9 +134,9 @@ fn a_table_with_one_old_row_keeps_nothing_from_being_pruned() {
     let options = options(&dir);
     drop(Journal::open(&options).unwrap());
     let mut database = Database::open(&options.path).unwrap();
-    let mut known = write::Known::new(1);
+    let mut known = write::RowWriter::new(1);
     let mut rows = vec![judged(&torrent, 5, None)];
-    rows.extend((0..20_000).map(|n| given(&torrent, 1, n % PIECES, Fate::Verified)));
+    rows.extend((0..20_000).map(|n| given(&torrent, 1, n % PIECES, BlockFate::Verified)));
     let transaction = database.connection.transaction().unwrap();
     known.write(&transaction, &rows).unwrap();
     transaction.commit().unwrap();
@@ -157,9 +157,9 @@ fn a_file_that_may_have_less_room_than_before_shrinks() {
     let options = options(&dir);
     drop(Journal::open(&options).unwrap());
     let mut database = Database::open(&options.path).unwrap();
-    let mut known = write::Known::new(1);
+    let mut known = write::RowWriter::new(1);
     let rows: Vec<Record> =
-        (0..60_000).map(|n| given(&torrent, 1, n % PIECES, Fate::Verified)).collect();
+        (0..60_000).map(|n| given(&torrent, 1, n % PIECES, BlockFate::Verified)).collect();
     let transaction = database.connection.transaction().unwrap();
     known.write(&transaction, &rows).unwrap();
     transaction.commit().unwrap();
