@@ -25,7 +25,7 @@ pub enum BitfieldError {
         got: usize,
     },
     /// A bit after the last piece is set.
-    #[error("a spare bit behind the last piece is set")]
+    #[error("a spare bit after the last piece is set")]
     SpareBits,
 }
 

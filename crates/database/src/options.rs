@@ -76,7 +76,7 @@ pub enum OpenError {
     #[error("it is another program's database")]
     Foreign,
     /// Its tables are of a version that this program does not know.
-    #[error("it is of version `{found}`, which this program does not know")]
+    #[error("it has version `{found}`, which this program does not know")]
     Version {
         /// The version in its header.
         found: i64,
@@ -328,7 +328,7 @@ fn without_locks(path: &Path) -> rusqlite::Result<Connection> {
 
 /// SQLite takes a file of a few bytes for an empty database and would overwrite it.
 fn too_short(len: u64) -> rusqlite::Error {
-    failure(ffi::SQLITE_NOTADB, Some(format!("`{len}` bytes are no database")))
+    failure(ffi::SQLITE_NOTADB, Some(format!("`{len}` bytes are not a database")))
 }
 
 fn failure(code: i32, why: Option<String>) -> rusqlite::Error {

@@ -190,7 +190,7 @@ fn optional<T: rusqlite::types::FromSql>(
 /// Returns the notice that the file at `path` was renamed to `aside`.
 pub(super) fn aside_notice(path: &Path, aside: &Path, why: &str) -> String {
     format!(
-        "the journal `{}` was damaged ({why}); it is kept as `{}`, and a new one was begun",
+        "the journal `{}` was damaged ({why}); it is kept as `{}`, and a new one was created",
         printable_path(path),
         printable_path(aside)
     )

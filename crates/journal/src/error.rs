@@ -14,7 +14,7 @@ pub enum JournalError {
     #[error("the journal `{}` cannot be written: {why}", printable_path(.path))]
     Unwritable { path: PathBuf, why: Unwritable },
     /// The system has no descriptor or memory left at the moment.
-    #[error("the journal `{}` cannot be written just now: {source}", printable_path(.path))]
+    #[error("the journal `{}` cannot be written at the moment: {source}", printable_path(.path))]
     Scarce { path: PathBuf, source: Cause },
     /// The file is damaged.
     #[error("the journal `{}` is damaged: {source}", printable_path(.path))]

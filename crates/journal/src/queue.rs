@@ -305,7 +305,7 @@ impl QueueState {
         if let Some(error) = self.retry.error()
             && !std::mem::replace(&mut self.told_losses, true)
         {
-            tracing::error!("{error}, and as many records wait as may: the oldest are lost");
+            tracing::error!("{error}, and the queue is full: the oldest records are lost");
         }
         oldest
     }
@@ -324,7 +324,7 @@ impl QueueState {
     fn fail(&mut self, error: JournalError) {
         let is_new = self.retry.fail(error, Instant::now());
         if let Some(error) = self.retry.error().filter(|_| is_new) {
-            tracing::warn!("{error}; what is to be recorded waits in memory");
+            tracing::warn!("{error}; new records wait in memory");
         }
         self.due = self.retry.at();
         self.hurry = false;

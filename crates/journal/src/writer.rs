@@ -174,7 +174,7 @@ impl Writer {
             if is_damage(&error) {
                 self.found_damaged(&error.to_string());
             } else {
-                tracing::debug!(%error, "old rows of the journal were left where they are");
+                tracing::debug!(%error, "old rows of the journal could not be removed");
             }
         }
         if self.database.as_mut().is_some_and(|database| std::mem::take(&mut database.swept)) {
@@ -201,7 +201,7 @@ impl Writer {
             )
         });
         if let Err(error) = ended {
-            tracing::debug!(%error, "the journal does not say when this run ended");
+            tracing::debug!(%error, "the end of this run could not be recorded in the journal");
         }
     }
 

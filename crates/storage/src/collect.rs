@@ -64,12 +64,12 @@ impl fmt::Display for LeftOut {
         let what = match self.reason {
             LeftOutReason::Link => "is a symbolic link",
             LeftOutReason::LinkToNothing => "is a symbolic link to nothing",
-            LeftOutReason::LinkAbove => "is a symbolic link to a folder that it lies in",
+            LeftOutReason::LinkAbove => "is a symbolic link to a folder that contains it",
             LeftOutReason::LinkOutside => {
                 "is a symbolic link out of the folders that may be shared"
             }
             LeftOutReason::Special => "is neither a file nor a folder",
-            LeftOutReason::Padding => "has the name of padding, which nobody would write",
+            LeftOutReason::Padding => "has the name of padding, which clients never write to disk",
         };
         write!(f, "left out: `{}` {what}", shown(&self.path))
     }

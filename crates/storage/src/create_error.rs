@@ -17,10 +17,7 @@ pub enum CreateError {
         path: PathBuf,
     },
     /// The folder contains files, but all were left out.
-    #[error(
-        "nothing in `{}` is to be shared: {excluded} excluded, {left_out} left out",
-        shown(path)
-    )]
+    #[error("nothing in `{}` can be shared: {excluded} excluded, {left_out} left out", shown(path))]
     NothingLeft {
         /// The folder.
         path: PathBuf,
@@ -30,7 +27,7 @@ pub enum CreateError {
         left_out: usize,
     },
     /// A pattern of files to leave out is invalid.
-    #[error("the pattern `{}` cannot be read: {why}", printable(pattern))]
+    #[error("the pattern `{}` is invalid: {why}", printable(pattern))]
     Pattern {
         /// The pattern.
         pattern: String,
@@ -44,13 +41,16 @@ pub enum CreateError {
         path: PathBuf,
     },
     /// It is the root folder of the file system.
-    #[error("`{}` has no name that a torrent could bear", shown(path))]
+    #[error("`{}` has no name that a torrent could have", shown(path))]
     Nameless {
         /// The path.
         path: PathBuf,
     },
     /// A file changed while it was hashed.
-    #[error("`{}` was changed while it was being hashed; try again when it rests", shown(path))]
+    #[error(
+        "`{}` was changed while it was being hashed; try again when nothing writes to it",
+        shown(path)
+    )]
     Changed {
         /// The file.
         path: PathBuf,

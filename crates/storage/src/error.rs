@@ -54,10 +54,7 @@ pub enum StorageError {
         path: PathBuf,
     },
     /// A file is longer than in the torrent, so it is not the file that the torrent describes.
-    #[error(
-        "`{}` is longer than the torrent says: `{len}` bytes instead of `{wanted}`",
-        shown(path)
-    )]
+    #[error("`{}` is longer than in the torrent: `{len}` bytes instead of `{wanted}`", shown(path))]
     TooLong {
         /// The file.
         path: PathBuf,
@@ -76,8 +73,8 @@ pub enum StorageError {
     },
     /// The disk that contained a folder is not mounted: its path is now the bare mount point.
     #[error(
-        "`{}` lay on the disk mounted at `{}`, and nothing is mounted there now: mount it and resume \
-         the torrent; if it is to lie where it is now, have it checked, or say where its files are",
+        "`{}` was on the disk mounted at `{}`, but nothing is mounted there now: mount the disk and resume \
+         the torrent; if its files belong here now, check the torrent, or say where its files are",
         shown(path),
         shown(mount)
     )]
@@ -89,7 +86,7 @@ pub enum StorageError {
     },
     /// The path would leave the torrent's folder.
     #[error(
-        "cannot {operation} `{}`: a symbolic link stands in its path, and links are not followed",
+        "cannot {operation} `{}`: there is a symbolic link in its path, and links are not followed",
         shown(path)
     )]
     Escape {

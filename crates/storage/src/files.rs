@@ -121,7 +121,7 @@ impl Files<'_> {
         let end = offset.checked_add(len as u64).filter(|end| *end <= self.map.total_len());
         let Some(end) = end else {
             let reason = format!(
-                "`{len}` bytes from byte `{offset}` on are not all among its `{}` bytes",
+                "`{len}` bytes from byte `{offset}` on go beyond its `{}` bytes",
                 self.map.total_len()
             );
             return Err(StorageError::other(operation, self.layout.root(), reason));

@@ -53,7 +53,7 @@ impl FinishPiece {
             return Ok(());
         }
         // Not the fault of a peer, but of the code that passed it on: nobody is to blame.
-        let reason = format!("piece `{piece}` came in `{got}` bytes instead of `{size}`");
+        let reason = format!("piece `{piece}` has `{got}` bytes instead of `{size}`");
         Err(StorageError::other(Operation::Write, store.root().to_owned(), reason))
     }
 

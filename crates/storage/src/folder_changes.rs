@@ -38,7 +38,7 @@ impl ConfinedFolder<'_> {
         rename_new(&from, &*name, &to, &*new_name).map_err(|errno| match errno {
             Errno::EXIST => target.fault(new_names, errno),
             Errno::XDEV => {
-                let reason = "its new place is on another file system";
+                let reason = "its new path is on another file system";
                 StorageError::other(Operation::Move, self.join(names), reason)
             }
             errno => self.fault(names, errno),

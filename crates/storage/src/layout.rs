@@ -124,7 +124,10 @@ impl Layout {
         let text = &suffix.text;
         if text.is_empty() || text.len() > MAX_SUFFIX || text.contains(['/', '\\', '\0']) {
             let path = PathBuf::from(text.as_ref());
-            return Err(StorageError::Forbidden { path, reason: "it is no ending of a name" });
+            return Err(StorageError::Forbidden {
+                path,
+                reason: "it cannot be the suffix of a name",
+            });
         }
         if let Some(top) = &top {
             check_names(std::slice::from_ref(top))?;
@@ -334,14 +337,14 @@ pub(super) fn check_names<S: AsRef<str>>(names: &[S]) -> Result<(), StorageError
         let fault = names.iter().find_map(|name| match name.as_ref() {
             "" => Some("a part of it is empty"),
             "." | ".." => Some("a part of it is `.` or `..`"),
-            name if name.contains('/') => Some("a part of it holds a separator"),
-            name if name.contains('\0') => Some("a part of it holds a zero byte"),
+            name if name.contains('/') => Some("a part of it contains a separator"),
+            name if name.contains('\0') => Some("a part of it contains a zero byte"),
             name if name_of_text(name).len() > MAX_NAME => {
                 Some("a part of it is longer than 255 bytes")
             }
             // Two texts for one name could be taken for two files.
             name if text_of_name(&name_of_text(name)) != name => {
-                Some("a part of it is not written as names of bytes are")
+                Some("a part of it is not the canonical text of a file name")
             }
             _ => None,
         });

@@ -318,7 +318,7 @@ impl Relocation<'_> {
         for names in renamed {
             if let Err(error) = self.target.rename(names, &self.source, names) {
                 // The next move will continue with it.
-                tracing::error!(%error, "a file could not be brought back");
+                tracing::error!(%error, "a file could not be moved back");
             }
         }
     }
@@ -332,7 +332,7 @@ impl Relocation<'_> {
         if result.is_err()
             && let Err(error) = self.target.remove_file(&temporary)
         {
-            tracing::warn!(%error, "part of a copy is left over");
+            tracing::warn!(%error, "part of a copy could not be removed");
         }
         result
     }
@@ -388,13 +388,13 @@ impl Relocation<'_> {
 
         if let Err(errno) = fchmod(&to, Mode::from_raw_mode(stat.st_mode & 0o777)) {
             // Some file systems have no such permissions; the content is what matters.
-            tracing::debug!(%errno, "rights of a file are not kept");
+            tracing::debug!(%errno, "the permissions of a file could not be copied");
         }
         match keep_time(&to, &stat) {
             // Some file systems do not allow this. Then the file counts as changed at the next
             // start.
             Err(errno @ (Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM)) => {
-                tracing::debug!(%errno, "the time of a file is not kept");
+                tracing::debug!(%errno, "the time of a file could not be copied");
             }
             kept => kept.map_err(cannot_keep)?,
         }
@@ -403,7 +403,7 @@ impl Relocation<'_> {
         // correct in any case.
         let _ = fadvise(&to, 0, None, Advice::DontNeed);
         if self.hash_of(&to, &stretches, &mut buf).map_err(cannot_read)? != read {
-            let reason = "what was written is not what is read back";
+            let reason = "the copy differs from the original when it is read back";
             return Err(StorageError::other(Operation::Move, to_path, reason));
         }
         let now = fstat(&from).map_err(|errno| cannot_read(errno.into()))?;
@@ -489,7 +489,7 @@ impl Relocation<'_> {
     fn undo(&self) {
         for names in &self.brought {
             if let Err(error) = self.target.remove_file(names) {
-                tracing::warn!(%error, "a copy is left over");
+                tracing::warn!(%error, "a copy could not be removed");
             }
         }
         for folder in self.made_folders.iter().rev() {
@@ -504,7 +504,7 @@ impl Relocation<'_> {
             if matches!(item.location, Location::Here | Location::Both)
                 && let Err(error) = self.source.remove_file(&item.names)
             {
-                tracing::warn!(%error, "a file that was moved is left over");
+                tracing::warn!(%error, "the old name of a moved file could not be removed");
             }
             parents.insert(item.names[..item.names.len() - 1].to_vec());
         }
@@ -558,7 +558,7 @@ impl Marker<'_> {
 
     fn remove_from(&self, target: &ConfinedFolder<'_>) {
         if let Err(error) = target.remove_file(&[&self.name]) {
-            tracing::warn!(%error, "the mark of a move is left over");
+            tracing::warn!(%error, "the marker of a move could not be removed");
         }
     }
 }

@@ -39,7 +39,7 @@ impl AllowedRoots {
         let forbidden = |reason| Err(StorageError::Forbidden { path: asked.to_owned(), reason });
         let whole = base.join(asked);
         if whole.as_os_str().as_bytes().contains(&0) {
-            return forbidden("it holds a zero byte");
+            return forbidden("it contains a zero byte");
         }
         if asked.as_os_str().len() > MAX_PATH {
             return forbidden("it is longer than 4096 bytes");

@@ -488,7 +488,7 @@ impl Store {
         let layout = self.layout.read();
         let prepared_on = self.device.load(Ordering::Relaxed);
         if prepared_on != 0 && prepared_on != folded(disk_space(&self.root())?.device) {
-            let reason = "the disk on which the torrent was begun is not there any more";
+            let reason = "the disk on which the torrent was started is missing";
             return Err(StorageError::other(Operation::Create, self.root(), reason));
         }
         layout.root.create()?;

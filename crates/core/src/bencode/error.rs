@@ -4,7 +4,7 @@
 #[derive(Debug, thiserror::Error)]
 pub enum BencodeError {
     /// There are more bytes than allowed.
-    #[error("`{len}` bytes of bencode are more than the `{limit}` taken here")]
+    #[error("`{len}` bytes of bencode are more than the `{limit}` allowed")]
     TooLong {
         /// The number of bytes.
         len: usize,
@@ -82,7 +82,7 @@ pub enum BencodeError {
         offset: usize,
     },
     /// A key has no value.
-    #[error("the dictionary ends at byte `{offset}` behind a key without a value")]
+    #[error("the dictionary ends at byte `{offset}` after a key without a value")]
     MissingValue {
         /// The offset of the `e` of the dictionary.
         offset: usize,
@@ -94,7 +94,7 @@ pub enum BencodeError {
         offset: usize,
     },
     /// Valid bencode of another shape than requested.
-    #[error("the value at byte `{offset}` is not what belongs there: {fault}")]
+    #[error("the value at byte `{offset}` has the wrong type: {fault}")]
     Decode {
         /// The offset of the decoded value.
         offset: usize,

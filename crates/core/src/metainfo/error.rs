@@ -34,7 +34,7 @@ pub enum MetainfoError {
     #[error("the torrent is malformed: {0}")]
     Bencode(#[from] BencodeError),
     /// Bencode, but not a torrent.
-    #[error("this is not a torrent file: it is no dictionary with an `info` dictionary in it")]
+    #[error("this is not a torrent file: it is not a dictionary with an `info` dictionary in it")]
     NotATorrent,
     /// A required key is missing.
     #[error("the torrent has no `{key}`")]
@@ -112,7 +112,7 @@ pub enum MetainfoError {
         value: i64,
     },
     /// The total length does not fit a signed 64-bit integer.
-    #[error("the files are longer together than 2^63 - 1 bytes")]
+    #[error("the total length of the files exceeds 2^63 - 1 bytes")]
     TotalLength,
     /// The torrent does not say what its content is.
     #[error("the torrent has neither `length` nor `files`")]

@@ -44,7 +44,7 @@ impl ParseReport {
             notices.push(format!("`{more}` more symbolic links are left out"));
         }
         if let Some(name) = &self.name {
-            notices.push(format!("the torrent calls itself `{name}`"));
+            notices.push(format!("its name in the torrent is `{name}`"));
         }
         let files = self.paths.len();
         if files > 0 {
@@ -72,7 +72,7 @@ impl ParseReport {
             ));
         }
         if self.trailing > 0 {
-            notices.push(format!("`{}` bytes behind the torrent are ignored", self.trailing));
+            notices.push(format!("`{}` bytes after the torrent are ignored", self.trailing));
         }
         for key in &self.duplicate_keys {
             notices.push(format!("the key `{key}` occurs twice; its first value is used"));

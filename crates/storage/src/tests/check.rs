@@ -47,7 +47,7 @@ fn a_file_longer_than_the_torrent_says_is_an_error_and_is_left_alone() {
     let error = check(&store, None, |_| {}, &false.into()).unwrap_err();
     let path = torrent.path("a");
     assert_eq!(error, StorageError::TooLong { path, len: 101, wanted: 100 });
-    assert!(error.to_string().contains("is longer than the torrent says"), "{error}");
+    assert!(error.to_string().contains("is longer than in the torrent"), "{error}");
     assert_eq!(fs::read(torrent.path("a")).unwrap(), longer);
 
     let (right, reports) = verify(&store, |_| {}, &false.into()).unwrap();

@@ -227,7 +227,7 @@ fn patterns_and_hidden_files_are_left_out_by_choice_and_a_tag_changes_the_info_h
     assert_eq!(paths(&["**/*.o", "{a,c}.tmp", ".*"], false), ["b/keep"]);
     assert!(matches!(made(&["*"], false, None), Err(CreateError::NothingLeft { excluded: 5, .. })));
     let bad = made(&["a["], false, None).unwrap_err().to_string();
-    assert!(bad.starts_with("the pattern `a[` cannot be read:"), "{bad}");
+    assert!(bad.starts_with("the pattern `a[` is invalid:"), "{bad}");
     let hash = |source| made(&[], false, source).unwrap().metainfo.info_hash();
     assert_ne!(hash(Some("TAG")), hash(None));
     assert_eq!(hash(None), torrent.metainfo.info_hash());
