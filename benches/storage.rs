@@ -12,7 +12,7 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use piecework_core::{BLOCK_LEN, BlockBuf, BlockPool, PieceIndex, Rng};
 use piecework_storage::{
-    CreateOptions, FileHandles, FinishPiece, Finished, HashPool, Store, StoreMode, check, create,
+    CreateOptions, FileHandles, FinishPiece, HashPool, PieceResult, Store, StoreMode, check, create,
 };
 use sha_lanes::{Level, hash_many};
 use tempfile::TempDir;
@@ -159,7 +159,7 @@ fn finish_all(hashing: &HashPool, store: &Arc<Store>, pieces: Vec<Vec<BlockBuf>>
             blocks,
             want_digests: false,
             done: Box::new(move |finished| {
-                assert!(matches!(finished, Finished::Verified { .. }));
+                assert!(matches!(finished, PieceResult::Verified { .. }));
                 answer.send(()).unwrap();
             }),
         });

@@ -11,7 +11,7 @@ use piecework_core::metainfo::{check_piece_len, torrent_file_stem};
 use piecework_core::printable;
 use piecework_proto::announce::TrackerTarget;
 use piecework_storage::{
-    self as storage, CreateError, CreateOptions, CreateProgress, Created, Selection,
+    self as storage, CreateError, CreateOptions, CreateProgress, CreatedTorrent, Selection,
 };
 
 use super::format::{counted, parse_size, shown, size};
@@ -109,7 +109,7 @@ pub fn options() -> CreateOptions {
 
 /// Makes a torrent on threads of its own. Dropping it cancels the work.
 pub struct HashJob {
-    result: oneshot::Receiver<Result<Created, CreateError>>,
+    result: oneshot::Receiver<Result<CreatedTorrent, CreateError>>,
     bar: Arc<WorkBar>,
     cancel: Arc<AtomicBool>,
     stderr: Output,
@@ -140,7 +140,7 @@ impl HashJob {
     ///
     /// # Errors
     /// If no torrent can be made.
-    pub async fn finished(mut self) -> Result<Created, CliError> {
+    pub async fn finished(mut self) -> Result<CreatedTorrent, CliError> {
         let result = (&mut self.result).await;
         self.report(result.ok())
     }
@@ -149,14 +149,17 @@ impl HashJob {
     ///
     /// # Errors
     /// If no torrent can be made.
-    pub fn wait(mut self) -> Result<Created, CliError> {
+    pub fn wait(mut self) -> Result<CreatedTorrent, CliError> {
         // `Drop` needs a receiver, so put a closed one back.
         let (_, closed) = oneshot::channel();
         let result = std::mem::replace(&mut self.result, closed).blocking_recv();
         self.report(result.ok())
     }
 
-    fn report(&self, result: Option<Result<Created, CreateError>>) -> Result<Created, CliError> {
+    fn report(
+        &self,
+        result: Option<Result<CreatedTorrent, CreateError>>,
+    ) -> Result<CreatedTorrent, CliError> {
         self.bar.clear();
         let result = result.ok_or_else(|| CliError::failed("hashing ended early"))?;
         let created = result.map_err(CliError::failed_by)?;

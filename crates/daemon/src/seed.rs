@@ -25,8 +25,9 @@ use piecework_engine::tracker_client::tier_texts;
 use piecework_proto::announce::catalogue::{MAX_DESCRIPTION_LEN, MAX_NAME_LEN};
 use piecework_proto::announce::{AnnouncePlan, NamedTrackers, TrackerUrl};
 use piecework_storage::{
-    CheckProgress, CreateError, CreateOptions, CreateProgress, Created, FileHandles, Selection,
-    Store, StoreMode, StoreOptions, check, content_names, create, may_be_called, write_new,
+    CheckProgress, CreateError, CreateOptions, CreateProgress, CreatedTorrent, FileHandles,
+    Selection, Store, StoreMode, StoreOptions, check, content_names, create, may_be_called,
+    write_new,
 };
 
 /// What is to be shared, looked at.
@@ -261,7 +262,7 @@ impl Inner {
             error => DaemonError::Invalid(error.to_string()),
         })?;
         let warnings = created.notices();
-        let Created { metainfo, root, names, through_links, .. } = created;
+        let CreatedTorrent { metainfo, root, names, through_links, .. } = created;
         let through_links = through_links || look.link.is_some();
         let metainfo = Arc::new(metainfo);
         Ok(Shared { metainfo, root, names, through_links, warnings, is_made: false })

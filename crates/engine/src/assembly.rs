@@ -7,7 +7,7 @@ use hashbrown::hash_map::Entry;
 use tokio::sync::mpsc;
 
 use piecework_core::{BlockBuf, BlockRef, Geometry, PieceIndex};
-use piecework_storage::{FinishPiece, Finished, HashPool, Operation, StorageError, Store};
+use piecework_storage::{FinishPiece, HashPool, Operation, PieceResult, StorageError, Store};
 use piecework_swarm::BufferId;
 
 use super::memory::Portion;
@@ -41,7 +41,7 @@ pub(super) struct Assembly {
 #[derive(Debug)]
 pub(super) enum Step {
     /// A piece was hashed, and written if it was right. Until now it took memory for `blocks`.
-    Piece { piece: PieceIndex, finished: Finished, blocks: u32 },
+    Piece { piece: PieceIndex, finished: PieceResult, blocks: u32 },
     /// A block was written on its own.
     Block { piece: PieceIndex, error: Option<StorageError> },
 }
@@ -227,7 +227,7 @@ impl Assembly {
     }
 
     /// A step has come out of the channel. Gives the outcome of a piece if that settles one.
-    pub fn stepped(&mut self, hashing: &HashPool, step: Step) -> Option<(PieceIndex, Finished)> {
+    pub fn stepped(&mut self, hashing: &HashPool, step: Step) -> Option<(PieceIndex, PieceResult)> {
         self.under_way = self.under_way.saturating_sub(1);
         match step {
             Step::Piece { piece, finished, blocks } => {
@@ -257,7 +257,7 @@ impl Assembly {
         hashing: &HashPool,
         piece: PieceIndex,
         error: Option<StorageError>,
-    ) -> Option<Finished> {
+    ) -> Option<PieceResult> {
         let state = self.pieces.get_mut(&piece)?;
         if state.stale > 0 {
             state.stale -= 1;
@@ -270,14 +270,14 @@ impl Assembly {
         if let Some(error) = error {
             if state.verify.is_none() {
                 // Not only when the piece is whole: until then much would come in vain.
-                return Some(Finished::Failed(error));
+                return Some(PieceResult::Failed(error));
             }
             state.failed = Some(error);
         }
         if state.writing == 0 && state.verify.is_some() {
             if let Some(error) = state.failed.take() {
                 self.pieces.remove(&piece);
-                return Some(Finished::Failed(error));
+                return Some(PieceResult::Failed(error));
             }
             self.verify_on_disk(hashing, piece);
         }
@@ -359,7 +359,7 @@ impl Drop for Answer {
         let piece = self.piece;
         self.send(match self.reserved {
             None => Step::Block { piece, error: Some(error) },
-            Some(blocks) => Step::Piece { piece, finished: Finished::Failed(error), blocks },
+            Some(blocks) => Step::Piece { piece, finished: PieceResult::Failed(error), blocks },
         });
     }
 }
@@ -426,7 +426,7 @@ mod tests {
             self.assembly.turn_over();
         }
 
-        fn outcome(&mut self) -> Finished {
+        fn outcome(&mut self) -> PieceResult {
             loop {
                 let step = self.steps.blocking_recv().unwrap();
                 if let Some((_, finished)) = self.assembly.stepped(&self.hashing, step) {
@@ -453,7 +453,7 @@ mod tests {
         (0..3).for_each(|index| bench.keep(index, 0));
         bench.assembly.verify(&bench.hashing, PIECE, false);
         drop(open);
-        assert_eq!(bench.outcome(), Finished::Verified { digests: Vec::new() });
+        assert_eq!(bench.outcome(), PieceResult::Verified { digests: Vec::new() });
         assert!(!bench.assembly.is_working());
         assert!(bench.assembly.pieces.is_empty());
         assert_eq!(bench.assembly.writing, 0);
@@ -478,7 +478,7 @@ mod tests {
     fn a_disk_that_refuses_a_block_is_told_before_the_piece_is_whole() {
         let mut bench = Bench::new(StoreMode::ReadOnly);
         bench.keep(0, 0);
-        assert!(matches!(bench.outcome(), Finished::Failed(_)));
+        assert!(matches!(bench.outcome(), PieceResult::Failed(_)));
     }
 
     #[test]
@@ -486,7 +486,7 @@ mod tests {
         let mut bench = Bench::new(StoreMode::ReadWrite);
         (0..3).for_each(|index| bench.keep(index, u8::from(index == 1)));
         bench.assembly.verify(&bench.hashing, PIECE, false);
-        let Finished::Corrupt { digests, .. } = bench.outcome() else { panic!("it is corrupt") };
+        let PieceResult::Corrupt { digests, .. } = bench.outcome() else { panic!("it is corrupt") };
         assert_eq!(digests.len(), 3);
     }
 
@@ -496,7 +496,7 @@ mod tests {
         (0..3).for_each(|index| bench.keep(index, 0));
         assert!(bench.assembly.pieces[&PIECE].blocks.is_empty());
         bench.assembly.verify(&bench.hashing, PIECE, false);
-        assert_eq!(bench.outcome(), Finished::Verified { digests: Vec::new() });
+        assert_eq!(bench.outcome(), PieceResult::Verified { digests: Vec::new() });
         assert_eq!(bench.assembly.portion.used(), 0);
     }
 
@@ -511,7 +511,7 @@ mod tests {
         bench.keep(2, 0);
         assert_eq!((bench.assembly.portion.used(), bench.assembly.writing), (3, 3));
         bench.assembly.verify(&bench.hashing, PIECE, false);
-        assert_eq!(bench.outcome(), Finished::Verified { digests: Vec::new() });
+        assert_eq!(bench.outcome(), PieceResult::Verified { digests: Vec::new() });
         assert_eq!((bench.assembly.portion.used(), bench.assembly.writing), (0, 0));
         assert!(bench.assembly.pieces.is_empty());
     }
@@ -525,7 +525,7 @@ mod tests {
         (0..3).for_each(|index| bench.keep(index, 0));
         bench.assembly.verify(&bench.hashing, PIECE, false);
         assert_eq!(bench.assembly.portion.used(), 3);
-        assert_eq!(bench.outcome(), Finished::Verified { digests: Vec::new() });
+        assert_eq!(bench.outcome(), PieceResult::Verified { digests: Vec::new() });
         assert_eq!(bench.assembly.portion.used(), 0);
     }
 
@@ -533,7 +533,7 @@ mod tests {
     fn work_that_breaks_off_is_answered_all_the_same() {
         let mut bench = Bench::new(StoreMode::ReadWrite);
         drop(bench.assembly.answer(PIECE, Some(0)));
-        assert!(matches!(bench.outcome(), Finished::Failed(_)));
+        assert!(matches!(bench.outcome(), PieceResult::Failed(_)));
         assert!(!bench.assembly.is_working());
     }
 

@@ -17,7 +17,7 @@ use super::torrent::{Torrent, broke_off, flat};
 use super::{TorrentError, TorrentState};
 use piecework_core::metainfo::Metainfo;
 use piecework_core::{Bitfield, Fingerprint};
-use piecework_storage::{self as storage, CheckProgress, Checked, StorageError, Store};
+use piecework_storage::{self as storage, CheckProgress, CheckResult, StorageError, Store};
 use piecework_swarm::lifecycle::{CheckEnd, LifecycleEvent};
 
 /// How far a check is.
@@ -38,7 +38,7 @@ impl Progress {
     fn new(
         held: &Bitfield,
         left: &Bitfield,
-        checked: &Checked,
+        checked: &CheckResult,
         files: Vec<Option<Fingerprint>>,
         unproven: Option<Bitfield>,
     ) -> Self {
@@ -180,7 +180,7 @@ struct HashJob {
     /// What is right as far as is known.
     held: Bitfield,
     /// What an earlier part of the check has found.
-    found: Option<Checked>,
+    found: Option<CheckResult>,
     unproven: Option<Bitfield>,
     /// Files that are too long are replaced.
     any_length: bool,
@@ -190,14 +190,14 @@ struct HashJob {
 }
 
 impl HashJob {
-    fn run(self, aside: &Aside) -> Result<(Checked, Vec<Option<Fingerprint>>), StorageError> {
+    fn run(self, aside: &Aside) -> Result<(CheckResult, Vec<Option<Fingerprint>>), StorageError> {
         let (store, left, held) = (&self.store, &self.left, &self.held);
         let files = match self.files {
             Some(files) => files,
             None => store.fingerprints()?,
         };
         let kept = Mutex::new((0, Instant::now()));
-        let note = |at: CheckProgress, checked: &Checked| {
+        let note = |at: CheckProgress, checked: &CheckResult| {
             aside.done.store(u64::from(at.pieces_done), Ordering::Relaxed);
             let mut kept = kept.lock();
             let is_due =

@@ -1,7 +1,7 @@
 //! Surveys: what a torrent's files tell without hashing, compared with its last checkpoint.
 
 use piecework_core::{Bitfield, Checkpoint, Fingerprint, PieceIndex, Rng};
-use piecework_storage::{self as storage, Checked, StorageError, Store, StoreMode};
+use piecework_storage::{self as storage, CheckResult, StorageError, Store, StoreMode};
 
 use super::doubt::{self, Doubt};
 use super::mounts::Mounts;
@@ -23,7 +23,7 @@ pub(super) struct Survey {
     /// Why what was held is hashed again.
     pub doubt: Option<Doubt>,
     /// Of `check`, what was looked at before the check was cut short.
-    pub checked: Option<Checked>,
+    pub checked: Option<CheckResult>,
     /// Pieces that the same check looked at in an earlier process.
     pub earlier: u32,
 }
@@ -115,7 +115,7 @@ impl Survey {
     }
 
     /// Takes in what a part of the check has found.
-    pub fn add(&mut self, more: Checked) {
+    pub fn add(&mut self, more: CheckResult) {
         match &mut self.checked {
             Some(checked) => {
                 for (all, more) in

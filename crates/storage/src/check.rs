@@ -26,7 +26,7 @@ pub struct CheckProgress {
 
 /// What a check has found so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Checked {
+pub struct CheckResult {
     /// The pieces that were checked.
     pub looked: Bitfield,
     /// Those of them that are right.
@@ -52,7 +52,7 @@ pub fn check(
 ) -> Result<Bitfield, StorageError> {
     let lengths = store.files().lengths()?;
     refuse_long(store, &lengths)?;
-    let progress = |at, _: &Checked| progress(at);
+    let progress = |at, _: &CheckResult| progress(at);
     Ok(check_present(store, &lengths, pieces, &progress, cancel)?.right)
 }
 
@@ -66,9 +66,9 @@ pub fn check_step_by_step(
     store: &Store,
     pieces: Option<&Bitfield>,
     any_length: bool,
-    progress: impl Fn(CheckProgress, &Checked) + Send + Sync,
+    progress: impl Fn(CheckProgress, &CheckResult) + Send + Sync,
     cancel: &AtomicBool,
-) -> Result<Checked, StorageError> {
+) -> Result<CheckResult, StorageError> {
     let lengths = store.files().lengths()?;
     if !any_length {
         refuse_long(store, &lengths)?;
@@ -92,15 +92,15 @@ pub(super) fn check_present(
     store: &Store,
     lengths: &[Option<u64>],
     pieces: Option<&Bitfield>,
-    progress: &(impl Fn(CheckProgress, &Checked) + Send + Sync),
+    progress: &(impl Fn(CheckProgress, &CheckResult) + Send + Sync),
     cancel: &AtomicBool,
-) -> Result<Checked, StorageError> {
+) -> Result<CheckResult, StorageError> {
     let geometry = store.geometry();
     let files = store.files();
     let mut wanted = pieces.map_or_else(|| Bitfield::full(geometry.pieces()), Bitfield::clone);
     let mut start = CheckProgress { pieces_done: 0, pieces_total: wanted.count(), bytes_done: 0 };
     let nothing = Bitfield::empty(geometry.pieces());
-    let mut checked = Checked { looked: nothing.clone(), right: nothing };
+    let mut checked = CheckResult { looked: nothing.clone(), right: nothing };
     for piece in absent(&files, store, lengths).iter() {
         if wanted.remove(piece) {
             checked.looked.insert(piece);
@@ -139,11 +139,11 @@ struct CheckSink<'a, P> {
 }
 
 struct CheckState {
-    checked: Checked,
+    checked: CheckResult,
     progress: CheckProgress,
 }
 
-impl<P: Fn(CheckProgress, &Checked) + Send + Sync> CheckSink<'_, P> {
+impl<P: Fn(CheckProgress, &CheckResult) + Send + Sync> CheckSink<'_, P> {
     fn tell(&self, pieces: impl IntoIterator<Item = (PieceIndex, bool)>) {
         let geometry = self.store.geometry();
         let mut state = self.state.lock();
@@ -160,7 +160,7 @@ impl<P: Fn(CheckProgress, &Checked) + Send + Sync> CheckSink<'_, P> {
     }
 }
 
-impl<P: Fn(CheckProgress, &Checked) + Send + Sync> Sink for CheckSink<'_, P> {
+impl<P: Fn(CheckProgress, &CheckResult) + Send + Sync> Sink for CheckSink<'_, P> {
     fn wants(&self, piece: PieceIndex) -> bool {
         self.wanted.contains(piece)
     }

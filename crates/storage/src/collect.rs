@@ -35,16 +35,16 @@ pub struct Selection {
 
 /// Something in the folder that is not shared.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LeftOut {
+pub struct Omission {
     /// The path.
     pub path: PathBuf,
     /// Why it is left out.
-    pub reason: LeftOutReason,
+    pub reason: OmissionReason,
 }
 
 /// Why something is not shared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LeftOutReason {
+pub enum OmissionReason {
     /// It is a symbolic link, and links are not followed.
     Link,
     /// It is a link whose target does not exist.
@@ -59,17 +59,17 @@ pub enum LeftOutReason {
     Padding,
 }
 
-impl fmt::Display for LeftOut {
+impl fmt::Display for Omission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.reason {
-            LeftOutReason::Link => "is a symbolic link",
-            LeftOutReason::LinkToNothing => "is a symbolic link to nothing",
-            LeftOutReason::LinkAbove => "is a symbolic link to a folder that contains it",
-            LeftOutReason::LinkOutside => {
+            OmissionReason::Link => "is a symbolic link",
+            OmissionReason::LinkToNothing => "is a symbolic link to nothing",
+            OmissionReason::LinkAbove => "is a symbolic link to a folder that contains it",
+            OmissionReason::LinkOutside => {
                 "is a symbolic link out of the folders that may be shared"
             }
-            LeftOutReason::Special => "is neither a file nor a folder",
-            LeftOutReason::Padding => "has the name of padding, which clients never write to disk",
+            OmissionReason::Special => "is neither a file nor a folder",
+            OmissionReason::Padding => "has the name of padding, which clients never write to disk",
         };
         write!(f, "left out: `{}` {what}", shown(&self.path))
     }
@@ -93,7 +93,7 @@ pub(super) struct FileCollection {
     pub files: Vec<CollectionFile>,
     /// Whether `path` is a file.
     pub is_file: bool,
-    pub skipped: Vec<LeftOut>,
+    pub skipped: Vec<Omission>,
     /// Whether some of the files were found through links.
     pub through_links: bool,
 }
@@ -233,7 +233,7 @@ impl<'a> Collector<'a> {
                 continue;
             }
             if below.last().is_some_and(|name| is_padding_name(name.as_bytes())) {
-                self.leave_out(shown, LeftOutReason::Padding);
+                self.leave_out(shown, OmissionReason::Padding);
                 continue;
             }
             let kind = entry.file_type().map_err(|error| fault(&shown, error))?;
@@ -246,7 +246,7 @@ impl<'a> Collector<'a> {
                 let meta = entry.metadata().map_err(|error| fault(&shown, error))?;
                 self.file(below, real, shown, &meta);
             } else {
-                self.leave_out(shown, LeftOutReason::Special);
+                self.leave_out(shown, OmissionReason::Special);
             }
         }
         Ok(())
@@ -261,16 +261,16 @@ impl<'a> Collector<'a> {
         shown: PathBuf,
     ) -> Result<(), CreateError> {
         if !self.selection.follow_links {
-            self.leave_out(shown, LeftOutReason::Link);
+            self.leave_out(shown, OmissionReason::Link);
             return Ok(());
         }
         let Ok(real) = link.canonicalize() else {
-            self.leave_out(shown, LeftOutReason::LinkToNothing);
+            self.leave_out(shown, OmissionReason::LinkToNothing);
             return Ok(());
         };
         let within = &self.selection.links_within;
         if !within.is_empty() && !within.iter().any(|root| real.starts_with(root)) {
-            self.leave_out(shown, LeftOutReason::LinkOutside);
+            self.leave_out(shown, OmissionReason::LinkOutside);
             return Ok(());
         }
         let meta = fs::symlink_metadata(&real).map_err(|error| fault(&shown, error))?;
@@ -278,11 +278,11 @@ impl<'a> Collector<'a> {
             self.found.through_links = true;
             self.file(below, real, shown, &meta);
         } else if !meta.is_dir() {
-            self.leave_out(shown, LeftOutReason::Special);
+            self.leave_out(shown, OmissionReason::Special);
         } else if folder.real.starts_with(&real)
             || folder.above.iter().any(|above| above.starts_with(&real))
         {
-            self.leave_out(shown, LeftOutReason::LinkAbove);
+            self.leave_out(shown, OmissionReason::LinkAbove);
         } else {
             let above = folder.above.iter().cloned().chain([folder.real.clone(), real.clone()]);
             self.found.through_links = true;
@@ -300,8 +300,8 @@ impl<'a> Collector<'a> {
         self.found.files.push(CollectionFile { below, real, shown, stamp, executable });
     }
 
-    fn leave_out(&mut self, path: PathBuf, reason: LeftOutReason) {
-        self.found.skipped.push(LeftOut { path, reason });
+    fn leave_out(&mut self, path: PathBuf, reason: OmissionReason) {
+        self.found.skipped.push(Omission { path, reason });
     }
 
     fn is_excluded(&self, below: &[OsString]) -> bool {

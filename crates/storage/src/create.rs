@@ -20,7 +20,7 @@ use super::hash::{self, Digest20};
 use super::layout::SharedLayout;
 use super::sweep::{Sink, Sweep};
 
-use super::collect::LeftOut;
+use super::collect::Omission;
 
 /// What a torrent contains besides its content, and which files of a folder it includes. By default
 /// nothing and all, with a suitable piece length.
@@ -73,7 +73,7 @@ pub struct CreateProgress {
 
 /// A new torrent, and how its content lies on disk.
 #[derive(Debug)]
-pub struct Created {
+pub struct CreatedTorrent {
     /// The torrent.
     pub metainfo: Metainfo,
     /// The folder that contains the content: a [`Store`](super::Store) with this root and `names`
@@ -83,7 +83,7 @@ pub struct Created {
     /// [`StoreOptions::names`](super::StoreOptions::names).
     pub names: BTreeMap<usize, Vec<String>>,
     /// What was left out although it was not excluded: links, pipes, devices.
-    pub skipped: Vec<LeftOut>,
+    pub skipped: Vec<Omission>,
     /// Files whose name cannot be in a torrent, and their paths in it.
     pub renamed: Vec<(PathBuf, String)>,
     /// Whether symbolic links led to some of the files, or to the file or folder itself. These
@@ -91,12 +91,12 @@ pub struct Created {
     pub through_links: bool,
 }
 
-impl Created {
+impl CreatedTorrent {
     /// Returns sentences that say what was left out or has another name in the torrent. Long lists
     /// are shortened.
     pub fn notices(&self) -> Vec<String> {
         let mut notices: Vec<String> =
-            self.skipped.iter().take(MOST_NAMED).map(LeftOut::to_string).collect();
+            self.skipped.iter().take(MOST_NAMED).map(Omission::to_string).collect();
         if let Some(more @ 1..) = self.skipped.len().checked_sub(MOST_NAMED) {
             notices.push(format!("left out: `{more}` more"));
         }
@@ -120,7 +120,7 @@ impl Created {
 /// The same content gives the same info-hash: files are sorted bytewise by the components of their
 /// paths. `path` may lead through symbolic links or be one; the torrent gets the given name. Links
 /// inside the folder are left out unless the options say to follow them. What is neither a file nor
-/// a folder is left out. Names that are not UTF-8 are replaced, and [`Created::names`] maps them
+/// a folder is left out. Names that are not UTF-8 are replaced, and [`CreatedTorrent::names`] maps them
 /// back. `progress` is called at every step, never by two threads at once and never backwards.
 ///
 /// # Errors
@@ -131,7 +131,7 @@ pub fn create(
     threads: usize,
     progress: impl Fn(CreateProgress) + Send + Sync,
     cancel: &AtomicBool,
-) -> Result<Created, CreateError> {
+) -> Result<CreatedTorrent, CreateError> {
     create_within(path, options, ParseLimits::default(), threads, progress, cancel)
 }
 
@@ -143,7 +143,7 @@ pub(super) fn create_within(
     threads: usize,
     progress: impl Fn(CreateProgress) + Send + Sync,
     cancel: &AtomicBool,
-) -> Result<Created, CreateError> {
+) -> Result<CreatedTorrent, CreateError> {
     let collected = Collector::new(path, &options.selection, limits.files, cancel)?.collect()?;
     let source = Source::of(collected, options.name.clone());
     let builder = source.builder(&options).limits(limits);
@@ -158,7 +158,7 @@ pub(super) fn create_within(
     source.check_unchanged(&layout, &map)?;
     let metainfo = builder.build(hashes)?;
     let Source { root, names, skipped, renamed, through_links, .. } = source;
-    Ok(Created { metainfo, root, names, skipped, renamed, through_links })
+    Ok(CreatedTorrent { metainfo, root, names, skipped, renamed, through_links })
 }
 
 /// The files of the torrent to be made, under their names in it.
@@ -169,7 +169,7 @@ struct Source {
     /// Sorted by their path components below `name`.
     files: Vec<SourceFile>,
     names: BTreeMap<usize, Vec<String>>,
-    skipped: Vec<LeftOut>,
+    skipped: Vec<Omission>,
     renamed: Vec<(PathBuf, String)>,
     through_links: bool,
 }

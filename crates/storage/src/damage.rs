@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use piecework_core::{Bitfield, PieceIndex};
 
-use super::check::{CheckProgress, Checked, check_present};
+use super::check::{CheckProgress, CheckResult, check_present};
 use super::error::StorageError;
 use super::store::Store;
 
@@ -33,7 +33,7 @@ pub fn verify(
     cancel: &AtomicBool,
 ) -> Result<(Bitfield, Vec<FileReport>), StorageError> {
     let lengths = store.files().lengths()?;
-    let progress = |at, _: &Checked| progress(at);
+    let progress = |at, _: &CheckResult| progress(at);
     let right = check_present(store, &lengths, None, &progress, cancel)?.right;
     let reports = report(store, &lengths, &right);
     Ok((right, reports))

@@ -7,7 +7,7 @@ use piecework_core::{BlockBuf, PieceIndex};
 
 use super::error::{Operation, StorageError};
 use super::hash::{Digest20, digest_each};
-use super::piece_check::{Finished, expected_hash};
+use super::piece_check::{PieceResult, expected_hash};
 use super::store::Store;
 
 /// A piece in memory that is to be hashed and written.
@@ -21,27 +21,29 @@ pub struct FinishPiece {
     /// Whether the digests of the blocks are wanted even if the piece is right.
     pub want_digests: bool,
     /// Called with the result, after the blocks were dropped.
-    pub done: Box<dyn FnOnce(Finished) + Send>,
+    pub done: Box<dyn FnOnce(PieceResult) + Send>,
 }
 
 impl FinishPiece {
     /// Drops the blocks, then reports the result.
-    pub(super) fn answer(self, conclude: impl FnOnce(&Self) -> Result<Finished, StorageError>) {
+    pub(super) fn answer(self, conclude: impl FnOnce(&Self) -> Result<PieceResult, StorageError>) {
         let result = conclude(&self);
         let Self { store, blocks, done, .. } = self;
         drop((blocks, store));
-        done(result.unwrap_or_else(Finished::Failed));
+        done(result.unwrap_or_else(PieceResult::Failed));
     }
 
     /// Writes the piece if `digest` is right.
-    pub(super) fn conclude(&self, digest: Digest20) -> Result<Finished, StorageError> {
+    pub(super) fn conclude(&self, digest: Digest20) -> Result<PieceResult, StorageError> {
         let parts = self.parts();
         let digests = || digest_each(parts.iter().copied());
         if digest != expected_hash(&self.store, self.piece)? {
-            return Ok(Finished::Corrupt { digests: digests(), hash: digest });
+            return Ok(PieceResult::Corrupt { digests: digests(), hash: digest });
         }
         self.store.write_at(self.store.geometry().piece_offset(self.piece), &parts)?;
-        Ok(Finished::Verified { digests: if self.want_digests { digests() } else { Vec::new() } })
+        Ok(PieceResult::Verified {
+            digests: if self.want_digests { digests() } else { Vec::new() },
+        })
     }
 
     pub(super) fn check_len(&self) -> Result<(), StorageError> {

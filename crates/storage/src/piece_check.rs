@@ -8,7 +8,7 @@ use super::store::Store;
 
 /// The result of checking a whole piece.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Finished {
+pub enum PieceResult {
     /// The hash is right, and the piece is written.
     Verified {
         /// The SHA-1 of each block in order if they were wanted, otherwise empty.
@@ -30,16 +30,16 @@ pub(super) fn check_on_disk(
     store: &Store,
     piece: PieceIndex,
     want_digests: bool,
-) -> Result<Finished, StorageError> {
+) -> Result<PieceResult, StorageError> {
     let expected = expected_hash(store, piece)?;
     let (hash, digests) = hash_on_disk(store, piece, want_digests)?;
     if hash == expected {
-        return Ok(Finished::Verified { digests });
+        return Ok(PieceResult::Verified { digests });
     }
     // Blame needs the digests. Wrong pieces are rare, so reading again is cheaper than always
     // hashing everything twice.
     let digests = if want_digests { digests } else { hash_on_disk(store, piece, true)?.1 };
-    Ok(Finished::Corrupt { digests, hash })
+    Ok(PieceResult::Corrupt { digests, hash })
 }
 
 /// Returns whether the piece on disk has the right hash. It does not if its files are missing or

@@ -17,7 +17,7 @@ use super::error::{Operation, StorageError};
 use super::finish_piece::FinishPiece;
 use super::hash;
 use super::job_queue::{Job, Jobs, Work};
-use super::piece_check::{Finished, check_on_disk};
+use super::piece_check::{PieceResult, check_on_disk};
 use super::store::Store;
 use super::watch::Watch;
 
@@ -137,13 +137,13 @@ impl HashPool {
         store: Arc<Store>,
         piece: PieceIndex,
         want_digests: bool,
-        done: impl FnOnce(Finished) + Send + 'static,
+        done: impl FnOnce(PieceResult) + Send + 'static,
     ) {
         let bytes = store.geometry().piece_size(piece) as usize;
         self.hashing.other(Some((store.disk(), bytes)), move || {
             let result = check_on_disk(&store, piece, want_digests);
             drop(store);
-            done(result.unwrap_or_else(Finished::Failed));
+            done(result.unwrap_or_else(PieceResult::Failed));
         });
     }
 

@@ -2,7 +2,7 @@
 
 use tracing::{debug, warn};
 
-use piecework_storage::{Finished, StorageError};
+use piecework_storage::{PieceResult, StorageError};
 
 use super::super::TorrentError;
 use super::super::doubt::{Doubt, about, files_of};
@@ -15,11 +15,11 @@ impl Run<'_> {
         let Proof { piece, finished } = proof;
         self.proofs.under_way = self.proofs.under_way.saturating_sub(1);
         match finished {
-            Finished::Verified { .. } => {
+            PieceResult::Verified { .. } => {
                 let proven = self.proofs.proven(&self.torrent.entry.metainfo, piece);
                 self.release(proven);
             }
-            Finished::Corrupt { .. } => {
+            PieceResult::Corrupt { .. } => {
                 let ours = self.proofs.is_unproven(piece);
                 let file = files_of(&self.torrent.entry.metainfo, piece).next().unwrap_or(0);
                 let path = self.source.store.path_of(file);
@@ -32,7 +32,7 @@ impl Run<'_> {
                 let files = files.map(|file| (file, ours || watch.is_unfinished(file))).collect();
                 self.doubt(Doubt { files, why });
             }
-            Finished::Failed(error) => self.unreadable(&error),
+            PieceResult::Failed(error) => self.unreadable(&error),
         }
         self.changed = true;
     }

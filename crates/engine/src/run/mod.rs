@@ -26,7 +26,7 @@ use tracing::debug;
 use crate::net::{self, Accepted, Incoming, Input, Link};
 use piecework_core::{Bitfield, BlockRef, Moment, Sha1Hash};
 use piecework_proto::encryption::Method;
-use piecework_storage::{Finished, Watch};
+use piecework_storage::{PieceResult, Watch};
 
 use piecework_swarm::{
     BlockDigest, Direction, Event, PeerKey, PieceOutcome, Source, Swarm, SwarmConfig,
@@ -266,14 +266,14 @@ impl<'a> Run<'a> {
         let hashing = &self.torrent.means.hashing;
         let Some((piece, finished)) = self.assembly.stepped(hashing, step) else { return };
         let (outcome, error) = match finished {
-            Finished::Verified { digests } => {
+            PieceResult::Verified { digests } => {
                 (PieceOutcome::Verified { digests: digests_of(digests) }, None)
             }
-            Finished::Corrupt { digests, hash } => {
+            PieceResult::Corrupt { digests, hash } => {
                 let digests = digests_of(digests);
                 (PieceOutcome::Corrupt { digests, hash: Sha1Hash(hash) }, None)
             }
-            Finished::Failed(error) => (PieceOutcome::StorageFailed, Some(error)),
+            PieceResult::Failed(error) => (PieceOutcome::StorageFailed, Some(error)),
         };
         self.tell(Event::PieceChecked { piece, outcome });
         if let Some(error) = error.filter(|_| !self.ending) {

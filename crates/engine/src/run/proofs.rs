@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use piecework_core::metainfo::Metainfo;
 use piecework_core::{Bitfield, BlockRef, PieceIndex};
-use piecework_storage::{Finished, HashPool, Store};
+use piecework_storage::{HashPool, PieceResult, Store};
 use piecework_swarm::PeerKey;
 
 use super::super::doubt::files_of;
@@ -37,7 +37,7 @@ pub(super) struct Proofs {
 /// A piece that was hashed.
 pub(super) struct Proof {
     pub piece: PieceIndex,
-    pub finished: Finished,
+    pub finished: PieceResult,
 }
 
 /// What follows on a piece that is right.

@@ -11,15 +11,15 @@ use tempfile::tempdir;
 
 use super::*;
 use crate::{
-    CreateError, CreateOptions, CreateProgress, Created, LeftOutReason, Selection, StoreOptions,
-    check, create,
+    CreateError, CreateOptions, CreateProgress, CreatedTorrent, OmissionReason, Selection,
+    StoreOptions, check, create,
 };
 
-fn plain(path: &Path) -> Result<Created, CreateError> {
+fn plain(path: &Path) -> Result<CreatedTorrent, CreateError> {
     create(path, CreateOptions::default(), 2, |_| {}, &false.into())
 }
 
-fn is_whole(created: &Created) -> bool {
+fn is_whole(created: &CreatedTorrent) -> bool {
     let written = created.metainfo.bytes().unwrap();
     let metainfo = Arc::new(Metainfo::parse(&written, &ParseLimits::default()).unwrap());
     let (mode, names) = (StoreMode::ReadOnly, created.names.clone());
@@ -142,7 +142,7 @@ fn links_inside_are_left_out_and_named_but_the_path_itself_may_be_one() {
             skipped,
             ["broken link", "dir/file link", "folder link"].map(|n| torrent.path(n))
         );
-        assert!(created.skipped.iter().all(|it| it.reason == LeftOutReason::Link));
+        assert!(created.skipped.iter().all(|it| it.reason == OmissionReason::Link));
         assert!(is_whole(&created));
     }
 }
@@ -185,7 +185,7 @@ fn links_are_followed_if_asked_for_and_never_in_a_circle_or_out_of_what_is_allow
     assert_eq!((&created.root, created.names[&0].join("/")), (&top, "blobs/1".to_owned()));
     assert!(is_whole(&created));
     let reasons: Vec<_> = created.skipped.iter().map(|it| it.reason).collect();
-    use LeftOutReason::*;
+    use OmissionReason::*;
     assert_eq!(reasons, [LinkAbove, LinkToNothing, Special, LinkAbove]);
     // A link in the place of a link's target is not followed when it is read.
     let within = made(vec![top.join("blobs"), top.join("snapshots")]);
@@ -302,7 +302,7 @@ fn what_is_named_like_padding_is_left_out_because_nobody_would_write_it() {
     assert_eq!(paths, ["t/a", "t/b/c"]);
     assert!(is_whole(&created));
     let skipped: Vec<_> = created.skipped.iter().map(|it| (&it.path, it.reason)).collect();
-    assert_eq!(skipped, [(&one, LeftOutReason::Padding), (&other, LeftOutReason::Padding)]);
+    assert_eq!(skipped, [(&one, OmissionReason::Padding), (&other, OmissionReason::Padding)]);
     assert!(created.notices()[0].contains("has the name of padding"), "{:?}", created.notices());
     // Given itself, there would be nothing else.
     for path in [&one, &other] {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::job_queue::{Job, Jobs};
-use crate::{FinishPiece, Finished, HashPool, StorageError, Watch};
+use crate::{FinishPiece, HashPool, PieceResult, StorageError, Watch};
 use piecework_core::{BlockBuf, BlockPool};
 
 const BLOCK: usize = piecework_core::BLOCK_LEN as usize;
@@ -25,7 +25,12 @@ fn digests(bytes: &[u8]) -> Vec<[u8; 20]> {
 
 /// Hands `bytes` to the pool as a piece and gives its answer, and how many buffers had come back
 /// when it was given.
-fn finish(store: &Arc<Store>, piece: u32, bytes: &[u8], want_digests: bool) -> (Finished, usize) {
+fn finish(
+    store: &Arc<Store>,
+    piece: u32,
+    bytes: &[u8],
+    want_digests: bool,
+) -> (PieceResult, usize) {
     let (hashing, buffers) = (HashPool::new(2).unwrap(), BlockPool::new(1_000));
     let (answer, answers) = mpsc::channel();
     let (store, blocks) = (Arc::clone(store), blocks(&buffers, bytes));
@@ -43,9 +48,9 @@ fn a_right_piece_is_written_and_its_buffers_are_back_before_the_answer() {
     let torrent = Fixture::folder(&[("a", 50_000), ("b", 90_000)], 4 * PIECE);
     let store = torrent.prepared(false);
     let finished = finish(&store, 0, torrent.piece(0), false);
-    assert_eq!(finished, (Finished::Verified { digests: vec![] }, 4));
+    assert_eq!(finished, (PieceResult::Verified { digests: vec![] }, 4));
     let last = finish(&store, 2, torrent.piece(2), true);
-    assert_eq!(last, (Finished::Verified { digests: digests(torrent.piece(2)) }, 1));
+    assert_eq!(last, (PieceResult::Verified { digests: digests(torrent.piece(2)) }, 1));
     assert_eq!(fs::read(torrent.path("a")).unwrap(), torrent.content[..50_000]);
     let mut back = vec![0; torrent.piece(2).len()];
     store.read_at(8 * PIECE as u64, &mut back).unwrap();
@@ -61,7 +66,7 @@ fn a_corrupt_piece_is_told_block_by_block_and_not_written() {
     let (finished, spare) = finish(&store, 0, &wrong, false);
     assert_eq!(spare, 4);
     let hash = super::super::hash::digest_each([&wrong[..]])[0];
-    assert_eq!(finished, Finished::Corrupt { digests: digests(&wrong), hash });
+    assert_eq!(finished, PieceResult::Corrupt { digests: digests(&wrong), hash });
     let right = digests(&torrent.content);
     let guilty: Vec<usize> = digests(&wrong)
         .iter()
@@ -80,7 +85,10 @@ fn a_piece_in_part_or_that_does_not_exist_is_not_written() {
     let (part, whole) = (&torrent.content[..PIECE], &torrent.content[..2 * PIECE]);
     for (piece, bytes) in [(0, &[][..]), (0, part), (0, &torrent.content), (2, whole), (2, &[])] {
         let finished = finish(&store, piece, bytes, false).0;
-        assert!(matches!(finished, Finished::Failed(StorageError::Other { .. })), "{finished:?}");
+        assert!(
+            matches!(finished, PieceResult::Failed(StorageError::Other { .. })),
+            "{finished:?}"
+        );
     }
     assert_eq!(fs::metadata(torrent.root().join("t")).unwrap().len(), 0);
 }
@@ -91,7 +99,7 @@ fn a_piece_that_cannot_be_written_is_the_disks_fault() {
     let store = torrent.prepared(false);
     fs::remove_file(torrent.root().join("t")).unwrap();
     let (finished, spare) = finish(&store, 0, &torrent.content, false);
-    assert!(matches!(finished, Finished::Failed(StorageError::Missing { .. })));
+    assert!(matches!(finished, PieceResult::Failed(StorageError::Missing { .. })));
     assert_eq!(spare, 4);
 }
 
@@ -120,14 +128,14 @@ fn a_long_piece_is_written_block_by_block_and_read_back() {
         for _ in 0..geometry.blocks_in(PieceIndex(piece)) {
             writes.recv().unwrap().unwrap();
         }
-        assert_eq!(check(piece, false), Finished::Verified { digests: vec![] });
+        assert_eq!(check(piece, false), PieceResult::Verified { digests: vec![] });
         let wanted = digests(torrent.piece(piece));
-        assert_eq!(check(piece, true), Finished::Verified { digests: wanted });
+        assert_eq!(check(piece, true), PieceResult::Verified { digests: wanted });
     }
     let at = BLOCK + 1;
     store.write_at(at as u64, &[&[!torrent.content[at]]]).unwrap();
     for want_digests in [false, true] {
-        let Finished::Corrupt { digests: told, .. } = check(0, want_digests) else { panic!() };
+        let PieceResult::Corrupt { digests: told, .. } = check(0, want_digests) else { panic!() };
         let right = digests(torrent.piece(0));
         assert_eq!(told[0], right[0]);
         assert_ne!(told[1], right[1]);
@@ -214,11 +222,11 @@ fn pieces_that_pile_up_are_each_answered_and_written_as_if_alone() {
         assert_eq!(answered.len(), 41);
         for (piece, finished) in answered {
             let as_expected = match (piece, &finished) {
-                (2, Finished::Corrupt { digests, .. }) => digests.len() == 2,
-                (4, Finished::Failed(StorageError::Other { .. })) => true,
-                (8, Finished::Verified { digests: told }) => *told == digests(torrent.piece(8)),
+                (2, PieceResult::Corrupt { digests, .. }) => digests.len() == 2,
+                (4, PieceResult::Failed(StorageError::Other { .. })) => true,
+                (8, PieceResult::Verified { digests: told }) => *told == digests(torrent.piece(8)),
                 (2 | 4 | 8, _) => false,
-                (_, finished) => *finished == Finished::Verified { digests: vec![] },
+                (_, finished) => *finished == PieceResult::Verified { digests: vec![] },
             };
             assert!(as_expected, "{level:?}, piece {piece}: {finished:?}");
         }
@@ -248,7 +256,7 @@ fn dropping_the_pool_finishes_what_was_given() {
     }
     drop((hashing, answer));
     let verified =
-        answers.iter().filter(|finished| matches!(finished, Finished::Verified { .. })).count();
+        answers.iter().filter(|finished| matches!(finished, PieceResult::Verified { .. })).count();
     assert_eq!(verified, 200);
     assert_eq!(fs::read(torrent.root().join("t")).unwrap(), torrent.content);
 }
@@ -342,7 +350,7 @@ fn disks_that_hang_keep_no_pieces_for_others_from_being_hashed_and_written() {
             let blocks = blocks(&buffers, torrent.piece(piece.0));
             hashing.finish_piece(FinishPiece { store, piece, blocks, want_digests: false, done });
         });
-        let right = Finished::Verified { digests: vec![] };
+        let right = PieceResult::Verified { digests: vec![] };
         for _ in 0..12 {
             assert_eq!(goes_on.recv_timeout(LONG), Ok(right.clone()), "{level:?}");
         }
