@@ -327,9 +327,9 @@ impl Stamp {
 }
 
 fn patterns(patterns: &[&String]) -> Result<GlobSet, CreateError> {
-    let bad = |pattern: &str, error: globset::Error| CreateError::Pattern {
+    let bad = |pattern: &str, source: globset::Error| CreateError::Pattern {
         pattern: pattern.to_owned(),
-        why: error.kind().to_string(),
+        source,
     };
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {

@@ -27,12 +27,12 @@ pub enum CreateError {
         left_out: usize,
     },
     /// A pattern of files to leave out is invalid.
-    #[error("the pattern `{}` is invalid: {why}", printable(pattern))]
+    #[error("the pattern `{}` is invalid: {}", printable(pattern), source.kind())]
     Pattern {
         /// The pattern.
         pattern: String,
         /// What is wrong with it.
-        why: String,
+        source: globset::Error,
     },
     /// It is a pipe, a socket or a device.
     #[error("`{}` is neither a file nor a folder", shown(path))]

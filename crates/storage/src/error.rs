@@ -225,6 +225,14 @@ impl StorageError {
         }
     }
 
+    pub(super) fn io(operation: Operation, path: &Path, error: std::io::Error) -> Self {
+        match Errno::from_io_error(&error) {
+            Some(errno) => Self::new(operation, path.to_owned(), errno),
+            // Only the standard library's own errors have no number: an unexpected end of a file.
+            None => Self::other(operation, path.to_owned(), error.to_string()),
+        }
+    }
+
     pub(super) fn other(operation: Operation, path: PathBuf, reason: impl Into<String>) -> Self {
         Self::Other { operation, path, reason: reason.into() }
     }

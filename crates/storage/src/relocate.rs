@@ -350,8 +350,10 @@ impl Relocation<'_> {
         let from = self.source.open(&item.names, Access::Read)?;
         let to = self.target.open(temporary, Access::Create)?;
         let (from_path, to_path) = (self.source.join(&item.names), self.target.join(&item.names));
-        let cannot_read = |error: std::io::Error| fault(Operation::Read, &from_path, error);
-        let cannot_write = |error: std::io::Error| fault(Operation::Write, &to_path, error);
+        let cannot_read =
+            |error: std::io::Error| StorageError::io(Operation::Read, &from_path, error);
+        let cannot_write =
+            |error: std::io::Error| StorageError::io(Operation::Write, &to_path, error);
         let stat = fstat(&from).map_err(|errno| cannot_read(errno.into()))?;
         let len = stat.st_size as u64;
         to.set_len(len).map_err(cannot_write)?;
@@ -439,7 +441,7 @@ impl Relocation<'_> {
         let (a, b) =
             (self.source.open(names, Access::Read)?, self.target.open(names, Access::Read)?);
         let path = self.target.join(names);
-        let unread = |error: std::io::Error| fault(Operation::Read, &path, error);
+        let unread = |error: std::io::Error| StorageError::io(Operation::Read, &path, error);
         let unknown = |errno| StorageError::new(Operation::Open, path.clone(), errno);
         let (stat, other) = (fstat(&a).map_err(unknown)?, fstat(&b).map_err(unknown)?);
         if stat.st_size != other.st_size {
@@ -540,9 +542,9 @@ impl Marker<'_> {
             Err(error) => return Err(error),
         };
         let mut text = Vec::new();
-        file.take(MAX_MARKER)
-            .read_to_end(&mut text)
-            .map_err(|error| fault(Operation::Read, &target.join(&[&self.name]), error))?;
+        file.take(MAX_MARKER).read_to_end(&mut text).map_err(|error| {
+            StorageError::io(Operation::Read, &target.join(&[&self.name]), error)
+        })?;
         Ok(text == self.old.as_os_str().as_bytes())
     }
 
@@ -550,9 +552,9 @@ impl Marker<'_> {
         // Left by another move that nobody has completed.
         target.remove_file(&[&self.name])?;
         let mut file = target.open(&[&self.name], Access::Create)?;
-        file.write_all(self.old.as_os_str().as_bytes())
-            .and_then(|()| file.sync_all())
-            .map_err(|error| fault(Operation::Write, &target.join(&[&self.name]), error))?;
+        file.write_all(self.old.as_os_str().as_bytes()).and_then(|()| file.sync_all()).map_err(
+            |error| StorageError::io(Operation::Write, &target.join(&[&self.name]), error),
+        )?;
         target.sync(&[] as &[&str])
     }
 
@@ -602,13 +604,6 @@ fn keep_time(file: &File, stat: &Stat) -> Result<(), Errno> {
 
 fn exists<S: AsRef<str>>(folder: &ConfinedFolder<'_>, names: &[S]) -> StorageError {
     StorageError::new(Operation::Move, folder.join(names), Errno::EXIST)
-}
-
-fn fault(operation: Operation, path: &Path, error: std::io::Error) -> StorageError {
-    match Errno::from_io_error(&error) {
-        Some(errno) => StorageError::new(operation, path.to_owned(), errno),
-        None => StorageError::other(operation, path.to_owned(), error.to_string()),
-    }
 }
 
 /// Bytes copied at a time: so many that the cost of a call does not matter, and so few that a
