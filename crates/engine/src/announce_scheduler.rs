@@ -67,7 +67,7 @@ struct AnnounceTarget {
 }
 
 /// An announce that is over.
-struct Done {
+struct FinishedAnnounce {
     place: AnnounceTarget,
     /// What was announced; `None` if that is not known.
     event: Option<AnnounceEvent>,
@@ -308,7 +308,7 @@ impl AnnounceScheduler {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let sooner = self.sooner.notified();
-            let Begun { announces, passed_over, next } =
+            let DueAnnounces { announces, passed_over, next } =
                 self.schedule.lock().begin(self.means.now());
             passed_over.iter().for_each(|entry| entry.touch());
             for (entry, place, wish, hurry) in announces {
@@ -326,7 +326,7 @@ impl AnnounceScheduler {
                         (Ok((_, done)), _) => Some(done),
                         // One that panicked has nothing to tell.
                         (Err(_), place) => {
-                            place.map(|place| Done { place, event: None, outcome: None })
+                            place.map(|place| FinishedAnnounce { place, event: None, outcome: None })
                         }
                     };
                     if let Some(done) = done {
@@ -352,7 +352,7 @@ impl AnnounceScheduler {
         place: AnnounceTarget,
         wish: Wish,
         hurry: oneshot::Receiver<()>,
-    ) -> Done {
+    ) -> FinishedAnnounce {
         let request = request(&entry, &wish);
         // The answer may be long in coming, and nothing is to hold on to a torrent that has gone.
         let torrent = Arc::downgrade(&entry);
@@ -375,7 +375,7 @@ impl AnnounceScheduler {
                 }
             }
         };
-        Done { place, event: Some(wish.event), outcome }
+        FinishedAnnounce { place, event: Some(wish.event), outcome }
     }
 
     fn change(&self, info_hash: InfoHash, change: impl FnOnce(&mut Announcing)) {
@@ -388,9 +388,9 @@ impl AnnounceScheduler {
         }
     }
 
-    fn settle(&self, done: Done) {
+    fn settle(&self, done: FinishedAnnounce) {
         let now = self.means.now();
-        let (place, event, ended) = (done.place.clone(), done.event, Ended::of(done));
+        let (place, event, ended) = (done.place.clone(), done.event, AnnounceResult::of(done));
         let AnnounceTarget { info_hash, tracker, host } = place;
         match &ended.answer {
             Ok(reply) => {
@@ -468,7 +468,7 @@ fn at(host: &str, port: u16) -> impl Fn(&TrackerUrl) -> bool + '_ {
 
 /// What a look at the announcers has brought.
 #[derive(Default)]
-struct Begun {
+struct DueAnnounces {
     announces: Vec<(Arc<Entry>, AnnounceTarget, Wish, oneshot::Receiver<()>)>,
     /// Torrents whose tracker is down.
     passed_over: Vec<Arc<Entry>>,
@@ -477,14 +477,14 @@ struct Begun {
 }
 
 /// What an announce has brought.
-struct Ended {
+struct AnnounceResult {
     answer: Result<AnnounceReply, AnnounceFailure>,
     /// Whether the tracker answered at all; `None` if that is not known.
     was_answered: Option<bool>,
 }
 
-impl Ended {
-    fn of(done: Done) -> Self {
+impl AnnounceResult {
+    fn of(done: FinishedAnnounce) -> Self {
         let (reason, refused, retry, was_answered) = match done.outcome {
             Some(Ok(reply)) => return Self { answer: Ok(reply), was_answered: Some(true) },
             Some(Err(error)) => {
@@ -514,8 +514,8 @@ impl Ended {
 
 impl Schedule {
     /// Puts what is due in line, and begins what has a place.
-    fn begin(&mut self, now: Moment) -> Begun {
-        let mut begun = Begun::default();
+    fn begin(&mut self, now: Moment) -> DueAnnounces {
+        let mut begun = DueAnnounces::default();
         for _ in 0..STEPS {
             let Some((due, info_hash)) = self.due.first().copied().filter(|(due, _)| *due <= now)
             else {
@@ -545,7 +545,7 @@ impl Schedule {
     }
 
     /// Puts a torrent in line at each of its trackers that are to be asked now.
-    fn line_up(&mut self, now: Moment, info_hash: InfoHash, begun: &mut Begun) {
+    fn line_up(&mut self, now: Moment, info_hash: InfoHash, begun: &mut DueAnnounces) {
         let Some(announcing) = self.torrents.get_mut(info_hash) else { return };
         announcing.set_due(None);
         let (hosts, mut is_down) = (&mut self.hosts, false);
@@ -570,7 +570,13 @@ impl Schedule {
     }
 
     /// Begins an announce of a torrent that has a place for it, if there still is one to be made.
-    fn take_turn(&mut self, now: Moment, host: Host, info_hash: InfoHash, begun: &mut Begun) {
+    fn take_turn(
+        &mut self,
+        now: Moment,
+        host: Host,
+        info_hash: InfoHash,
+        begun: &mut DueAnnounces,
+    ) {
         let announcing = self.torrents.get_mut(info_hash);
         let wish = announcing.and_then(|announcing| {
             let busy = announcing.busy();

@@ -11,12 +11,12 @@ use piecework_core::InfoHash;
 
 /// See [`Session::changes`](super::Session::changes).
 pub struct Changes {
-    marks: Arc<Marks>,
+    marks: Arc<ChangeMarks>,
 }
 
 /// The torrents that changed since they were given last.
 #[derive(Default)]
-pub(super) struct Marks {
+pub(super) struct ChangeMarks {
     /// Without anybody who asks nothing is noted.
     heard: AtomicBool,
     dirty: Mutex<HashSet<InfoHash, foldhash::fast::FixedState>>,
@@ -24,7 +24,7 @@ pub(super) struct Marks {
 }
 
 impl Changes {
-    pub(super) fn new(marks: Arc<Marks>) -> Self {
+    pub(super) fn new(marks: Arc<ChangeMarks>) -> Self {
         marks.heard.store(true, Ordering::Release);
         Self { marks }
     }
@@ -50,7 +50,7 @@ impl Drop for Changes {
     }
 }
 
-impl Marks {
+impl ChangeMarks {
     /// Those that changed and were not given since.
     pub fn marked(&self) -> Vec<InfoHash> {
         self.dirty.lock().iter().copied().collect()

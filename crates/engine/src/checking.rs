@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tracing::warn;
 
-use super::aside::Aside;
+use super::TorrentState;
+use super::background::BackgroundJob;
 use super::doubt::{self, Doubt, Verdict};
 use super::ownership::Ownership;
 use super::prepare::make_empty_files;
 use super::record::to_check;
 use super::survey::{Survey, finish_files};
 use super::torrent::{Torrent, broke_off, flat};
-use super::{TorrentError, TorrentState};
 use piecework_core::metainfo::Metainfo;
 use piecework_core::{Bitfield, Fingerprint};
 use piecework_storage::{self as storage, CheckProgress, CheckResult, StorageError, Store};
@@ -73,7 +73,8 @@ impl Torrent {
         };
         let shown =
             move |done: u64, _| TorrentState::Checking { done: before + done as u32, total };
-        let (checked, cancelled) = self.aside(move |aside| job.run(&aside), shown, None).await;
+        let (checked, cancelled) =
+            self.in_background(move |background| job.run(&background), shown, None).await;
         let store = self.entry.store();
         let checked = checked.unwrap_or_else(|panic| Err(broke_off(&store, &panic)));
         if cancelled {
@@ -101,7 +102,7 @@ impl Torrent {
     }
 
     fn check_failed(&mut self, error: &StorageError) {
-        self.pass_fault(TorrentError::of(error), |kind| {
+        self.pass_fault(error.clone().into(), |kind| {
             LifecycleEvent::Checked(CheckEnd::Failed(kind))
         });
     }
@@ -158,7 +159,7 @@ impl Torrent {
         record.set_unproven(unproven);
         let mut fault = None;
         match verdict {
-            Some(Verdict::Stop(sentence)) => fault = Some(TorrentError::Storage(sentence)),
+            Some(Verdict::Stop(error)) => fault = Some(error),
             Some(Verdict::Again(sentence)) => {
                 warn!(torrent = %entry.info_hash(), "{sentence}");
                 record.set_trouble(Some(sentence));
@@ -190,7 +191,10 @@ struct HashJob {
 }
 
 impl HashJob {
-    fn run(self, aside: &Aside) -> Result<(CheckResult, Vec<Option<Fingerprint>>), StorageError> {
+    fn run(
+        self,
+        background: &BackgroundJob,
+    ) -> Result<(CheckResult, Vec<Option<Fingerprint>>), StorageError> {
         let (store, left, held) = (&self.store, &self.left, &self.held);
         let files = match self.files {
             Some(files) => files,
@@ -198,7 +202,7 @@ impl HashJob {
         };
         let kept = Mutex::new((0, Instant::now()));
         let note = |at: CheckProgress, checked: &CheckResult| {
-            aside.done.store(u64::from(at.pieces_done), Ordering::Relaxed);
+            background.done.store(u64::from(at.pieces_done), Ordering::Relaxed);
             let mut kept = kept.lock();
             let is_due =
                 at.bytes_done >= kept.0 + self.keep_every || kept.1.elapsed() >= KEEP_CHECK;
@@ -206,10 +210,10 @@ impl HashJob {
                 *kept = (at.bytes_done, Instant::now());
                 let (files, unproven) = (files.clone(), self.unproven.clone());
                 let progress = Progress::new(held, left, checked, files, unproven);
-                *aside.progress.lock() = Some(Box::new(progress));
+                *background.progress.lock() = Some(Box::new(progress));
             }
         };
-        let cancel = &aside.cancel;
+        let cancel = &background.cancel;
         let checked =
             storage::check_step_by_step(store, Some(left), self.any_length, note, cancel)?;
         if self.any_length && !cancel.load(Ordering::Relaxed) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::TorrentError;
 use piecework_core::metainfo::Metainfo;
 use piecework_core::{Bitfield, Fingerprint, Geometry, PieceIndex, Rng, printable_bytes};
 
@@ -24,7 +25,7 @@ pub(super) enum Verdict {
     /// What is wrong is fetched again.
     Again(String),
     /// The torrent stops.
-    Stop(String),
+    Stop(TorrentError),
 }
 
 impl Doubt {
@@ -56,11 +57,11 @@ impl Doubt {
         let (bad, all) = (wrong.count(), checked.count());
         let mut files = wrong.iter().flat_map(|piece| files_of(metainfo, piece));
         if files.any(|file| self.files.get(&file) == Some(&false)) {
-            return Verdict::Stop(format!(
-                "{}: `{bad}` of its `{all}` pieces are not right any more; put the file back and \
-                 have the torrent checked, or start it to download these pieces again",
-                self.why
-            ));
+            return Verdict::Stop(TorrentError::Damaged {
+                why: self.why.clone(),
+                wrong: bad,
+                checked: all,
+            });
         }
         Verdict::Again(format!(
             "{}: `{bad}` of the `{all}` pieces that it held are not right and are downloaded again",
@@ -197,7 +198,8 @@ mod tests {
         assert_eq!(checked, bits(&[0, 1, 2]));
         let verdict = |ours, right: &[u32]| doubt(ours).verdict(&torrent, &checked, &bits(right));
         assert_eq!(verdict(false, &[0, 1, 2]), Verdict::Right);
-        let Verdict::Stop(sentence) = verdict(false, &[0]) else { panic!("it goes on") };
+        let Verdict::Stop(error) = verdict(false, &[0]) else { panic!("it goes on") };
+        let sentence = error.to_string();
         assert!(sentence.starts_with("`a` was changed: `2` of its `3` pieces"), "{sentence}");
         assert!(sentence.contains("have the torrent checked"), "{sentence}");
         assert!(matches!(verdict(true, &[0]), Verdict::Again(_)));

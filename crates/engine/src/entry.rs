@@ -24,10 +24,10 @@ use piecework_swarm::{PieceStage, Waiting};
 use super::check_slots::{CheckSlot, CheckWaiter};
 use super::claims::NO_CLAIM;
 use super::means::Means;
-use super::record::{Moved, Record};
+use super::record::{Record, TransferTotals};
 use super::reporter::Reporter;
 use super::start_slots::{StartSlot, StartWaiter};
-use super::status::{Folded, Shown, StatusSummary};
+use super::status::{CompactStatus, StatusSummary, StatusView};
 use super::survey::Survey;
 use super::{PeerStatus, TorrentError, TorrentOptions};
 
@@ -69,13 +69,13 @@ pub(super) struct Entry {
     reported: AtomicU32,
     /// The number of its claim on its paths.
     pub claim: AtomicU32,
-    state: Mutex<EntryState>,
+    state: Mutex<EntryFacts>,
     life: Mutex<Life>,
 }
 
-struct EntryState {
+struct EntryFacts {
     store: Arc<Store>,
-    shown: Folded,
+    shown: CompactStatus,
     version: u32,
     gone: bool,
 }
@@ -155,7 +155,7 @@ impl Entry {
         store: Arc<Store>,
         options: TorrentOptions,
         reporter: Option<Arc<Reporter>>,
-        shown: Shown,
+        shown: StatusView,
     ) -> Arc<Self> {
         Arc::new(Self {
             link: Arc::clone(link),
@@ -165,8 +165,8 @@ impl Entry {
             to_report: AtomicBool::new(false),
             reported: AtomicU32::new(0),
             claim: AtomicU32::new(NO_CLAIM),
-            state: Mutex::new(EntryState {
-                shown: Folded::new(shown, store.metainfo()),
+            state: Mutex::new(EntryFacts {
+                shown: CompactStatus::new(shown, store.metainfo()),
                 store,
                 version: 0,
                 gone: false,
@@ -192,12 +192,12 @@ impl Entry {
         self.state.lock().store = store;
     }
 
-    pub fn shown(&self) -> Shown {
+    pub fn shown(&self) -> StatusView {
         self.state.lock().shown.unfold(&self.metainfo)
     }
 
     /// Returns how it stands while it has no swarm.
-    pub fn shown_of(&self, record: &Record) -> Shown {
+    pub fn shown_of(&self, record: &Record) -> StatusView {
         record.shown(&self.metainfo, &self.options.lock().files)
     }
 
@@ -207,7 +207,7 @@ impl Entry {
     }
 
     /// Hands what was kept last to the keeper, with these totals.
-    pub fn keep(&self, record: &Record, moved: Moved) {
+    pub fn keep(&self, record: &Record, moved: TransferTotals) {
         if let Some(keeper) = &self.means().config.keeper
             && let Some(checkpoint) = record.checkpoint(&self.metainfo, moved)
         {
@@ -236,9 +236,9 @@ impl Entry {
         state.shown.admits() && !state.gone
     }
 
-    pub fn show(&self, shown: Shown) {
+    pub fn show(&self, shown: StatusView) {
         let held = self.reporter.as_ref().and_then(|_| shown.reportable());
-        let shown = Folded::new(shown, &self.metainfo);
+        let shown = CompactStatus::new(shown, &self.metainfo);
         // What it showed before is dropped when the lock is free again.
         let _old = std::mem::replace(&mut self.state.lock().shown, shown);
         self.touch();

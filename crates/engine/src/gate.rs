@@ -12,24 +12,24 @@ use piecework_swarm::admission::{HalfOpen, Ticket};
 /// Lets every connection in and closes others if there are too many. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Gate {
-    inside: Arc<Mutex<Inside>>,
+    inside: Arc<Mutex<HalfOpenTasks>>,
 }
 
-struct Inside {
+struct HalfOpenTasks {
     open: HalfOpen,
     tasks: HashMap<Ticket, AbortHandle, foldhash::fast::FixedState>,
 }
 
 /// A connection is in its handshake for as long as this lives.
-struct Entered {
+struct GatePass {
     ticket: Ticket,
-    inside: Arc<Mutex<Inside>>,
+    inside: Arc<Mutex<HalfOpenTasks>>,
 }
 
 impl Gate {
     /// For `most` connections at a time.
     pub fn new(most: usize) -> Self {
-        let inside = Inside { open: HalfOpen::new(most), tasks: HashMap::default() };
+        let inside = HalfOpenTasks { open: HalfOpen::new(most), tasks: HashMap::default() };
         Self { inside: Arc::new(Mutex::new(inside)) }
     }
 
@@ -42,7 +42,7 @@ impl Gate {
         if let Some(evicted) = evicted {
             inside.close(evicted);
         }
-        let entered = Entered { ticket, inside: Arc::clone(&self.inside) };
+        let entered = GatePass { ticket, inside: Arc::clone(&self.inside) };
         let task = tokio::spawn(async move {
             let _entered = entered;
             shake_hands.await;
@@ -64,7 +64,7 @@ impl Gate {
     }
 }
 
-impl Inside {
+impl HalfOpenTasks {
     fn close(&mut self, ticket: Ticket) {
         if let Some(task) = self.tasks.remove(&ticket) {
             task.abort();
@@ -72,7 +72,7 @@ impl Inside {
     }
 }
 
-impl Drop for Entered {
+impl Drop for GatePass {
     fn drop(&mut self) {
         let mut inside = self.inside.lock();
         inside.open.leave(self.ticket);

@@ -216,8 +216,7 @@ impl LifecycleDriver {
         let runtime = &Arc::clone(entry.means()).runtime;
         self.check_workers.submit(runtime, move || {
             let found = survey(&entry.means().mounts, &entry.store(), basis);
-            let found = found.map(Box::new).map_err(|error| TorrentError::of(&error));
-            entry.post_blocking(Call::Surveyed(found));
+            entry.post_blocking(Call::Surveyed(found.map(Box::new)));
         });
     }
 }

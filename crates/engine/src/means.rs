@@ -13,7 +13,7 @@ use crate::net::{Limiter, RunMemory};
 use piecework_core::{BLOCK_LEN, BlockPool, Moment, Rng};
 use piecework_storage::{FileHandles, HashPool};
 
-use super::changes::{Marks, Watchers};
+use super::changes::{ChangeMarks, Watchers};
 use super::clock::Clock;
 use super::connections::Connections;
 use super::counters::Counters;
@@ -43,7 +43,7 @@ pub(super) struct Means {
     pub download: Limiter,
     pub connections: Connections,
     pub counters: Counters,
-    pub changes: Arc<Marks>,
+    pub changes: Arc<ChangeMarks>,
     pub watchers: Watchers,
     /// Torrents that download and are awake.
     leeching: AtomicUsize,

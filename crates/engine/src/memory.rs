@@ -13,10 +13,10 @@ use piecework_swarm::budget::{Budget, MemberId, News};
 /// The memory of a session for incomplete pieces. [`Budget`] decides who gets how much.
 pub(super) struct Memory {
     start: Instant,
-    state: Mutex<State>,
+    state: Mutex<DividedMemory>,
 }
 
-struct State {
+struct DividedMemory {
     budget: Budget,
     /// Wakes each torrent when its share has changed.
     nudges: HashMap<MemberId, Arc<Notify>>,
@@ -26,12 +26,12 @@ struct State {
 /// it gives everything back.
 pub(super) struct Portion {
     memory: Arc<Memory>,
-    member: Option<Member>,
+    member: Option<Membership>,
     /// The session uses more memory than it has, since blocks on their way to the disk count too.
     full: bool,
 }
 
-struct Member {
+struct Membership {
     id: MemberId,
     nudge: Arc<Notify>,
 }
@@ -39,7 +39,7 @@ struct Member {
 impl Memory {
     /// Creates a memory of `blocks` blocks.
     pub fn new(blocks: u64) -> Self {
-        let state = State { budget: Budget::new(blocks), nudges: HashMap::new() };
+        let state = DividedMemory { budget: Budget::new(blocks), nudges: HashMap::new() };
         Self { start: Instant::now(), state: Mutex::new(state) }
     }
 
@@ -53,7 +53,7 @@ impl Memory {
     }
 }
 
-impl State {
+impl DividedMemory {
     /// Wakes torrents that hold more than their share while others are refused, and torrents that
     /// were short and have a larger share now.
     fn nudge(&mut self, now: Moment) {
@@ -148,7 +148,7 @@ impl Portion {
         let mut state = self.memory.state.lock();
         let (id, nudge) = (state.budget.join(now), Arc::new(Notify::new()));
         state.nudges.insert(id, Arc::clone(&nudge));
-        self.member = Some(Member { id, nudge });
+        self.member = Some(Membership { id, nudge });
         id
     }
 

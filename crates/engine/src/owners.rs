@@ -1,7 +1,6 @@
 //! One owner for each path: what a torrent claims before it touches files, and gives up after.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -10,13 +9,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use piecework_core::{InfoHash, printable, printable_bytes};
+use piecework_core::InfoHash;
 use piecework_storage::{FilePath, FolderIdentity, Store};
 use piecework_swarm::lifecycle::ContentState;
 
-use super::TorrentError;
 use super::claims::{ClaimId, Claims, NO_CLAIM, Neighbour, Overlap};
 use super::entry::Entry;
+use super::error::{PathConflict, PathTaken};
 
 /// Which torrent of a session has which paths.
 #[derive(Default)]
@@ -24,22 +23,6 @@ pub(super) struct PathOwners {
     claims: Mutex<Claims<Weak<Entry>>>,
     /// Held by whoever looks at claims and then makes one.
     claiming: Mutex<()>,
-}
-
-/// A path that a torrent cannot have, because another torrent of the session has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PathTaken {
-    /// The torrent that is not to have it.
-    pub torrent: (String, InfoHash),
-    /// The torrent that has it.
-    pub owner: (String, InfoHash),
-    /// The path.
-    pub path: PathBuf,
-    /// Both could have it if none of them writes: they have all their shared files at the same
-    /// paths, of the same lengths, and the owner has all of its content.
-    pub can_be_shared: bool,
-    /// The owner's files are being removed, so it is free soon.
-    pub leaving: bool,
 }
 
 /// Another torrent that has some of a torrent's paths.
@@ -51,7 +34,7 @@ pub(super) struct Rival {
 }
 
 /// The claims that a move or rename holds while it goes on.
-pub(super) struct Planned {
+pub(super) struct PlannedPaths {
     store: Store,
     id: ClaimId,
 }
@@ -117,17 +100,12 @@ impl PathOwners {
     }
 
     /// An error if another torrent has paths to which this one is about to write.
-    pub fn may_write(&self, entry: &Arc<Entry>) -> Result<(), TorrentError> {
+    pub fn may_write(&self, entry: &Arc<Entry>) -> Result<(), PathConflict> {
         let writes = |path: &FilePath, same: bool| path.len > 0 || !same;
         for rival in self.rivals(entry) {
             if let Some((path, _)) = rival.paths.iter().find(|(path, same)| writes(path, *same)) {
                 let path = path.beneath(&entry.store().root());
-                return Err(TorrentError::PathTaken(format!(
-                    "{} is also a file of the torrent {}, so nothing is written to it: remove one \
-                     of the two torrents, or add one again with another name or folder",
-                    shown(&path),
-                    named(&rival.entry.named()),
-                )));
+                return Err(PathConflict::WouldWrite { path, owner: rival.entry.named() });
             }
         }
         Ok(())
@@ -141,20 +119,15 @@ impl PathOwners {
         planned: Store,
         folder: &FolderIdentity,
         reads: bool,
-    ) -> Result<Planned, TorrentError> {
+    ) -> Result<PlannedPaths, PathConflict> {
         if !reads && let Some(rival) = self.rivals(entry).first() {
             let first = rival.paths.first().map(|(path, _)| path.beneath(Path::new("")));
             let path = entry.store().root().join(first.unwrap_or_default());
-            return Err(TorrentError::PathTaken(format!(
-                "{} is also a file of the torrent {}, which would lose it: remove one of the two \
-                 torrents first",
-                shown(&path),
-                named(&rival.entry.named()),
-            )));
+            return Err(PathConflict::WouldLose { path, owner: rival.entry.named() });
         }
         let id = self.claim_for(entry, &planned, folder, reads);
-        let id = id.map_err(|taken| TorrentError::PathTaken(taken.to_string()))?;
-        Ok(Planned { store: planned, id })
+        let id = id.map_err(PathConflict::Taken)?;
+        Ok(PlannedPaths { store: planned, id })
     }
 
     /// Gives up the claims that do not hold after the work is done, or was not.
@@ -162,7 +135,7 @@ impl PathOwners {
         &self,
         entry: &Arc<Entry>,
         before: &BTreeSet<String>,
-        plan: Planned,
+        plan: PlannedPaths,
         done: bool,
     ) {
         if !done {
@@ -267,51 +240,10 @@ impl Entry {
     }
 }
 
-impl PathTaken {
-    /// The same of two torrents that are here both.
-    pub fn standing(&self) -> String {
-        format!(
-            "{} belongs to the torrent {}, which was here before: nothing is done with this one \
-             until one of the two is removed or moved, and this one resumed",
-            shown(&self.path),
-            named(&self.owner),
-        )
-    }
-}
-
-impl std::error::Error for PathTaken {}
-
-impl fmt::Display for PathTaken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (path, owner) = (shown(&self.path), named(&self.owner));
-        let torrent = named(&self.torrent);
-        if self.leaving {
-            return write!(
-                f,
-                "{path} is just being removed with the torrent {owner}: try {torrent} again in a \
-                 moment"
-            );
-        }
-        write!(
-            f,
-            "{path} belongs to the torrent {owner}, so {torrent} cannot have it: give it another \
-             name (`--rename NAME`) or another folder (`--output DIR`)"
-        )
-    }
-}
-
 /// Whether both paths lead to one file that exists.
 fn is_one_file(a: &Path, b: &Path) -> bool {
     let of = |path: &Path| path.symlink_metadata().ok().map(|it| (it.dev(), it.ino()));
     of(a).is_some_and(|a| Some(a) == of(b))
-}
-
-fn named((name, info_hash): &(String, InfoHash)) -> String {
-    format!("`{}` ({:.8})", printable(name), info_hash.to_string())
-}
-
-fn shown(path: &Path) -> String {
-    format!("`{}`", printable_bytes(path.as_os_str().as_encoded_bytes()))
 }
 
 /// How long a disk may take to say where a folder lies.

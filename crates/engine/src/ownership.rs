@@ -1,9 +1,9 @@
 //! Whose files are that have the names of a torrent's.
 
-use piecework_core::{Bitfield, PieceIndex, printable_bytes};
+use piecework_core::{Bitfield, PieceIndex};
 use piecework_storage::{StorageError, Store};
 
-use super::error::{REPLACE, TorrentError};
+use super::error::{StrangeFiles, TorrentError};
 
 /// Whose files are that have the names of a torrent's, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,16 +34,8 @@ pub(super) fn make_way(
     let strange = store.foreign_files(have, wanted, unfinished)?;
     let [first, others @ ..] = &strange[..] else { return Ok(Ok(())) };
     if files == Ownership::Replaced {
-        return Ok(store.remove_files(&strange).map_err(|error| TorrentError::of(&error)));
+        return Ok(store.remove_files(&strange).map_err(TorrentError::from));
     }
     let first = store.present_path_of(*first);
-    let first = printable_bytes(first.as_os_str().as_encoded_bytes());
-    let what = match others.len() {
-        0 => format!("`{first}` exists already and is not"),
-        1 => format!("`{first}` and another file exist already and are not"),
-        more => format!("`{first}` and {more} other files exist already and are not"),
-    };
-    Ok(Err(TorrentError::Strange(format!(
-        "{what} what the torrent describes, so nothing is written: {REPLACE}"
-    ))))
+    Ok(Err(StrangeFiles::Present { first, others: others.len() }.into()))
 }

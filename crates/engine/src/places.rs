@@ -16,11 +16,11 @@ use piecework_swarm::admission::{Occupant, Shares, who_makes_way};
 /// Who has the session's places.
 pub(super) struct Places {
     shares: Shares,
-    taken: Arc<Mutex<Taken>>,
+    taken: Arc<Mutex<PlaceTable>>,
 }
 
 #[derive(Default)]
-struct Taken {
+struct PlaceTable {
     next: u64,
     seats: HashMap<u64, Seat, foldhash::fast::FixedState>,
 }
@@ -44,7 +44,7 @@ struct Activity {
 /// closed, and its torrent will hear of it.
 pub(super) struct Place {
     number: u64,
-    taken: Arc<Mutex<Taken>>,
+    taken: Arc<Mutex<PlaceTable>>,
     activity: Arc<Activity>,
 }
 

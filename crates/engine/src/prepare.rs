@@ -12,7 +12,7 @@ use super::torrent::{Torrent, broke_off, flat};
 use super::{TorrentError, wants};
 
 /// What came of preparing files to be written.
-pub(super) enum Prepared {
+pub(super) enum Preparation {
     /// They are there, and like this if it is to be kept that they are being written.
     Files(Option<Vec<Option<Fingerprint>>>),
     /// Somebody else has written to them.
@@ -23,17 +23,17 @@ pub(super) enum Prepared {
 
 impl Torrent {
     /// Before anything is written: makes folders and the files that are wanted.
-    /// [`Prepared::Changed`] if somebody has changed what is held: the files are not to be kept as they
+    /// [`Preparation::Changed`] if somebody has changed what is held: the files are not to be kept as they
     /// are now.
-    pub(super) async fn prepare(&mut self) -> Result<Prepared, StorageError> {
+    pub(super) async fn prepare(&mut self) -> Result<Preparation, StorageError> {
         let record = self.record();
         if record.upload_only
             || record.is_finished(&self.entry.metainfo, &self.entry.options.lock().files)
         {
-            return Ok(Prepared::Files(None));
+            return Ok(Preparation::Files(None));
         }
         if let Err(error) = self.paths.may_write(&self.entry) {
-            return Ok(Prepared::Refused(error));
+            return Ok(Preparation::Refused(error.into()));
         }
         let reserve = self.means.config.reserve;
         let (ownership, have) = (record.files, record.bitfield(&self.entry.metainfo));
@@ -48,14 +48,14 @@ impl Torrent {
         let prepared = tokio::task::spawn_blocking(move || {
             mounts.check(&store.root())?;
             if !kept.is_empty() && is_changed(&kept, &store.fingerprints()?) {
-                return Ok(Prepared::Changed);
+                return Ok(Preparation::Changed);
             }
             let pieces = wants::of_pieces(store.metainfo(), &wants);
             let wanted = |piece: PieceIndex| {
                 pieces.get(piece.0 as usize).is_none_or(|piece| piece.is_wanted())
             };
             if let Err(error) = make_way(&store, &have, wanted, ownership)? {
-                return Ok(Prepared::Refused(error));
+                return Ok(Preparation::Refused(error));
             }
             let is_wanted = |file: usize| wants.get(file).is_none_or(|file| file.is_wanted());
             store.prepare_wanted(is_wanted)?;
@@ -63,13 +63,13 @@ impl Torrent {
                 store.reserve(is_wanted)?;
             }
             let files = if keeps && !written { Some(store.fingerprints()?) } else { None };
-            Ok(Prepared::Files(files))
+            Ok(Preparation::Files(files))
         });
         let prepared = prepared.await;
         drop(turn);
         let prepared =
             prepared.unwrap_or_else(|panic| Err(broke_off(&self.entry.store(), &panic)))?;
-        if matches!(prepared, Prepared::Files(_)) {
+        if matches!(prepared, Preparation::Files(_)) {
             self.record_mut().files = Ownership::Ours;
         }
         Ok(prepared)
@@ -101,7 +101,7 @@ impl Torrent {
         let (store, wants) = (self.entry.store(), self.entry.options.lock().files.clone());
         let made = tokio::task::spawn_blocking(move || make_empty_files(&store, &wants));
         if let Err(error) = flat(&self.entry.store(), made.await) {
-            self.pass_fault(TorrentError::of(&error), LifecycleEvent::Failed);
+            self.pass_fault(error.into(), LifecycleEvent::Failed);
         }
     }
 }

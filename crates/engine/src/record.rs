@@ -15,7 +15,7 @@ use piecework_swarm::{Blame, Cause, PieceStage, Waiting};
 use super::complaints::Complaints;
 use super::doubt::{self, Doubt};
 use super::ownership::Ownership;
-use super::status::Shown;
+use super::status::StatusView;
 use super::survey::Survey;
 use super::wants;
 use super::{TorrentError, TorrentState};
@@ -31,7 +31,7 @@ pub(super) struct Record {
     downloaded: u64,
     uploaded: u64,
     /// What was kept last.
-    pub kept: Option<Kept>,
+    pub kept: Option<KeptCheckpoint>,
     pub next_peer: u32,
     /// What was kept last says that files are being written to.
     writing: bool,
@@ -44,7 +44,7 @@ pub(super) struct Record {
 
 /// Payload bytes.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Moved {
+pub(super) struct TransferTotals {
     pub downloaded: u64,
     pub uploaded: u64,
     pub corrupt: u64,
@@ -79,16 +79,16 @@ pub(super) struct RecordRare {
 }
 
 /// A checkpoint without its totals. Every torrent has one as long as it is there.
-pub(super) struct Kept {
+pub(super) struct KeptCheckpoint {
     /// `None` is everything.
     have: Option<Box<Bitfield>>,
-    files: Prints,
+    files: Fingerprints,
     taken_at_ns: i64,
 }
 
 /// What the files of a torrent were like. Most torrents are one file.
 #[derive(PartialEq, Eq)]
-enum Prints {
+enum Fingerprints {
     One(Option<Fingerprint>),
     Many(Box<[Option<Fingerprint>]>),
 }
@@ -113,7 +113,7 @@ impl Record {
 
     /// Takes over what an earlier session has kept.
     pub fn restore(&mut self, checkpoint: &Checkpoint) {
-        self.kept = Some(Kept::of(checkpoint));
+        self.kept = Some(KeptCheckpoint::of(checkpoint));
         self.writing = checkpoint.writing;
         self.set_unchecked(checkpoint.unchecked.clone());
     }
@@ -184,7 +184,7 @@ impl Record {
             doubt::mark_unsure(metainfo, &mut files, unproven);
         }
         self.writing = writing || unproven.is_some();
-        self.kept = Some(Kept::new(have, &files));
+        self.kept = Some(KeptCheckpoint::new(have, &files));
         self.set_unchecked(None);
     }
 
@@ -223,7 +223,7 @@ impl Record {
     }
 
     /// What is kept of it, with these totals.
-    pub fn checkpoint(&self, metainfo: &Metainfo, moved: Moved) -> Option<Checkpoint> {
+    pub fn checkpoint(&self, metainfo: &Metainfo, moved: TransferTotals) -> Option<Checkpoint> {
         let kept = self.kept.as_ref()?;
         let pieces = metainfo.info().geometry().pieces();
         Some(Checkpoint {
@@ -238,22 +238,22 @@ impl Record {
     }
 
     /// What was kept last, if that says that files are being written to.
-    pub fn kept_writing(&self) -> Option<&Kept> {
+    pub fn kept_writing(&self) -> Option<&KeptCheckpoint> {
         self.kept.as_ref().filter(|_| self.writing)
     }
 
     /// What was kept last, if that says that nothing is being written.
-    pub fn kept_unwritten(&self) -> Option<&Kept> {
+    pub fn kept_unwritten(&self) -> Option<&KeptCheckpoint> {
         self.kept.as_ref().filter(|_| !self.writing)
     }
 
     /// What moved in earlier swarms.
-    pub fn earlier(&self) -> Moved {
+    pub fn earlier(&self) -> TransferTotals {
         let (downloaded, uploaded) = (self.downloaded, self.uploaded);
-        Moved { downloaded, uploaded, corrupt: self.rare.corrupt }
+        TransferTotals { downloaded, uploaded, corrupt: self.rare.corrupt }
     }
 
-    pub fn set_earlier(&mut self, moved: Moved) {
+    pub fn set_earlier(&mut self, moved: TransferTotals) {
         (self.downloaded, self.uploaded) = (moved.downloaded, moved.uploaded);
         if self.rare.corrupt != moved.corrupt {
             self.rare.change(|rare| rare.corrupt = moved.corrupt);
@@ -375,7 +375,7 @@ impl Record {
     }
 
     /// How it stands while it has no swarm.
-    pub fn shown(&self, metainfo: &Metainfo, files: &[Priority]) -> Shown {
+    pub fn shown(&self, metainfo: &Metainfo, files: &[Priority]) -> StatusView {
         let geometry = metainfo.info().geometry();
         let have = self.have.as_deref();
         let bytes_have = match have {
@@ -403,7 +403,7 @@ impl Record {
             LifecycleStatus::Ready if have.is_some_and(left) => TorrentState::Downloading,
             LifecycleStatus::Ready => TorrentState::Seeding,
         };
-        Shown {
+        StatusView {
             fault,
             pieces_have: have.map_or(geometry.pieces(), Bitfield::count),
             bytes_have,
@@ -414,22 +414,22 @@ impl Record {
             uploaded: self.uploaded,
             trouble: self.rare.trouble.clone(),
             waiting: self.rare.waited.clone(),
-            ..Shown::new(state)
+            ..StatusView::new(state)
         }
     }
 }
 
-impl Kept {
+impl KeptCheckpoint {
     /// As it is now. `have` is `None` for everything.
     fn new(have: Option<Bitfield>, files: &[Option<Fingerprint>]) -> Self {
-        Self { have: have.map(Box::new), files: Prints::new(files), taken_at_ns: now_ns() }
+        Self { have: have.map(Box::new), files: Fingerprints::new(files), taken_at_ns: now_ns() }
     }
 
     /// What an earlier run knew.
     fn of(checkpoint: &Checkpoint) -> Self {
         Self {
             have: (!checkpoint.have.is_full()).then(|| Box::new(checkpoint.have.clone())),
-            files: Prints::new(&checkpoint.files),
+            files: Fingerprints::new(&checkpoint.files),
             taken_at_ns: checkpoint.taken_at_ns,
         }
     }
@@ -437,8 +437,8 @@ impl Kept {
     /// What the files were like, in the torrent's order.
     pub fn files(&self) -> &[Option<Fingerprint>] {
         match &self.files {
-            Prints::One(file) => std::slice::from_ref(file),
-            Prints::Many(files) => files,
+            Fingerprints::One(file) => std::slice::from_ref(file),
+            Fingerprints::Many(files) => files,
         }
     }
 
@@ -448,7 +448,7 @@ impl Kept {
     }
 }
 
-impl Prints {
+impl Fingerprints {
     fn new(files: &[Option<Fingerprint>]) -> Self {
         match files {
             [file] => Self::One(*file),

@@ -26,17 +26,18 @@ use super::check_slots::CheckSlots;
 use super::connections::Bounds;
 use super::discovery::Discovery;
 use super::entry::{Call, Entry, SessionLink};
+use super::error::PathTaken;
 use super::handle::TorrentHandle;
 use super::holdings::HoldingsReports;
 use super::identity::Identity;
 use super::lifecycle::LifecycleDriver;
 use super::means::{Means, PREPARING};
-use super::owners::{PathOwners, PathTaken};
+use super::owners::PathOwners;
 use super::ownership::Ownership;
-use super::record::{Moved, Record};
+use super::record::{Record, TransferTotals};
 use super::shutdown::Ending;
 use super::start_slots::StartSlots;
-use super::status::Shown;
+use super::status::StatusView;
 use super::task::{self, TorrentTasks};
 use super::torrents::TorrentMap;
 use super::{AddTorrent, SessionConfig, SessionFigures, TorrentState};
@@ -70,6 +71,7 @@ pub enum StartError {
         /// Which.
         addr: SocketAddr,
         /// What the system says.
+        #[source]
         error: io::Error,
     },
     /// There is no such network interface, or it is not for us.
@@ -78,6 +80,7 @@ pub enum StartError {
         /// Its name.
         interface: String,
         /// What the system says.
+        #[source]
         error: io::Error,
     },
     /// No tracker could be asked.
@@ -85,10 +88,10 @@ pub enum StartError {
     Trackers(#[from] TrackerError),
     /// The system gave no random numbers.
     #[error("the system gives no random numbers: {0}")]
-    Random(io::Error),
+    Random(#[source] io::Error),
     /// The system started no thread.
     #[error("cannot start the threads that hash: {0}")]
-    Threads(io::Error),
+    Threads(#[source] io::Error),
 }
 
 /// Why a torrent is not added.
@@ -388,7 +391,7 @@ impl Session {
         };
         let store = Store::with_options(&add.root, metainfo, Arc::clone(&means.files), names)?;
         let reporter = discovery.reporter(add.catalogue).map_err(AddError::Catalogue)?;
-        let shown = Shown::new(TorrentState::Waiting);
+        let shown = StatusView::new(TorrentState::Waiting);
         let entry = Entry::new(link, Arc::new(store), add.options, reporter, shown);
         // If its disk is gone, it is told so when it is to run.
         means.mounts.note(&entry.store().root(), folder.mount.clone());
@@ -439,7 +442,7 @@ fn new_record(keeps_checkpoints: bool, add: &AddTorrent) -> Record {
     record.note_user_peers(&add.peers);
     if let Some(checkpoint) = &add.checkpoint {
         let (downloaded, uploaded) = (checkpoint.downloaded, checkpoint.uploaded);
-        record.set_earlier(Moved { downloaded, uploaded, corrupt: 0 });
+        record.set_earlier(TransferTotals { downloaded, uploaded, corrupt: 0 });
     }
     record
 }

@@ -75,7 +75,7 @@ pub struct StatusSummary {
 
 /// What of a status changes; the rest is the metainfo's and the trackers'.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Shown {
+pub(super) struct StatusView {
     pub state: TorrentState,
     /// Why it is paused, if not because somebody asked.
     pub fault: Option<Box<TorrentError>>,
@@ -93,11 +93,11 @@ pub(super) struct Shown {
 }
 
 /// The same in less room for the many torrents that hold everything and have no peers.
-pub(super) enum Folded {
+pub(super) enum CompactStatus {
     /// All is there, nothing moves, nothing is wrong.
     Whole { paused: bool, downloaded: u64, uploaded: u64 },
     /// Anything else.
-    Other(Box<Shown>),
+    Other(Box<StatusView>),
 }
 
 /// What there is to show of a torrent that has peers.
@@ -126,7 +126,7 @@ pub struct Waited {
     pub standing: Option<Standing>,
 }
 
-impl Shown {
+impl StatusView {
     /// Nothing but a state.
     pub fn new(state: TorrentState) -> Self {
         Self {
@@ -221,12 +221,12 @@ fn whole_state(paused: bool) -> TorrentState {
     }
 }
 
-impl Folded {
+impl CompactStatus {
     /// `shown` is of `metainfo`'s torrent.
-    pub fn new(shown: Shown, metainfo: &Metainfo) -> Self {
-        let Shown { downloaded, uploaded, .. } = shown;
+    pub fn new(shown: StatusView, metainfo: &Metainfo) -> Self {
+        let StatusView { downloaded, uploaded, .. } = shown;
         let paused = matches!(shown.state, TorrentState::Paused { .. });
-        if shown == Shown::whole(metainfo, paused, downloaded, uploaded) {
+        if shown == StatusView::whole(metainfo, paused, downloaded, uploaded) {
             Self::Whole { paused, downloaded, uploaded }
         } else {
             Self::Other(Box::new(shown))
@@ -234,12 +234,12 @@ impl Folded {
     }
 
     /// As it was.
-    pub fn unfold(&self, metainfo: &Metainfo) -> Shown {
+    pub fn unfold(&self, metainfo: &Metainfo) -> StatusView {
         match self {
             Self::Whole { paused, downloaded, uploaded } => {
-                Shown::whole(metainfo, *paused, *downloaded, *uploaded)
+                StatusView::whole(metainfo, *paused, *downloaded, *uploaded)
             }
-            Self::Other(shown) => Shown::clone(shown),
+            Self::Other(shown) => StatusView::clone(shown),
         }
     }
 
@@ -468,8 +468,8 @@ mod tests {
         let builder = MetainfoBuilder::single_file("file".to_owned(), 100_000);
         let pieces = builder.geometry().unwrap().pieces() as usize;
         let metainfo = builder.build(vec![0; pieces * 20]).unwrap();
-        let whole = Shown::whole(&metainfo, false, 1, 2);
-        let paused = Shown::whole(&metainfo, true, 0, u64::MAX);
+        let whole = StatusView::whole(&metainfo, false, 1, 2);
+        let paused = StatusView::whole(&metainfo, true, 0, u64::MAX);
         let mut moving = whole.clone();
         moving.motion.peers = 1;
         let mut still = whole.clone();
@@ -480,11 +480,11 @@ mod tests {
         let others = [
             moving,
             failed,
-            Shown { pieces_have: 0, ..whole.clone() },
-            Shown { bytes_wanted: 0, bytes_wanted_have: 0, ..whole.clone() },
-            Shown { corrupt: 1, ..whole.clone() },
-            Shown { state: TorrentState::Downloading, ..whole.clone() },
-            Shown {
+            StatusView { pieces_have: 0, ..whole.clone() },
+            StatusView { bytes_wanted: 0, bytes_wanted_have: 0, ..whole.clone() },
+            StatusView { corrupt: 1, ..whole.clone() },
+            StatusView { state: TorrentState::Downloading, ..whole.clone() },
+            StatusView {
                 waiting: Some(Arc::new(Waiting::new(Moment::START, Default::default()))),
                 ..whole.clone()
             },
@@ -492,8 +492,8 @@ mod tests {
         for (shown, is_whole) in
             [whole, paused, still].map(|s| (s, true)).into_iter().chain(others.map(|s| (s, false)))
         {
-            let folded = Folded::new(shown.clone(), &metainfo);
-            assert_eq!(matches!(folded, Folded::Whole { .. }), is_whole, "{shown:?}");
+            let folded = CompactStatus::new(shown.clone(), &metainfo);
+            assert_eq!(matches!(folded, CompactStatus::Whole { .. }), is_whole, "{shown:?}");
             assert_eq!(folded.unfold(&metainfo), shown);
             let quiet = matches!(shown.state, TorrentState::Paused { .. });
             assert_eq!(folded.admits(), !quiet);

@@ -3,6 +3,7 @@
 use piecework_core::{Bitfield, Checkpoint, Fingerprint, PieceIndex, Rng};
 use piecework_storage::{self as storage, CheckResult, StorageError, Store, StoreMode};
 
+use super::TorrentError;
 use super::doubt::{self, Doubt};
 use super::mounts::Mounts;
 
@@ -41,7 +42,7 @@ pub(super) fn survey(
     mounts: &Mounts,
     store: &Store,
     basis: SurveyBasis,
-) -> Result<Survey, StorageError> {
+) -> Result<Survey, TorrentError> {
     // Before anything else: what changes from now on is noticed another time.
     let files = store.fingerprints()?;
     let pieces = store.geometry().pieces();
@@ -60,13 +61,7 @@ pub(super) fn survey(
     if had_any && files.iter().all(Option::is_none) {
         // Its disk is not there, most likely: to go on would get all of it anew, into the folder
         // that stands in for the disk, and forget what is held.
-        return Err(StorageError::Other {
-            operation: storage::Operation::Open,
-            path: store.root(),
-            reason: "none of the torrent's files is there any more: bring them back, say where \
-                     they are, or have it checked to get it anew"
-                .to_owned(),
-        });
+        return Err(TorrentError::AllMissing { root: store.root() });
     }
     let storage::Survey { mut trusted, mut check, doubtful } = storage::survey(store, &checkpoint)?;
     let mut chance = Rng::from_seed(checkpoint.taken_at_ns.cast_unsigned());

@@ -10,13 +10,12 @@ use tracing::warn;
 
 use piecework_swarm::lifecycle::{LifecycleEvent, Occupation, SwarmEnd};
 
-use super::TorrentError;
 use super::announce_scheduler::AnnounceScheduler;
 use super::entry::{Call, Driver, Entry};
 use super::holdings::HoldingsReports;
 use super::lifecycle::LifecycleDriver;
 use super::owners::PathOwners;
-use super::prepare::Prepared;
+use super::prepare::Preparation;
 use super::record::Record;
 use super::reporter::Reporter;
 use super::run::Run;
@@ -84,14 +83,13 @@ impl Torrent {
         let ended = LifecycleEvent::SwarmEnded;
         let prepared = start_slots::begin(self.start_slot.clone(), self.prepare()).await;
         match prepared {
-            Ok(Prepared::Files(files)) => self.note_prepared(files),
-            Ok(Prepared::Changed) => return self.pass(ended(SwarmEnd::Changed)),
-            Ok(Prepared::Refused(error)) => {
+            Ok(Preparation::Files(files)) => self.note_prepared(files),
+            Ok(Preparation::Changed) => return self.pass(ended(SwarmEnd::Changed)),
+            Ok(Preparation::Refused(error)) => {
                 return self.pass_fault(error, |kind| ended(SwarmEnd::Refused(kind)));
             }
             Err(error) => {
-                let error = TorrentError::of(&error);
-                return self.pass_fault(error, |kind| ended(SwarmEnd::Failed(kind)));
+                return self.pass_fault(error.into(), |kind| ended(SwarmEnd::Failed(kind)));
             }
         }
         let (end, error) = Run::new(self).pump_until_end().await;

@@ -24,7 +24,7 @@ use super::lifecycle::LifecycleDriver;
 use super::means::Means;
 use super::owners::PathOwners;
 use super::ownership::Ownership;
-use super::record::{Moved, Record};
+use super::record::{Record, TransferTotals};
 use super::start_slots::StartSlot;
 
 /// A torrent that is awake.
@@ -41,7 +41,7 @@ pub(super) struct Torrent {
     /// Who waits until it has left.
     pub leaving: Vec<oneshot::Sender<()>>,
     /// Connections that wait for a check to end.
-    pub arrived: Arrived,
+    pub arrived: WaitingConnections,
     pub upload: Limiter,
     pub download: Limiter,
     /// Its check slot, if it has one.
@@ -55,12 +55,12 @@ pub(super) struct Torrent {
 }
 
 /// Connections that wait, a bounded number: the oldest of the address with the most makes way.
-pub(super) struct Arrived {
+pub(super) struct WaitingConnections {
     tickets: HalfOpen,
     connections: Vec<(Ticket, Accepted)>,
 }
 
-impl Arrived {
+impl WaitingConnections {
     fn push(&mut self, connection: Accepted) {
         let (ticket, evicted) = self.tickets.admit(connection.addr.ip());
         self.connections.retain(|(other, _)| Some(*other) != evicted);
@@ -73,7 +73,7 @@ impl Arrived {
     }
 }
 
-impl Default for Arrived {
+impl Default for WaitingConnections {
     fn default() -> Self {
         Self { tickets: HalfOpen::new(ARRIVED_WAITING), connections: Vec::new() }
     }
@@ -97,7 +97,7 @@ impl Torrent {
             calls,
             works: VecDeque::new(),
             leaving: Vec::new(),
-            arrived: Arrived::default(),
+            arrived: WaitingConnections::default(),
             upload: Limiter::new(None),
             download: Limiter::new(None),
             check_slot: None,
@@ -151,7 +151,7 @@ impl Torrent {
     }
 
     /// Hands what was kept last to the keeper, with these totals.
-    pub fn keep(&self, moved: Moved) {
+    pub fn keep(&self, moved: TransferTotals) {
         self.entry.keep(self.record(), moved);
     }
 
@@ -222,7 +222,7 @@ impl Torrent {
     /// Sleeps, unless a call has come. Returns whether it does, and the task is over.
     pub fn fall_asleep(&mut self) -> bool {
         // Whoever has connected waits for nothing any more.
-        self.arrived = Arrived::default();
+        self.arrived = WaitingConnections::default();
         let Some(record) = self.record.take() else { return true };
         match self.entry.fall_asleep(record, &self.calls) {
             Ok(()) => true,

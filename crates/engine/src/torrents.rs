@@ -17,20 +17,20 @@ use super::entry::Entry;
 pub(super) struct TorrentMap(Mutex<LockedTorrents>);
 
 /// A torrent, found by its info-hash: a set of these is as large as one of pointers.
-struct Known(Arc<Entry>);
+struct ByInfoHash(Arc<Entry>);
 
 /// A torrent, found by what encrypted handshakes call it. The mark is computed from the info-hash
 /// when it is needed, so that a torrent costs no more than a pointer here too.
-struct Marked(Arc<Entry>);
+struct ByMark(Arc<Entry>);
 
 /// What an encrypted handshake calls a torrent.
-struct Mark([u8; 20]);
+struct HandshakeMark([u8; 20]);
 
 /// The torrents while nobody else may add or remove one.
 #[derive(Default)]
 pub(super) struct LockedTorrents {
-    map: HashSet<Known, foldhash::fast::FixedState>,
-    marked: HashSet<Marked, foldhash::fast::FixedState>,
+    map: HashSet<ByInfoHash, foldhash::fast::FixedState>,
+    marked: HashSet<ByMark, foldhash::fast::FixedState>,
     /// No more are taken.
     pub ended: bool,
 }
@@ -51,19 +51,19 @@ impl TorrentMap {
     }
 }
 
-impl Borrow<InfoHash> for Known {
+impl Borrow<InfoHash> for ByInfoHash {
     fn borrow(&self) -> &InfoHash {
         self.0.metainfo.info_hash_ref()
     }
 }
 
-impl PartialEq for Known {
+impl PartialEq for ByInfoHash {
     fn eq(&self, other: &Self) -> bool {
         self.0.info_hash() == other.0.info_hash()
     }
 }
 
-impl Eq for Known {}
+impl Eq for ByInfoHash {}
 
 impl LockedTorrents {
     pub fn contains(&self, info_hash: InfoHash) -> bool {
@@ -72,14 +72,14 @@ impl LockedTorrents {
 
     /// Takes a torrent in that is not here.
     pub fn insert(&mut self, entry: &Arc<Entry>) {
-        self.map.insert(Known(Arc::clone(entry)));
-        self.marked.insert(Marked(Arc::clone(entry)));
+        self.map.insert(ByInfoHash(Arc::clone(entry)));
+        self.marked.insert(ByMark(Arc::clone(entry)));
     }
 
     /// Takes a torrent out.
     pub fn take(&mut self, info_hash: &InfoHash) -> Option<Arc<Entry>> {
-        let Known(entry) = self.map.take(info_hash)?;
-        self.marked.remove(&Mark(torrent_mark(*info_hash)));
+        let ByInfoHash(entry) = self.map.take(info_hash)?;
+        self.marked.remove(&HandshakeMark(torrent_mark(*info_hash)));
         Some(entry)
     }
 
@@ -87,28 +87,28 @@ impl LockedTorrents {
     pub fn end(&mut self) -> Vec<Arc<Entry>> {
         self.ended = true;
         self.marked.clear();
-        self.map.drain().map(|Known(entry)| entry).collect()
+        self.map.drain().map(|ByInfoHash(entry)| entry).collect()
     }
 
     /// The torrent that an encrypted handshake means.
     pub fn marked(&self, mark: &[u8; 20]) -> Option<InfoHash> {
-        self.marked.get(&Mark(*mark)).map(|Marked(entry)| entry.info_hash())
+        self.marked.get(&HandshakeMark(*mark)).map(|ByMark(entry)| entry.info_hash())
     }
 }
 
-impl Mark {
+impl HandshakeMark {
     fn of(entry: &Entry) -> Self {
         Self(torrent_mark(entry.info_hash()))
     }
 }
 
-impl Equivalent<Marked> for Mark {
-    fn equivalent(&self, marked: &Marked) -> bool {
-        self.0 == Mark::of(&marked.0).0
+impl Equivalent<ByMark> for HandshakeMark {
+    fn equivalent(&self, marked: &ByMark) -> bool {
+        self.0 == HandshakeMark::of(&marked.0).0
     }
 }
 
-impl Hash for Mark {
+impl Hash for HandshakeMark {
     // It is a hash already.
     fn hash<H: Hasher>(&self, state: &mut H) {
         let [a, b, c, d, e, f, g, h, ..] = self.0;
@@ -116,21 +116,21 @@ impl Hash for Mark {
     }
 }
 
-impl Hash for Marked {
+impl Hash for ByMark {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        Mark::of(&self.0).hash(state);
+        HandshakeMark::of(&self.0).hash(state);
     }
 }
 
-impl PartialEq for Marked {
+impl PartialEq for ByMark {
     fn eq(&self, other: &Self) -> bool {
         self.0.info_hash() == other.0.info_hash()
     }
 }
 
-impl Eq for Marked {}
+impl Eq for ByMark {}
 
-impl Hash for Known {
+impl Hash for ByInfoHash {
     // As `Borrow` wants it: like the info-hash.
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.info_hash().hash(state);

@@ -14,11 +14,11 @@ use tokio::time::Instant;
 /// One limiter may stand beneath another: what is taken there is taken from both.
 #[derive(Clone)]
 pub struct Limiter {
-    shared: Arc<Shared>,
+    shared: Arc<LimiterCore>,
 }
 
-struct Shared {
-    state: Mutex<State>,
+struct LimiterCore {
+    state: Mutex<Bucket>,
     /// Whose turn it is. Fair: those who wait get it in order.
     turn: tokio::sync::Mutex<()>,
     /// The rate is another one.
@@ -27,7 +27,7 @@ struct Shared {
     takers: AtomicUsize,
 }
 
-struct State {
+struct Bucket {
     /// Bytes a second; `None` is no limit.
     rate: Option<u64>,
     /// When all that was granted so far has been paid for.
@@ -47,10 +47,10 @@ struct Pledge<'a> {
 impl Limiter {
     /// At most `rate` bytes a second; `None` is no limit.
     pub fn new(rate: Option<u64>) -> Self {
-        let state = Mutex::new(State { rate, paid_until: Instant::now(), above: None });
+        let state = Mutex::new(Bucket { rate, paid_until: Instant::now(), above: None });
         let (turn, changed) = (tokio::sync::Mutex::default(), Notify::new());
         let takers = AtomicUsize::new(0);
-        Self { shared: Arc::new(Shared { state, turn, changed, takers }) }
+        Self { shared: Arc::new(LimiterCore { state, turn, changed, takers }) }
     }
 
     /// Changes the limit, also for those who wait.

@@ -14,7 +14,7 @@ use piecework_swarm::PeerKey;
 
 use super::outbox::Debtor;
 use super::receiver::{Batch, ReceiveError};
-use super::sender::{SendError, Sender, Sent, SentPieces};
+use super::sender::{SendError, SendOutcome, Sender, SentPieces};
 use super::{BlockSource, Incoming, Limiter, Outbox, Receiver, RunMemory, SourceError, Stream};
 
 /// Two loops over one stream. Dropping it ends both: the receive loop at once, the send loop when
@@ -227,13 +227,13 @@ async fn send_loop<S: Stream>(
             () = overdue(&outbox) => return,
         };
         match turn {
-            Ok(Sent::Blocks(pieces)) => {
+            Ok(SendOutcome::Blocks(pieces)) => {
                 if inputs.send(uploaded(peer, pieces)).await.is_err() {
                     return;
                 }
             }
-            Ok(Sent::Other) => {}
-            Ok(Sent::Finished) => return,
+            Ok(SendOutcome::Other) => {}
+            Ok(SendOutcome::Finished) => return,
             Err(SendError::Source(error)) => {
                 let _ = inputs.send(Input::Unreadable { peer, error }).await;
                 return;

@@ -19,7 +19,7 @@ use super::receiver::Claim;
 ///
 /// It also notes which blocks were asked for, so that the receive loop keeps no others.
 pub struct Outbox {
-    state: Mutex<State>,
+    state: Mutex<OutboxContent>,
     wake: Notify,
     closed: Notify,
     /// Length of [`Debts::owed`], for the receive loop: how many block buffers to hold ready.
@@ -33,26 +33,26 @@ pub struct Outbox {
 pub struct OutboxFull;
 
 /// What the send loop took.
-pub(super) struct Work {
+pub(super) struct SendWork {
     /// Encoded messages.
     pub control: BytesMut,
     /// Blocks that follow each other in the content.
-    pub run: Run,
+    pub run: BlockRun,
     /// Nothing will come any more.
     pub closing: bool,
 }
 
 /// Blocks that follow each other in the content.
-pub(super) type Run = SmallVec<[BlockRef; 32]>;
+pub(super) type BlockRun = SmallVec<[BlockRef; 32]>;
 
 /// The blocks that a peer owes, locked for as long as this lives.
 pub(super) struct Debtor<'a> {
-    state: MutexGuard<'a, State>,
+    state: MutexGuard<'a, OutboxContent>,
     outstanding: &'a AtomicUsize,
 }
 
 #[derive(Default)]
-struct State {
+struct OutboxContent {
     control: BytesMut,
     /// Bytes of control messages that the send loop took last and may still be writing.
     in_hand: usize,
@@ -158,17 +158,17 @@ impl Outbox {
 
     /// Takes all messages, and blocks that follow each other, at most `blocks` of them and
     /// `bytes` bytes (but one in any case).
-    pub(super) fn take(&self, blocks: usize, bytes: u64) -> Work {
+    pub(super) fn take(&self, blocks: usize, bytes: u64) -> SendWork {
         let mut state = self.state.lock();
         let run = state.run(blocks, bytes);
         state.uploads.drain(..run.len());
-        Work { control: state.take_control(), run, closing: state.closing }
+        SendWork { control: state.take_control(), run, closing: state.closing }
     }
 
     /// Takes all messages, and no block.
-    pub(super) fn take_control(&self) -> Work {
+    pub(super) fn take_control(&self) -> SendWork {
         let mut state = self.state.lock();
-        Work { control: state.take_control(), run: Run::new(), closing: state.closing }
+        SendWork { control: state.take_control(), run: BlockRun::new(), closing: state.closing }
     }
 
     /// Bytes of the blocks that [`Outbox::take`] would give now.
@@ -236,10 +236,10 @@ impl Debts {
     }
 }
 
-impl State {
+impl OutboxContent {
     /// The blocks to go next.
-    fn run(&self, blocks: usize, bytes: u64) -> Run {
-        let mut run = Run::new();
+    fn run(&self, blocks: usize, bytes: u64) -> BlockRun {
+        let mut run = BlockRun::new();
         let mut taken = 0;
         for next in self.uploads.iter().take(blocks) {
             let follows = run.last().is_none_or(|last: &BlockRef| {

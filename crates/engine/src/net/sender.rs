@@ -30,7 +30,7 @@ pub trait BlockSource: Send + Sync + 'static {
 pub type ReadFuture = Pin<Box<dyn Future<Output = Result<Vec<u8>, SourceError>> + Send>>;
 
 /// The content could not be read: a fault of the torrent, not of the peer.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct SourceError(pub String);
 
@@ -47,7 +47,7 @@ pub(super) enum SendError {
 pub(super) type SentPieces = SmallVec<[(PieceIndex, u32, u32); 1]>;
 
 /// What one turn of the loop did.
-pub(super) enum Sent {
+pub(super) enum SendOutcome {
     /// Blocks, by piece: which, how many, how many bytes.
     Blocks(SentPieces),
     /// Messages only, or nothing.
@@ -94,7 +94,7 @@ impl<S: Stream> Sender<S> {
     }
 
     /// Sends what there is, or waits until there is something.
-    pub(super) async fn turn(&mut self) -> Result<Sent, SendError> {
+    pub(super) async fn turn(&mut self) -> Result<SendOutcome, SendError> {
         let chunk = self.limiter.chunk();
         let limited = chunk != u64::MAX;
         let blocks = self.run_most();
@@ -114,19 +114,19 @@ impl<S: Stream> Sender<S> {
         if work.run.is_empty() {
             if !work.control.is_empty() {
                 self.write(&mut [IoSlice::new(&work.control)]).await?;
-                return Ok(Sent::Other);
+                return Ok(SendOutcome::Other);
             }
             if work.closing {
-                return Ok(Sent::Finished);
+                return Ok(SendOutcome::Finished);
             }
             self.wait().await;
-            return Ok(Sent::Other);
+            return Ok(SendOutcome::Other);
         }
         self.load(&work.run).await?;
         let start = Instant::now();
         self.write_run(&work.control, &work.run).await?;
         self.adapt(start.elapsed(), work.run.len());
-        Ok(Sent::Blocks(by_piece(&work.run)))
+        Ok(SendOutcome::Blocks(by_piece(&work.run)))
     }
 
     /// Blocks that the next run may have.
@@ -405,7 +405,7 @@ mod tests {
             let reader = stream.clone();
             let sending = async {
                 let sent = sender.turn().await.unwrap();
-                assert!(matches!(sent, Sent::Blocks(pieces) if pieces[0].1 == 4));
+                assert!(matches!(sent, SendOutcome::Blocks(pieces) if pieces[0].1 == 4));
                 sender
             };
             let reading = async {
@@ -453,7 +453,7 @@ mod tests {
             for _ in 0..8 {
                 (0..32).for_each(|index| outbox.upload(block(index)));
                 for _ in 0..32 {
-                    let Ok(Sent::Blocks(_)) = sender.turn().await else { panic!() };
+                    let Ok(SendOutcome::Blocks(_)) = sender.turn().await else { panic!() };
                     longest = longest.max(sender.buffer.len());
                     if outbox.next_bytes(1, u64::MAX) == 0 {
                         break;

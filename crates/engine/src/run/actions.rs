@@ -13,7 +13,7 @@ use piecework_proto::wire::{Handshake, Message};
 use piecework_swarm::{Action, Event, Giver, PeerIdentity, PeerKey};
 
 use super::super::{PieceGiver, TorrentEvent};
-use super::{NotDialed, Run};
+use super::{DialFailure, Run};
 
 impl Run<'_> {
     /// Does everything the swarm wants done.
@@ -167,7 +167,7 @@ impl Run<'_> {
             let dial = async {
                 if is_full {
                     debug!(%addr, "not dialled: the session has as many connections as it may");
-                    let prevented = NotDialed { addr, is_prevented: true, hung_up: false };
+                    let prevented = DialFailure { addr, is_prevented: true, hung_up: false };
                     // A torrent that is gone wants no connection.
                     let _ = dialed.send(Err(prevented)).await;
                     return;
@@ -190,7 +190,7 @@ impl Run<'_> {
                     debug!(%addr, %error, "a dial came to nothing");
                 }
                 // A torrent that is gone wants no connection.
-                let failed = |error: net::HandshakeError| NotDialed {
+                let failed = |error: net::HandshakeError| DialFailure {
                     addr,
                     is_prevented: is_ours(&error),
                     hung_up: error.is_hang_up(),

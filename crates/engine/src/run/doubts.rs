@@ -6,7 +6,7 @@ use piecework_storage::{PieceResult, StorageError};
 
 use super::super::TorrentError;
 use super::super::doubt::{Doubt, about, files_of};
-use super::proofs::{Proof, Proven};
+use super::proofs::{Proof, ProofEffects};
 use super::{Reason, Run};
 
 impl Run<'_> {
@@ -38,7 +38,7 @@ impl Run<'_> {
     }
 
     /// Sends what waited for a piece, and names what waited.
-    pub(super) fn release(&mut self, proven: Proven) {
+    pub(super) fn release(&mut self, proven: ProofEffects) {
         for (peer, block) in proven.blocks {
             self.upload(peer, block);
         }
@@ -58,12 +58,9 @@ impl Run<'_> {
                 self.doubt(Doubt { files: [(file, ours)].into(), why: error.to_string() });
             }
             (None, StorageError::Missing { .. }) => {
-                self.fail(TorrentError::Storage(format!(
-                    "{error}: put it back and start the torrent, or have it checked to download it \
-                     again"
-                )));
+                self.fail(TorrentError::Missing(error.clone()));
             }
-            (None, error) => self.fail(TorrentError::of(error)),
+            (None, error) => self.fail(error.clone().into()),
         }
     }
 

@@ -10,10 +10,10 @@ use piecework_swarm::lifecycle::LifecycleEvent;
 
 use super::super::doubt::{Doubt, about, minus};
 use super::super::ownership::Ownership;
-use super::super::record::Kept;
+use super::super::record::KeptCheckpoint;
 use super::super::torrent::broke_off;
 use super::super::{TorrentError, TorrentEvent};
-use super::flushing::{EVERY, Flush, FlushWork, Flushed, Outcome};
+use super::flushing::{EVERY, Flush, FlushOutcome, FlushResult, FlushWork};
 use super::{Reason, Run};
 
 impl Run<'_> {
@@ -125,7 +125,7 @@ impl Run<'_> {
             files.iter().map(|file| samples.of_file(metainfo, *file, is_last)).collect();
         let have = self.swarm.have().clone();
         let job = tokio::task::spawn_blocking(move || {
-            let mut outcome = Outcome::default();
+            let mut outcome = FlushOutcome::default();
             for (file, sample) in files.into_iter().zip(samples) {
                 if !store.is_sound(file, &have, &sample)? {
                     outcome.doubted.push(file);
@@ -160,7 +160,7 @@ impl Run<'_> {
             other => other,
         };
         let record = self.torrent.record();
-        let kept_files = |kept: Option<&Kept>| kept.map(|kept| kept.files().to_vec());
+        let kept_files = |kept: Option<&KeptCheckpoint>| kept.map(|kept| kept.files().to_vec());
         let flush = Flush {
             mounts: Arc::clone(&self.torrent.means.mounts),
             store,
@@ -180,7 +180,7 @@ impl Run<'_> {
     }
 
     /// What was flushed is kept.
-    pub(super) fn flushed(&mut self, flushed: Flushed) -> Result<(), TorrentError> {
+    pub(super) fn flushed(&mut self, flushed: FlushResult) -> Result<(), TorrentError> {
         let Some(work) = self.flushing.work.take() else { return Ok(()) };
         let flushed = match flushed {
             Ok(flushed) => flushed,
@@ -189,14 +189,14 @@ impl Run<'_> {
         self.changed = true;
         if work.naming {
             self.flushing.naming = false;
-            let outcome = flushed.map_err(|error| TorrentError::of(&error))?;
+            let outcome = flushed.map_err(TorrentError::from)?;
             self.doubt_files(&outcome.doubted);
             return Ok(());
         }
         let outcome = flushed.map_err(|error| {
             // What was verified since the last word is in doubt: it is looked at again.
             self.unsure = true;
-            TorrentError::of(&error)
+            TorrentError::from(error)
         })?;
         if outcome.changed {
             // Somebody has changed what is held, or has files of these names: that is looked at

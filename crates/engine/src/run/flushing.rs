@@ -52,7 +52,7 @@ pub(super) struct Flushing {
 }
 
 pub(super) struct FlushWork {
-    pub job: JoinHandle<Result<Outcome, StorageError>>,
+    pub job: JoinHandle<Result<FlushOutcome, StorageError>>,
     /// What was verified before it began.
     pub have: Bitfield,
     pub writing: bool,
@@ -62,7 +62,7 @@ pub(super) struct FlushWork {
 
 /// What came of work on files.
 #[derive(Default)]
-pub(super) struct Outcome {
+pub(super) struct FlushOutcome {
     /// What they are like now, for the keeper if there is one.
     pub files: Vec<Option<Fingerprint>>,
     /// Somebody has changed what is held; nothing was done.
@@ -73,7 +73,7 @@ pub(super) struct Outcome {
     pub extents: BTreeMap<usize, Extent>,
 }
 
-pub(super) type Flushed = Result<Result<Outcome, StorageError>, JoinError>;
+pub(super) type FlushResult = Result<Result<FlushOutcome, StorageError>, JoinError>;
 
 /// Pieces to be hashed again before their file gets its final name.
 pub(super) struct Samples {
@@ -142,7 +142,7 @@ impl Flushing {
     }
 
     /// Waits for what is under way.
-    pub async fn done(&mut self) -> Flushed {
+    pub async fn done(&mut self) -> FlushResult {
         match &mut self.work {
             Some(work) => (&mut work.job).await,
             None => std::future::pending().await,
@@ -177,14 +177,14 @@ pub(super) struct Flush {
 }
 
 impl Flush {
-    pub fn run(mut self) -> Result<Outcome, StorageError> {
+    pub fn run(mut self) -> Result<FlushOutcome, StorageError> {
         let unwritten = self.unwritten.take();
         let store = &self.store;
         if self.keeps
             && let Some(unwritten) = unwritten.filter(|files| !files.is_empty())
             && is_changed(&unwritten, &store.fingerprints()?)
         {
-            return Ok(Outcome { changed: true, ..Outcome::default() });
+            return Ok(FlushOutcome { changed: true, ..FlushOutcome::default() });
         }
         if let Some(wanted) = &self.wanted {
             let pieces = wants::of_pieces(store.metainfo(), wanted);
@@ -193,13 +193,13 @@ impl Flush {
             };
             let way = make_way(store, &self.have, is_wanted, self.ownership)?;
             if self.keeps && (!self.may_write || way.is_err()) {
-                return Ok(Outcome { changed: true, ..Outcome::default() });
+                return Ok(FlushOutcome { changed: true, ..FlushOutcome::default() });
             }
             self.mounts.check(&store.root())?;
             store.prepare_wanted(|file| wanted.get(file).is_none_or(|file| file.is_wanted()))?;
         }
         let written = store.sync_and_measure()?;
-        let mut outcome = Outcome::default();
+        let mut outcome = FlushOutcome::default();
         let mut suspects = BTreeSet::new();
         for (file, extent) in &written {
             let before = self.extents.insert(*file, *extent);

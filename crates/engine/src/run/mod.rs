@@ -38,8 +38,8 @@ use super::complaints::{Complaints, LastSent};
 use super::doubt::{self, Doubt};
 use super::places::Place;
 use super::rates::Rates;
-use super::record::Kept;
-use super::source::StoreSource;
+use super::record::KeptCheckpoint;
+use super::store_source::StoreSource;
 use super::torrent::Torrent;
 use super::{TorrentError, wants};
 
@@ -59,8 +59,8 @@ pub(super) struct Run<'a> {
     inputs: mpsc::Receiver<Input>,
     inputs_tx: net::Inputs,
     steps: mpsc::Receiver<Step>,
-    dialed: mpsc::Receiver<Dialed>,
-    dialed_tx: mpsc::Sender<Dialed>,
+    dialed: mpsc::Receiver<DialResult>,
+    dialed_tx: mpsc::Sender<DialResult>,
     /// Dials that have not been answered.
     dialing: usize,
     links: HashMap<PeerKey, PeerLink>,
@@ -117,10 +117,10 @@ enum Reason {
 }
 
 /// How a dial ended.
-type Dialed = Result<Accepted, NotDialed>;
+type DialResult = Result<Accepted, DialFailure>;
 
 /// A dial that came to nothing.
-struct NotDialed {
+struct DialFailure {
     addr: SocketAddr,
     /// By a bound of our own.
     is_prevented: bool,
@@ -254,7 +254,7 @@ impl<'a> Run<'a> {
                 match fault {
                     Some(fault) => self.unreadable(&fault),
                     None if self.links.contains_key(&peer) => {
-                        self.fail(TorrentError::Storage(error.to_string()));
+                        self.fail(TorrentError::Unreadable(error));
                     }
                     None => {}
                 }
@@ -277,7 +277,7 @@ impl<'a> Run<'a> {
         };
         self.tell(Event::PieceChecked { piece, outcome });
         if let Some(error) = error.filter(|_| !self.ending) {
-            self.fail(TorrentError::of(&error));
+            self.fail(error.into());
         }
         self.changed = true;
     }
@@ -351,7 +351,7 @@ fn watch_of(torrent: &Torrent, have: &Bitfield) -> Arc<Watch> {
             && !doubt::is_whole(&torrent.entry.metainfo, have, file)
     };
     let unfinished = (0..files).map(is_written).collect();
-    let kept = record.kept.as_ref().map(Kept::files).unwrap_or_default();
+    let kept = record.kept.as_ref().map(KeptCheckpoint::files).unwrap_or_default();
     Arc::new(Watch::new(unfinished, kept))
 }
 

@@ -10,7 +10,7 @@ use piecework_swarm::{Direction, Event, PeerKey};
 
 use super::super::announce_scheduler::Alone;
 use super::super::complaints::LastSent;
-use super::{Dialed, NotDialed, PeerLink, Run};
+use super::{DialFailure, DialResult, PeerLink, Run};
 
 impl Run<'_> {
     /// A peer has gone by itself: it may have found what it was sent wrong.
@@ -77,14 +77,16 @@ impl Run<'_> {
         self.changed = true;
     }
 
-    pub(super) fn dialed(&mut self, dialed: Dialed) {
+    pub(super) fn dialed(&mut self, dialed: DialResult) {
         self.dialing = self.dialing.saturating_sub(1);
         match dialed {
             Ok(connection) => self.connected(connection, Direction::Outgoing),
-            Err(NotDialed { addr, is_prevented: true, .. }) => {
+            Err(DialFailure { addr, is_prevented: true, .. }) => {
                 self.tell(Event::DialPrevented { addr });
             }
-            Err(NotDialed { addr, hung_up, .. }) => self.tell(Event::DialFailed { addr, hung_up }),
+            Err(DialFailure { addr, hung_up, .. }) => {
+                self.tell(Event::DialFailed { addr, hung_up })
+            }
         }
     }
 

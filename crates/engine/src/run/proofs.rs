@@ -42,7 +42,7 @@ pub(super) struct Proof {
 
 /// What follows on a piece that is right.
 #[derive(Default)]
-pub(super) struct Proven {
+pub(super) struct ProofEffects {
     /// Blocks that waited for it.
     pub blocks: Vec<(PeerKey, BlockRef)>,
     /// Files of which it was the last.
@@ -140,9 +140,11 @@ impl Proofs {
     }
 
     /// A piece was hashed and is right.
-    pub fn proven(&mut self, metainfo: &Metainfo, piece: PieceIndex) -> Proven {
-        let mut proven =
-            Proven { blocks: self.pending.remove(&piece).unwrap_or_default(), files: Vec::new() };
+    pub fn proven(&mut self, metainfo: &Metainfo, piece: PieceIndex) -> ProofEffects {
+        let mut proven = ProofEffects {
+            blocks: self.pending.remove(&piece).unwrap_or_default(),
+            files: Vec::new(),
+        };
         let Some(unproven) = &mut self.unproven else { return proven };
         if !unproven.remove(piece) {
             return proven;

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use piecework_core::PieceIndex;
 
-use super::super::record::Moved;
-use super::super::status::{Motion, Shown};
+use super::super::record::TransferTotals;
+use super::super::status::{Motion, StatusView};
 use super::super::{PeerStatus, TorrentState};
 use super::Run;
 
 impl Run<'_> {
     /// Payload bytes received and sent since the torrent was first added.
-    pub(super) fn moved(&self) -> Moved {
+    pub(super) fn moved(&self) -> TransferTotals {
         let (progress, earlier) = (self.swarm.progress(), self.torrent.record().earlier());
-        Moved {
+        TransferTotals {
             downloaded: earlier.downloaded + progress.downloaded,
             uploaded: earlier.uploaded + progress.uploaded,
             corrupt: earlier.corrupt + self.flushing.corrupt,
@@ -62,7 +62,7 @@ impl Run<'_> {
         motion.eta = (left > 0 && down > 1.0)
             .then(|| Duration::try_from_secs_f64(left as f64 / down).ok())
             .flatten();
-        self.torrent.entry.show(Shown {
+        self.torrent.entry.show(StatusView {
             pieces_have: progress.pieces_have,
             bytes_have: progress.bytes_have,
             bytes_wanted: progress.bytes_wanted,
@@ -73,7 +73,7 @@ impl Run<'_> {
             motion: motion.into(),
             trouble: self.torrent.record().rare.trouble.clone(),
             waiting: self.waits.shown(),
-            ..Shown::new(state)
+            ..StatusView::new(state)
         });
     }
 

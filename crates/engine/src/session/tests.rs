@@ -9,7 +9,7 @@ use super::super::check_slots::{CheckSlot, CheckSlots};
 use super::*;
 use piecework_core::metainfo::Metainfo;
 use piecework_core::{BLOCK_LEN, PieceIndex};
-use piecework_storage::{CreateOptions, create};
+use piecework_storage::{CreateOptions, Operation, create};
 use piecework_swarm::lifecycle::LifecycleEvent;
 
 const PIECE: u32 = 4 * BLOCK_LEN;
@@ -145,7 +145,7 @@ async fn a_disk_that_was_full_when_files_were_looked_at_is_tried_again_when_ther
     tokio::time::pause();
     let lifecycle = &session.parts.lifecycle;
     let entry = session.parts.torrents.get(handle.info_hash()).unwrap();
-    let full = || crate::TorrentError::Full("there is no room left".to_owned());
+    let full = || crate::TorrentError::from(full());
     let look = || {
         entry.change_asleep(|record| {
             record.life = surveying();
@@ -159,6 +159,12 @@ async fn a_disk_that_was_full_when_files_were_looked_at_is_tried_again_when_ther
     }
     assert!(!seeds(&handle), "{:?}", handle.status());
     until(&handle, |_| true, seeds).await;
+}
+
+/// What a full disk says.
+fn full() -> StorageError {
+    let operation = Operation::Write;
+    StorageError::Full { operation, path: "file".into(), errno: rustix::io::Errno::NOSPC }
 }
 
 /// A torrent whose files are to be surveyed.
@@ -206,8 +212,8 @@ fn seeds(handle: &TorrentHandle) -> bool {
 
 #[tokio::test]
 async fn a_torrent_that_is_paused_does_not_go_on_when_its_fault_has_passed() {
-    let full = || crate::TorrentError::Full("there is no room left".to_owned());
-    let again = || crate::TorrentError::Again("too many files are open".to_owned());
+    let full = || crate::TorrentError::from(full());
+    let again = || crate::TorrentError::from(StorageError::InUse { path: "file".into() });
     let dir = tempfile::tempdir().unwrap();
     let (session, handle, entry) = seeding(dir.path()).await;
     let lifecycle = &session.parts.lifecycle;
@@ -239,7 +245,7 @@ async fn a_torrent_that_is_paused_does_not_go_on_when_its_fault_has_passed() {
 async fn an_answer_to_an_earlier_look_is_not_believed() {
     let dir = tempfile::tempdir().unwrap();
     let (_session, handle, entry) = seeding(dir.path()).await;
-    let gone = || crate::TorrentError::Storage("none of the files is there".to_owned());
+    let gone = || crate::TorrentError::AllMissing { root: "folder".into() };
     // A survey that does not answer before this test does.
     let survey = |record: &mut Record| {
         record.life = surveying();
@@ -265,7 +271,9 @@ async fn a_torrent_with_a_fault_is_not_checked_before_it_is_resumed() {
     let (session, handle, entry) = seeding(dir.path()).await;
     let lifecycle = &session.parts.lifecycle;
     let slots: &Arc<CheckSlots> = &lifecycle.check_slots;
-    let broken = crate::TorrentError::Storage("the disk is broken".to_owned());
+    let (operation, path) = (Operation::Read, "file".into());
+    let broken = StorageError::Other { operation, path, reason: "the disk is broken".to_owned() };
+    let broken = crate::TorrentError::from(broken);
     let paused = TorrentState::Paused { reason: Some(broken.to_string()) };
     assert!(slots.ask(Arc::clone(&entry) as _), "nobody is checked");
     handle.recheck().await;

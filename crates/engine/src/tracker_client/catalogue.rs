@@ -5,7 +5,8 @@ use reqwest::{Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use url::Url;
 
-use super::{CatalogueError, ClientOptions, Listing, http};
+use super::error::{AddressError, CatalogueAnswerError, CatalogueError};
+use super::{ClientOptions, Listing, http};
 use piecework_core::{AnnounceKey, InfoHash, PeerId, Scope, scope_of};
 use piecework_proto::announce::catalogue::{
     BatchAnswer, BatchOutcome, CatalogueEntry, CatalogueFault, CatalogueList, HoldingsBatch,
@@ -72,12 +73,14 @@ impl Catalogue {
         options: ClientOptions,
     ) -> Result<Self, CatalogueError> {
         let base = parse(base_url)?;
-        let bad = |fault: String| CatalogueError::Address { address: base_url.to_owned(), fault };
         let reach = Reach::of(provenance, &base);
         let http = http::Http::new(options, options.timeout, None, reach);
         let http = http.map_err(|fault| match fault {
-            http::Fault::Setup(fault) => bad(fault),
-            _ => bad("setup failed".to_owned()),
+            http::Fault::Setup(fault) => CatalogueError::Address {
+                address: base_url.to_owned(),
+                fault: AddressError::Setup(fault),
+            },
+            fault => CatalogueError::of(fault, base_url),
         })?;
         Ok(Self::by(&http, provenance, base))
     }
@@ -207,8 +210,8 @@ impl Catalogue {
         batch: &HoldingsBatch,
     ) -> Result<Option<Vec<BatchOutcome>>, CatalogueError> {
         let query = HoldingsReport::encode_batch_query(peer_id, port);
-        let body = serde_json::to_vec(batch)
-            .map_err(|fault| CatalogueError::BadAnswer(fault.to_string()))?;
+        let body =
+            serde_json::to_vec(batch).map_err(|fault| CatalogueError::BadAnswer(fault.into()))?;
         let request = self
             .begin(Method::POST, self.address_of("holdings", &query))?
             .header(CONTENT_TYPE, "application/json")
@@ -221,8 +224,7 @@ impl Catalogue {
         let outcomes = self.json::<BatchAnswer>(response, MAX_BATCH_ANSWER).await?.torrents;
         let asked = batch.torrents.iter().map(|report| report.info_hash);
         if !asked.eq(outcomes.iter().map(|outcome| outcome.info_hash)) {
-            let fault = "it is about other torrents than were reported".to_owned();
-            return Err(CatalogueError::BadAnswer(fault));
+            return Err(CatalogueError::BadAnswer(CatalogueAnswerError::OtherTorrents));
         }
         Ok(Some(outcomes))
     }
@@ -304,7 +306,7 @@ impl Catalogue {
         limit: usize,
     ) -> Result<T, CatalogueError> {
         let body = self.body(response, limit).await?;
-        serde_json::from_slice(&body).map_err(|fault| CatalogueError::BadAnswer(fault.to_string()))
+        serde_json::from_slice(&body).map_err(|fault| CatalogueError::BadAnswer(fault.into()))
     }
 
     async fn body(&self, response: Response, limit: usize) -> Result<Vec<u8>, CatalogueError> {
@@ -318,10 +320,10 @@ impl Catalogue {
 
 /// Returns the address that others are joined to.
 fn parse(base_url: &str) -> Result<Url, CatalogueError> {
-    let bad = |fault: String| CatalogueError::Address { address: base_url.to_owned(), fault };
-    let mut base = Url::parse(base_url).map_err(|fault| bad(fault.to_string()))?;
+    let bad = |fault| CatalogueError::Address { address: base_url.to_owned(), fault };
+    let mut base = Url::parse(base_url).map_err(|fault| bad(fault.into()))?;
     if !matches!(base.scheme(), "http" | "https") {
-        return Err(bad("it begins with neither `http` nor `https`".to_owned()));
+        return Err(bad(AddressError::Scheme));
     }
     // A base without a slash at its end would lose its last segment when joined.
     if !base.path().ends_with('/') {

@@ -4,6 +4,7 @@ use std::io;
 
 use super::http;
 use super::reached::Outside;
+use super::transport::{HttpError, TransportError};
 use piecework_core::{InfoHash, printable};
 use piecework_proto::announce::udp::UdpError;
 use piecework_proto::announce::{AnnounceError, Refusal, Retry};
@@ -14,8 +15,9 @@ pub enum TrackerError {
     /// HTTP could not be set up.
     #[error("HTTP cannot be set up: {0}")]
     Setup(
-        /// Why.
-        String,
+        /// What the HTTP client says.
+        #[source]
+        HttpError,
     ),
     /// Its name is not known.
     #[error("the tracker's host `{}` is not known: {fault}", printable(.host))]
@@ -23,13 +25,15 @@ pub enum TrackerError {
         /// The name.
         host: String,
         /// What the resolver says.
+        #[source]
         fault: io::Error,
     },
     /// It is not there, or the way to it is closed.
     #[error("the tracker cannot be reached: {0}")]
     Unreachable(
-        /// Why.
-        String,
+        /// What went wrong on the way.
+        #[source]
+        TransportError,
     ),
     /// It is where its address may not lead ([`Reach`](piecework_proto::announce::Reach)).
     #[error("the tracker is not asked: {0}")]
@@ -117,15 +121,17 @@ pub enum CatalogueError {
         /// What was given.
         address: String,
         /// Why it is none.
-        fault: String,
+        #[source]
+        fault: AddressError,
     },
     /// It is not there, or the way to it is closed.
     #[error("the tracker at `{address}` cannot be reached: {fault}")]
     Unreachable {
         /// The address that was asked.
         address: String,
-        /// Why.
-        fault: String,
+        /// What went wrong on the way.
+        #[source]
+        fault: TransportError,
     },
     /// It is where its address may not lead ([`Reach`](piecework_proto::announce::Reach)).
     #[error("the tracker at `{address}` is not asked: {outside}")]
@@ -133,6 +139,7 @@ pub enum CatalogueError {
         /// The address that was asked.
         address: String,
         /// Where the address leads, and why that is not allowed.
+        #[source]
         outside: Outside,
     },
     /// No answer, or none that was complete.
@@ -165,8 +172,42 @@ pub enum CatalogueError {
     #[error("the tracker's answer is not one of a catalogue: {0}")]
     BadAnswer(
         /// What is wrong with it.
-        String,
+        #[source]
+        CatalogueAnswerError,
     ),
+}
+
+/// An address that cannot be asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddressError {
+    /// It is not a URL.
+    #[error(transparent)]
+    Url(#[from] url::ParseError),
+    /// It is not an address of the web.
+    #[error("it begins with neither `http` nor `https`")]
+    Scheme,
+    /// HTTP could not be set up.
+    #[error(transparent)]
+    Setup(HttpError),
+}
+
+/// An answer that is not one of a catalogue.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CatalogueAnswerError {
+    /// It is not the expected JSON.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    /// It is about other torrents than the request.
+    #[error("it is about other torrents than were reported")]
+    OtherTorrents,
+    /// It ends too early.
+    #[error("it ends before its list of torrents does")]
+    CutOff,
+    /// An entry is too long.
+    #[error("an entry of its list is longer than any can be")]
+    LongEntry,
 }
 
 impl CatalogueError {
@@ -177,9 +218,8 @@ impl CatalogueError {
             http::Fault::Timeout => Self::Timeout { address },
             http::Fault::TooLarge { limit } => Self::TooLarge { limit },
             http::Fault::Outside(outside) => Self::Outside { address, outside },
-            http::Fault::Setup(fault) | http::Fault::Transport(fault) => {
-                Self::Unreachable { address, fault }
-            }
+            http::Fault::Setup(fault) => Self::Unreachable { address, fault: fault.into() },
+            http::Fault::Transport(fault) => Self::Unreachable { address, fault },
         }
     }
 

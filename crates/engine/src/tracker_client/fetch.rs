@@ -6,7 +6,8 @@ use tokio::time::timeout;
 
 use super::get::{Get, Got, HttpGet};
 use super::resolve::Resolver;
-use super::{ClientOptions, Outside, http};
+use super::transport::TransportError;
+use super::{AddressError, ClientOptions, Outside, http};
 use piecework_core::bencode::{self, Limits};
 use piecework_core::{Scope, printable, scope_of};
 use piecework_proto::announce::{Provenance, Reach};
@@ -20,7 +21,8 @@ pub enum FetchError {
         /// What was given.
         address: String,
         /// What is wrong with it.
-        fault: String,
+        #[source]
+        fault: AddressError,
     },
     /// It leads, perhaps by a redirect, where it may not ([`Reach`]).
     #[error("`{}` is not fetched: {outside}", printable(.address))]
@@ -28,6 +30,7 @@ pub enum FetchError {
         /// The address that was asked.
         address: String,
         /// Where the address leads, and why that is not allowed.
+        #[source]
         outside: Outside,
     },
     /// The server is not there, or broke off.
@@ -36,8 +39,33 @@ pub enum FetchError {
         /// The address that was asked.
         address: String,
         /// Why.
-        fault: String,
+        #[source]
+        fault: FetchFailure,
     },
+}
+
+/// Why a server did not give a file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchFailure {
+    /// The server is not there, or its answer cannot be read.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// It took too long.
+    #[error("it did not come in time")]
+    TimedOut,
+    /// It is too large.
+    #[error("it is larger than the `{limit}` bytes taken")]
+    TooLarge {
+        /// Bytes that are taken.
+        limit: usize,
+    },
+    /// The server refused.
+    #[error("the server answered with HTTP status `{0}`")]
+    Status(u16),
+    /// The file is not whole.
+    #[error("the connection broke off before the end of the file")]
+    BrokenOff,
 }
 
 /// The bytes at `address`, `http` or `https`, at most `limit`, within `time` in all, and the scope of
@@ -52,21 +80,20 @@ pub async fn fetch(
     limit: usize,
     time: Duration,
 ) -> Result<(Vec<u8>, Scope), FetchError> {
-    let bad = |fault: String| FetchError::Address { address: address.to_owned(), fault };
-    let url = url::Url::parse(address).map_err(|fault| bad(fault.to_string()))?;
+    let bad = |fault| FetchError::Address { address: address.to_owned(), fault };
+    let url = url::Url::parse(address).map_err(|fault| bad(fault.into()))?;
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(bad("it begins with neither `http` nor `https`".to_owned()));
+        return Err(bad(AddressError::Scheme));
     }
-    let failed = |fault: String| FetchError::Failed { address: address.to_owned(), fault };
+    let failed = |fault| FetchError::Failed { address: address.to_owned(), fault };
     let of = |fault: http::Fault| match fault {
-        http::Fault::Setup(fault) | http::Fault::Transport(fault) => failed(fault),
+        http::Fault::Setup(fault) => failed(FetchFailure::Transport(fault.into())),
+        http::Fault::Transport(fault) => failed(FetchFailure::Transport(fault)),
         http::Fault::Outside(outside) => {
             FetchError::Outside { address: address.to_owned(), outside }
         }
-        http::Fault::Timeout => failed("it did not come in time".to_owned()),
-        http::Fault::TooLarge { limit } => {
-            failed(format!("it is larger than the `{limit}` bytes taken"))
-        }
+        http::Fault::Timeout => failed(FetchFailure::TimedOut),
+        http::Fault::TooLarge { limit } => failed(FetchFailure::TooLarge { limit }),
     };
     let reach = match provenance {
         Provenance::Named => Reach::ALL,
@@ -80,11 +107,11 @@ pub async fn fetch(
     };
     let Got { answer, remote } = got;
     if !(200..300).contains(&answer.status) {
-        return Err(failed(format!("the server answered with HTTP status `{}`", answer.status)));
+        return Err(failed(FetchFailure::Status(answer.status)));
     }
     // Servers that count wrongly, or forget how a compressed file ends, may have sent all of it.
     if !answer.is_whole && bencode::scan_prefix(&answer.body, &Limits::default()).is_err() {
-        return Err(failed("the connection broke off before the end of the file".to_owned()));
+        return Err(failed(FetchFailure::BrokenOff));
     }
     Ok((answer.body, scope_of(remote)))
 }

@@ -13,6 +13,7 @@ use tokio::net::lookup_host;
 use url::{Host, Url};
 
 use super::reached::{Outside, check};
+use super::transport::{HttpError, TransportError};
 use super::{ClientOptions, tls};
 use piecework_core::{Scope, scope_of};
 use piecework_proto::announce::{Provenance, Reach, Retry};
@@ -20,9 +21,9 @@ use piecework_proto::announce::{Provenance, Reach, Retry};
 /// What can go wrong below the meaning of an answer.
 #[derive(Debug)]
 pub(super) enum Fault {
-    Setup(String),
+    Setup(HttpError),
     Timeout,
-    Transport(String),
+    Transport(TransportError),
     /// The request would have gone, or was redirected, where it may not go.
     Outside(Outside),
     TooLarge {
@@ -97,7 +98,7 @@ impl Http {
                 let from = response.remote_addr().map_or(Scope::Global, |addr| scope_of(addr.ip()));
                 (url, reach) = (next, Reach::of_redirect(provenance, from));
             }
-            Err(Fault::Transport(format!("it redirects more than `{MAX_REDIRECTS}` times")))
+            Err(TransportError::TooManyRedirects { limit: MAX_REDIRECTS }.into())
         };
         tokio::time::timeout(self.total, answer).await.unwrap_or(Err(Fault::Timeout))
     }
@@ -148,7 +149,7 @@ impl Clients {
             .no_proxy()
             .tls_backend_preconfigured(tls::settings())
             .build()
-            .map_err(|fault| Fault::Setup(deepest(&fault)))
+            .map_err(|fault| Fault::Setup(HttpError::new(fault)))
     }
 }
 
@@ -182,7 +183,7 @@ pub(super) fn redirected(
     let Some(target) = location else { return Ok(None) };
     match url.join(target) {
         Ok(next) if matches!(next.scheme(), "http" | "https") => Ok(Some(next)),
-        _ => Err(Fault::Transport("it redirects to what is no web address".to_owned())),
+        _ => Err(TransportError::BadRedirect.into()),
     }
 }
 
@@ -215,6 +216,12 @@ pub(super) fn retry_after(text: &str) -> Option<Retry> {
     (!pause.is_zero()).then_some(Retry::After(pause))
 }
 
+impl From<TransportError> for Fault {
+    fn from(error: TransportError) -> Self {
+        Self::Transport(error)
+    }
+}
+
 impl From<reqwest::Error> for Fault {
     fn from(fault: reqwest::Error) -> Self {
         let mut cause: Option<&(dyn Error + 'static)> = fault.source();
@@ -224,18 +231,12 @@ impl From<reqwest::Error> for Fault {
             }
             cause = next.source();
         }
-        if fault.is_timeout() { Self::Timeout } else { Self::Transport(deepest(&fault)) }
+        if fault.is_timeout() {
+            Self::Timeout
+        } else {
+            Self::Transport(HttpError::new(fault).into())
+        }
     }
-}
-
-/// What is at the bottom of an error: `connection refused` rather than five layers about it, and
-/// without the address, which may hold a pass key.
-fn deepest(fault: &reqwest::Error) -> String {
-    let mut cause: Option<&dyn Error> = fault.source();
-    while let Some(next) = cause.and_then(Error::source) {
-        cause = Some(next);
-    }
-    cause.map_or_else(|| "the request failed".to_owned(), ToString::to_string)
 }
 
 pub(super) const USER_AGENT: &str = concat!("Piecework/", env!("CARGO_PKG_VERSION"));

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use reqwest::Response;
 
-use super::CatalogueError;
+use super::{CatalogueAnswerError, CatalogueError};
 use piecework_proto::announce::catalogue::CatalogueEntry;
 
 /// The torrents of a catalogue, as they come.
@@ -31,12 +31,12 @@ impl Listing {
     /// # Errors
     /// If the answer breaks off, is no list, or is without end.
     pub async fn next(&mut self) -> Result<Option<CatalogueEntry>, CatalogueError> {
-        let bad = |fault: &str| CatalogueError::BadAnswer(fault.to_owned());
+        let bad = CatalogueError::BadAnswer;
         loop {
             if let Some(element) = self.come.pop_front() {
                 return serde_json::from_slice(&element)
                     .map(Some)
-                    .map_err(|fault| CatalogueError::BadAnswer(fault.to_string()));
+                    .map_err(|fault| bad(fault.into()));
             }
             let chunk = self.response.chunk().await;
             let Some(chunk) =
@@ -44,7 +44,7 @@ impl Listing {
             else {
                 return match self.elements.is_whole() {
                     true => Ok(None),
-                    false => Err(bad("it ends before its list of torrents does")),
+                    false => Err(bad(CatalogueAnswerError::CutOff)),
                 };
             };
             self.len += chunk.len() as u64;
@@ -53,7 +53,7 @@ impl Listing {
             }
             let come = &mut self.come;
             let fed = self.elements.feed(&chunk, |element| come.push_back(element));
-            fed.map_err(|Overlong| bad("an entry of its list is longer than any can be"))?;
+            fed.map_err(|Overlong| bad(CatalogueAnswerError::LongEntry))?;
         }
     }
 }

@@ -14,6 +14,7 @@ mod packed;
 mod reached;
 mod resolve;
 mod tls;
+mod transport;
 mod udp;
 
 use std::net::SocketAddr;
@@ -41,8 +42,9 @@ use piecework_swarm::announcer::{Families, joined};
 pub(crate) use get::fuzzing;
 
 pub use catalogue::{Catalogue, Holdings};
-pub use error::{CatalogueError, TrackerError};
-pub use fetch::{FetchError, fetch};
+pub use error::{AddressError, CatalogueAnswerError, CatalogueError, TrackerError};
+pub use fetch::{FetchError, FetchFailure, fetch};
+pub use get::{EncodingError, ResponseError};
 pub use listing::Listing;
 pub use named::{
     LookupError, NamedTracker, REGISTER_AGAIN, TrackerNameError, catalogue_of, tier_texts,
@@ -50,6 +52,7 @@ pub use named::{
 pub use options::{ClientOptions, ReachableOver};
 pub use reached::Outside;
 pub use resolve::{UnknownPeer, look_up_known_peers, look_up_peers};
+pub use transport::{HttpError, TransportError};
 
 use get::{Get, HttpAnswer, HttpGet};
 use resolve::{MAX_PEER_ADDRESSES, Resolver};
@@ -147,8 +150,7 @@ impl TrackerClient {
         let addrs = self.in_time(self.addresses(tracker)).await?;
         let mut asking = self.over_families(tracker, announce, addrs).into_iter();
         let Some(mut one) = asking.next() else {
-            let why = format!("`{}` has no address", tracker.host());
-            return Err(TrackerError::Unreachable(why));
+            return Err(TrackerError::Unreachable(TransportError::NoAddress));
         };
         let Some(mut other) = asking.next() else { return one.await.1 };
         let (first, mut rest) = tokio::select! {
@@ -343,9 +345,9 @@ impl TrackerClient {
         tracker: &TrackerUrl,
         addrs: Vec<SocketAddr>,
     ) -> Result<HttpAnswer, TrackerError> {
-        let url = url.parse().map_err(|fault: url::ParseError| {
-            TrackerError::Unreachable(format!("its address with the question is none: {fault}"))
-        })?;
+        let url = url
+            .parse()
+            .map_err(|fault: url::ParseError| TrackerError::Unreachable(fault.into()))?;
         let (provenance, reach) = (tracker.provenance(), tracker.reach());
         let get = Get { url, provenance, reach, addrs: Some(addrs), limit: MAX_BODY_LEN };
         Ok(self.get.get(get).await?.answer)
@@ -372,7 +374,7 @@ fn status(answer: &HttpAnswer) -> Result<(), TrackerError> {
 }
 
 fn broken_off() -> TrackerError {
-    TrackerError::Unreachable("the connection broke off in the middle of its answer".to_owned())
+    TrackerError::Unreachable(TransportError::BrokenOff)
 }
 
 /// How long an answer waits for the one over the other family, so that both are one.

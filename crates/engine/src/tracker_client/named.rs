@@ -172,6 +172,7 @@ const LOOKUP: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
+    use super::super::{CatalogueAnswerError, TransportError};
     use super::*;
 
     #[test]
@@ -186,9 +187,10 @@ mod tests {
         let address = String::new;
         assert!(CatalogueError::Timeout { address: address() }.is_absence());
         assert!(
-            CatalogueError::Unreachable { address: address(), fault: String::new() }.is_absence()
+            CatalogueError::Unreachable { address: address(), fault: TransportError::NoHost }
+                .is_absence()
         );
-        assert!(!CatalogueError::BadAnswer("a web page".to_owned()).is_absence());
+        assert!(!CatalogueError::BadAnswer(CatalogueAnswerError::CutOff).is_absence());
         assert!(LookupError::TimedOut.is_absence() && !LookupError::NoCatalogue.is_absence());
     }
 

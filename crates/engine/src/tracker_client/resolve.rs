@@ -18,6 +18,7 @@ pub struct UnknownPeer {
     /// The name.
     pub host: String,
     /// What the resolver says.
+    #[source]
     pub fault: io::Error,
 }
 

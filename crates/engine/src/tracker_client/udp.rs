@@ -19,6 +19,7 @@ use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{self, Instant};
 
+use super::transport::TransportError;
 use super::{ClientOptions, TrackerError};
 use piecework_proto::announce::udp::{Family, Request, Response};
 use piecework_proto::announce::{
@@ -131,7 +132,7 @@ impl UdpTrackers {
     ) -> Result<Response, TrackerError> {
         let started = Instant::now();
         let addrs = &addrs[..addrs.len().min(MAX_ADDRESSES)];
-        let mut last = TrackerError::Unreachable("its name has no address".to_owned());
+        let mut last = TrackerError::Unreachable(TransportError::NoAddress);
         for (place, addr) in addrs.iter().enumerate() {
             let left = self.options.timeout.saturating_sub(started.elapsed());
             let share = left / (addrs.len() - place) as u32;
@@ -309,7 +310,7 @@ impl Exchange {
         };
         for (_, waiter) in self.waiting.lock().take().into_iter().flatten() {
             // Who no longer waits does not mind.
-            let _ = waiter.send(Err(TrackerError::Unreachable(fault.to_string())));
+            let _ = waiter.send(Err(unreachable(copy_of(&fault))));
         }
     }
 
@@ -365,7 +366,15 @@ impl Transactions {
 }
 
 fn unreachable(fault: io::Error) -> TrackerError {
-    TrackerError::Unreachable(fault.to_string())
+    TrackerError::Unreachable(fault.into())
+}
+
+/// Returns the same error once more, for each of several requests that it ends.
+fn copy_of(fault: &io::Error) -> io::Error {
+    match fault.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::new(fault.kind(), fault.to_string()),
+    }
 }
 
 /// The error that a response which is not the wanted one stands for.

@@ -11,13 +11,20 @@ use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 
 /// The body cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum EncodingError {
+#[non_exhaustive]
+pub enum EncodingError {
+    /// It has an encoding that was not asked for.
     #[error("its answer is encoded as `{0}`, which it was not asked for")]
     Unknown(String),
+    /// It is not compressed as it says.
     #[error("its answer says that it is compressed, and cannot be decoded")]
     Broken,
+    /// It is too long.
     #[error("its answer is longer than the `{limit}` bytes taken")]
-    TooLarge { limit: usize },
+    TooLarge {
+        /// Bytes that are taken.
+        limit: usize,
+    },
 }
 
 /// Returns `body` without `encodings`, which were applied in this order, and whether it was whole:

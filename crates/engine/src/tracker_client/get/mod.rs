@@ -22,17 +22,20 @@ use tokio::time::timeout;
 use url::{Host, Position, Url};
 
 use self::connection::{Connection, Destination, Dialer, Idle};
-use self::encoding::{EncodingError, decoded};
-use self::response::{Reading, ResponseError};
+use self::encoding::decoded;
+use self::response::Reading;
 use super::ClientOptions;
 use super::http::{Fault, MAX_REDIRECTS, USER_AGENT, redirected};
 use super::reached::check;
 use super::resolve::Resolver;
+use super::transport::TransportError;
 use piecework_core::{base64, scope_of};
 use piecework_proto::announce::udp::Family;
 use piecework_proto::announce::{Provenance, Reach};
 
+pub use self::encoding::EncodingError;
 pub(super) use self::response::HttpAnswer;
+pub use self::response::ResponseError;
 
 /// Sends `GET` requests to no other addresses than they may go to. Cheap to clone; clones share
 /// connections.
@@ -93,7 +96,7 @@ impl HttpGet {
             };
             (url, reach) = (next, Reach::of_redirect(provenance, scope_of(remote.ip())));
         }
-        Err(Fault::Transport(format!("it redirects more than `{MAX_REDIRECTS}` times")))
+        Err(TransportError::TooManyRedirects { limit: MAX_REDIRECTS }.into())
     }
 
     /// One request and its answer, over a connection that is there already if possible.
@@ -119,7 +122,7 @@ impl HttpGet {
             None => self.addresses(&destination).await?,
         };
         let connected = self.dialer.connect(&addrs, &destination).await;
-        let mut connection = connected.map_err(|error| Fault::Transport(error.to_string()))?;
+        let mut connection = connected.map_err(TransportError::Io)?;
         let mut reading = Reading::new(limit);
         let asked = self.ask(&mut connection, &request, &mut reading).await;
         self.finish(destination, connection, reading, asked)
@@ -133,9 +136,8 @@ impl HttpGet {
         request: &[u8],
         reading: &mut Reading,
     ) -> Result<bool, Fault> {
-        let transport = |error: std::io::Error| Fault::Transport(error.to_string());
         let written = timeout(self.patience, connection.stream.write_all(request)).await;
-        written.map_err(|_| Fault::Timeout)?.map_err(transport)?;
+        written.map_err(|_| Fault::Timeout)?.map_err(TransportError::Io)?;
         let mut part = vec![0; 16 * 1024];
         loop {
             let read = timeout(self.patience, connection.stream.read(&mut part)).await;
@@ -145,7 +147,7 @@ impl HttpGet {
                 Ok(_) => {}
                 // Reset with the answer under way, or TLS without its end.
                 Err(_) if reading.has_begun() => return Ok(false),
-                Err(error) => return Err(transport(error)),
+                Err(error) => return Err(TransportError::Io(error).into()),
             }
         }
     }
@@ -167,7 +169,7 @@ impl HttpGet {
     /// The addresses of the server, all within its reach.
     async fn addresses(&self, to: &Destination) -> Result<Vec<SocketAddr>, Fault> {
         let found = self.resolver.addresses(&to.host, to.port).await;
-        let mut addrs = found.map_err(|error| Fault::Transport(error.to_string()))?;
+        let mut addrs = found.map_err(TransportError::Io)?;
         // A name with one address outside has none: it may be meant to be resolved again until that
         // one is chosen.
         check(&to.host, &addrs, to.reach).map_err(Fault::Outside)?;
@@ -188,7 +190,7 @@ impl From<ResponseError> for Fault {
     fn from(error: ResponseError) -> Self {
         match error {
             ResponseError::TooLarge { limit } => Self::TooLarge { limit },
-            other => Self::Transport(other.to_string()),
+            other => Self::Transport(TransportError::Response(other)),
         }
     }
 }
@@ -197,7 +199,7 @@ fn destination(url: &Url, reach: Reach, family: Option<Family>) -> Result<Destin
     let host = match url.host() {
         Some(Host::Ipv6(ip)) => ip.to_string(),
         Some(host) => host.to_string(),
-        None => return Err(Fault::Transport("its address has no host".to_owned())),
+        None => return Err(TransportError::NoHost.into()),
     };
     let port = url.port_or_known_default().unwrap_or(80);
     Ok(Destination { host, port, is_encrypted: url.scheme() == "https", reach, family })
@@ -234,13 +236,13 @@ async fn undo_encoding(mut answer: HttpAnswer, limit: usize) -> Result<HttpAnswe
     // The work grows with what comes out of it.
     let done = if limit > SMALL {
         let done = tokio::task::spawn_blocking(work).await;
-        done.map_err(|_| Fault::Transport("its answer could not be decoded".to_owned()))?
+        done.map_err(TransportError::Decoding)?
     } else {
         work()
     };
     let (body, all) = done.map_err(|error| match error {
         EncodingError::TooLarge { limit } => Fault::TooLarge { limit },
-        other => Fault::Transport(other.to_string()),
+        other => TransportError::Encoding(other).into(),
     })?;
     (answer.body, answer.is_whole) = (body, answer.is_whole && all);
     Ok(answer)

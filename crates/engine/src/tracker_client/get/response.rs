@@ -32,19 +32,29 @@ pub(crate) struct HttpAnswer {
 
 /// Bytes that are not an answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ResponseError {
+#[non_exhaustive]
+pub enum ResponseError {
+    /// It is not HTTP.
     #[error("it does not answer with HTTP")]
     NotHttp,
+    /// The connection ended before an answer.
     #[error("it closed the connection without an answer")]
     Nothing,
+    /// The connection ended before the head did.
     #[error("the connection broke off in the head of its answer")]
     CutOff,
+    /// The head is too long.
     #[error("the head of its answer is longer than the `{MAX_HEAD}` bytes taken")]
     HeadTooLong,
+    /// A chunk has no length.
     #[error("its answer has a chunk without a length")]
     BadChunk,
+    /// It is too long.
     #[error("its answer is longer than the `{limit}` bytes taken")]
-    TooLarge { limit: usize },
+    TooLarge {
+        /// Bytes that are taken.
+        limit: usize,
+    },
 }
 
 /// An answer that is being read.

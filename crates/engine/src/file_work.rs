@@ -11,9 +11,9 @@ use tracing::warn;
 use piecework_storage::{self as storage, MoveProgress, StorageError, Store};
 use piecework_swarm::lifecycle::{LifecycleEvent, WorkKind};
 
-use super::aside::Aside;
+use super::background::BackgroundJob;
 use super::entry::FileWork;
-use super::owners::{Planned, folder_identity};
+use super::owners::{PlannedPaths, folder_identity};
 use super::torrent::{Torrent, flat};
 use super::{TorrentError, TorrentState};
 
@@ -62,22 +62,22 @@ impl Torrent {
             FileWork::Move(root) => {
                 let job = {
                     let store = Arc::clone(&store);
-                    move |aside: Arc<Aside>| {
+                    move |background: Arc<BackgroundJob>| {
                         let note = |at: MoveProgress| {
-                            aside.done.store(at.bytes_done, Ordering::Relaxed);
-                            aside.total.store(at.bytes_total, Ordering::Relaxed);
+                            background.done.store(at.bytes_done, Ordering::Relaxed);
+                            background.total.store(at.bytes_total, Ordering::Relaxed);
                         };
-                        storage::relocate(&store, &root, note, &aside.cancel)
+                        storage::relocate(&store, &root, note, &background.cancel)
                     }
                 };
-                flat(&store, self.aside(job, moving, Some(reply)).await.0)
+                flat(&store, self.in_background(job, moving, Some(reply)).await.0)
             }
             FileWork::Rename(names) => {
                 let job = {
                     let store = Arc::clone(&store);
                     move |_| rename(&store, &names)
                 };
-                flat(&store, self.aside(job, moving, None).await.0)
+                flat(&store, self.in_background(job, moving, None).await.0)
             }
             FileWork::Remove => {
                 self.record_mut().kept = None;
@@ -86,7 +86,7 @@ impl Torrent {
                     let store = Arc::clone(&store);
                     move |_| store.remove_data_except(&kept)
                 };
-                flat(&store, self.aside(job, moving, None).await.0)
+                flat(&store, self.in_background(job, moving, None).await.0)
             }
         };
         let root = self.entry.store().root();
@@ -98,11 +98,11 @@ impl Torrent {
         if let Some(plan) = plan {
             self.paths.settle_plan(&self.entry, &names_before, plan, result.is_ok());
         }
-        result.map_err(|error| TorrentError::of(&error))
+        result.map_err(TorrentError::from)
     }
 
     /// Claims the paths that files are to have; `None` if they are to have none.
-    async fn plan(&self, work: &FileWork) -> Result<Option<Planned>, TorrentError> {
+    async fn plan(&self, work: &FileWork) -> Result<Option<PlannedPaths>, TorrentError> {
         let store = self.entry.store();
         let (root, names, reads) = match work {
             FileWork::Move(root) => (root.clone(), None, false),
@@ -110,9 +110,9 @@ impl Torrent {
             FileWork::Rename(names) => (store.root(), Some(names.clone()), false),
             FileWork::Remove => return Ok(None),
         };
-        let planned = store.planned(&root, names).map_err(|error| TorrentError::of(&error))?;
+        let planned = store.planned(&root, names).map_err(TorrentError::from)?;
         let folder = folder_identity(&root).await;
-        self.paths.plan(&self.entry, planned, &folder, reads).map(Some)
+        Ok(Some(self.paths.plan(&self.entry, planned, &folder, reads)?))
     }
 
     fn find(&mut self, root: &Path) -> Result<(), StorageError> {

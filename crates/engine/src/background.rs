@@ -13,7 +13,7 @@ use super::{TorrentError, TorrentState};
 
 /// Work on the side, as it is seen from here.
 #[derive(Default)]
-pub(super) struct Aside {
+pub(super) struct BackgroundJob {
     pub done: AtomicU64,
     pub total: AtomicU64,
     pub cancel: AtomicBool,
@@ -24,18 +24,18 @@ pub(super) struct Aside {
 impl Torrent {
     /// Does `job` on a thread that may wait, shows how far it is, and hears calls meanwhile. It is
     /// cancelled when the torrent is to stop it, and when its `owner` is gone. Returns whether it was.
-    pub(super) async fn aside<T: Send + 'static>(
+    pub(super) async fn in_background<T: Send + 'static>(
         &mut self,
-        job: impl FnOnce(Arc<Aside>) -> T + Send + 'static,
+        job: impl FnOnce(Arc<BackgroundJob>) -> T + Send + 'static,
         shown: impl Fn(u64, u64) -> TorrentState,
         owner: Option<&mut oneshot::Sender<Result<(), TorrentError>>>,
     ) -> (Result<T, tokio::task::JoinError>, bool) {
-        let aside = Arc::new(Aside::default());
+        let background = Arc::new(BackgroundJob::default());
         // However this ends; a runtime that shuts down would wait for the whole of it.
-        let cancel = CancelOnDrop(Arc::clone(&aside));
+        let cancel = CancelOnDrop(Arc::clone(&background));
         let mut working = {
-            let aside = Arc::clone(&aside);
-            tokio::task::spawn_blocking(move || job(aside))
+            let background = Arc::clone(&background);
+            tokio::task::spawn_blocking(move || job(background))
         };
         let mut tick = tokio::time::interval(TICK);
         let gone = async {
@@ -55,13 +55,13 @@ impl Torrent {
                 }
                 _ = tick.tick() => {
                     let state = shown(
-                        aside.done.load(Ordering::Relaxed),
-                        aside.total.load(Ordering::Relaxed),
+                        background.done.load(Ordering::Relaxed),
+                        background.total.load(Ordering::Relaxed),
                     );
                     let mut new = self.entry.shown_of(self.record());
                     new.state = state;
                     self.entry.show(new);
-                    let progress = aside.progress.lock().take();
+                    let progress = background.progress.lock().take();
                     if let Some(progress) = progress {
                         self.keep_progress(*progress);
                     }
@@ -79,7 +79,7 @@ impl Torrent {
 }
 
 /// Tells work on the side to end when nobody waits for it any more.
-struct CancelOnDrop(Arc<Aside>);
+struct CancelOnDrop(Arc<BackgroundJob>);
 
 impl CancelOnDrop {
     fn now(&self) {
