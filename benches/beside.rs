@@ -1,11 +1,11 @@
-//! What torrents that get nothing cost a download beside them: its rate, and the processor time of
-//! the whole process.
+//! The cost of torrents without peers for a download next to them: its rate, and the processor time
+//! of the whole process.
 //!
-//! `cargo bench --bench beside -- [MIB] [ROUNDS] [silent|parts]`; files lie in `$TMPDIR`, so point
-//! that at a tmpfs to leave disks out. The other torrents have no peers; with `silent` each has one
-//! that promises everything and gives nothing, with `parts` one that gives a block of each piece.
-//! Each number of them is measured by a process of its own, its download alone and beside them in
-//! turn.
+//! `cargo bench --bench beside -- [MIB] [ROUNDS] [silent|parts]`. Files are in `$TMPDIR`: point it
+//! at a tmpfs to exclude disks. The other torrents have no peers. With `silent` each has a peer
+//! that promises everything and gives nothing, with `parts` one that gives a block of each piece. A
+//! separate process measures each number of torrents, and its download alternates between alone and
+//! next to them.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ use piecework_swarm::ChokePolicy;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// What the peers of the other torrents do.
+/// The behaviour of the other torrents' peers.
 #[derive(Clone, Copy, PartialEq)]
 enum Peers {
     None,
@@ -64,7 +64,7 @@ fn main() {
     }
 }
 
-/// One line of the table.
+/// A line of the table.
 fn measure(mib: u64, rounds: u64, others: usize, peers: Peers) {
     raise_file_limit().unwrap();
     let source = tempfile::tempdir().unwrap();
@@ -95,7 +95,7 @@ fn measure(mib: u64, rounds: u64, others: usize, peers: Peers) {
         }
         tokio::time::sleep(Duration::from_secs(3)).await;
         for turn in 0..2 * rounds {
-            // Whichever is second finds other caches: each is, in turn.
+            // The second one finds warmer caches, so they take turns.
             let which = usize::from((turn % 2 == 0) != (turn / 2 % 2 == 0));
             let session = [&alone, &beside][which];
             let target = tempfile::tempdir().unwrap();
@@ -117,7 +117,7 @@ fn measure(mib: u64, rounds: u64, others: usize, peers: Peers) {
     );
 }
 
-/// A torrent of 8 pieces of 1 MiB that nobody has.
+/// Makes a torrent of 8 pieces of 1 MiB that nobody has.
 fn nowhere(number: usize) -> Arc<Metainfo> {
     let builder = MetainfoBuilder::single_file(format!("other-{number}"), 8 << 20);
     let mut digests = vec![0; 8 * 20];
@@ -125,7 +125,7 @@ fn nowhere(number: usize) -> Arc<Metainfo> {
     Arc::new(builder.piece_len(1 << 20).build(digests).unwrap())
 }
 
-/// A peer that promises everything, and gives the first block of each piece if it `gives`.
+/// Starts a peer that promises everything, and gives the first block of each piece if it `gives`.
 async fn pretend(addr: SocketAddr, torrent: Arc<Metainfo>, gives: bool) {
     let mut stream = TcpStream::connect(addr).await.unwrap();
     let ours = Handshake::ours(torrent.info_hash(), PeerId(*b"-XX0001-abcdefghijkl"));
@@ -179,7 +179,7 @@ fn fill(path: &Path, mib: u64) {
     file.flush().unwrap();
 }
 
-/// User and system time of this process.
+/// Returns the user and system time of this process.
 fn cpu_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();

@@ -1,9 +1,9 @@
-//! What torrents that do nothing cost a session: time to add them, and memory of each.
+//! The cost of idle torrents for a session: the time to add them, and the memory of each.
 //!
-//! `cargo bench --bench idle -- [TORRENTS] [unfinished]`. Each has one piece, one file and a
-//! checkpoint by which it is complete; every other one is paused. With `unfinished` nothing of it is
-//! there, nobody has it, and none is paused. Files lie in `$TMPDIR`. Without a number 1,000, 10,000 and
-//! 50,000 are measured, by a process each.
+//! `cargo bench --bench idle -- [TORRENTS] [unfinished]`. Each torrent has one piece, one file and
+//! a checkpoint that says that it is complete. Every other one is paused. With `unfinished` nothing
+//! of it is there, nobody has it, and none is paused. Files are in `$TMPDIR`. Without a number,
+//! 1,000, 10,000 and 50,000 are measured, each in a separate process.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,7 +66,7 @@ fn main() {
     });
 }
 
-/// A session that keeps what it learns nowhere.
+/// Starts a session that keeps nothing.
 fn session() -> Session {
     let config = SessionConfig {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
@@ -76,7 +76,7 @@ fn session() -> Session {
     Session::start(config).unwrap()
 }
 
-/// Torrents that nobody has: what each costs, and what some more cost beside them.
+/// Measures torrents that nobody has: the cost of each, and of some more next to them.
 fn measure_unfinished(folder: &std::path::Path, torrents: usize) {
     const MORE: usize = 100;
     let added: Vec<Arc<Metainfo>> = (0..torrents + MORE).map(nowhere).collect();
@@ -103,7 +103,7 @@ fn measure_unfinished(folder: &std::path::Path, torrents: usize) {
             (took, (cpu_time() - cpu).as_secs_f64() * 1e3 / number)
         };
         let (took, cpu) = add(0..torrents).await;
-        // Threads that have nothing to do any more end after ten seconds.
+        // Idle threads end after ten seconds.
         tokio::time::sleep(Duration::from_secs(12)).await;
         let each = (resident_kib() - before) as f64 / torrents as f64;
         println!("{torrents} unfinished torrents without peers asleep after {took:.2?}");
@@ -120,14 +120,14 @@ fn measure_unfinished(folder: &std::path::Path, torrents: usize) {
     });
 }
 
-/// A torrent that nobody has.
+/// Makes a torrent that nobody has.
 fn nowhere(index: usize) -> Arc<Metainfo> {
     let mut digest = vec![0; 20];
     digest[..8].copy_from_slice(&index.to_le_bytes());
     Arc::new(MetainfoBuilder::single_file(format!("file-{index}"), 8).build(digest).unwrap())
 }
 
-/// User and system time of this process.
+/// Returns the user and system time of this process.
 fn cpu_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
@@ -142,7 +142,7 @@ fn torrent(folder: &std::path::Path, index: usize) -> (Arc<Metainfo>, Checkpoint
     let path = folder.join(&name);
     std::fs::write(&path, bytes).unwrap();
     let builder = MetainfoBuilder::single_file(name, bytes.len() as u64);
-    // Nothing is hashed: what the checkpoint says is believed.
+    // Nothing is hashed, because the checkpoint is trusted.
     let mut digest = vec![0; 20];
     digest[..8].copy_from_slice(&bytes);
     let metainfo = Arc::new(builder.build(digest).unwrap());

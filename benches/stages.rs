@@ -1,10 +1,9 @@
-//! What each stage of the data path costs by itself, in the order in which a block runs through
-//! them: `cargo bench --bench stages -- decode` (or `receive`, `hash`, `write`, `read`, `send`,
-//! `pick`, `core`). `benches/transfer.rs` is all of them together, docs/performance.md says what to
-//! make of it.
+//! The cost of each stage of the data path, in the order in which a block passes them: `cargo bench
+//! --bench stages -- decode` (or `receive`, `hash`, `write`, `read`, `send`, `pick`, `core`).
+//! `benches/transfer.rs` measures all of them together. docs/performance.md interprets the results.
 //!
-//! Files lie in `/dev/shm` where there is such a place, so that it is our work that is measured and
-//! not a disk's; sockets are TCP on loopback.
+//! Files are in `/dev/shm` if it exists, so that a disk is not measured. Sockets are TCP on
+//! loopback.
 
 mod kit;
 
@@ -37,7 +36,7 @@ use tokio::runtime::Runtime;
 use kit::Download;
 
 const BLOCK: usize = BLOCK_LEN as usize;
-/// 4 MiB: what a fast peer may owe us, and what fits the cache that all cores share.
+/// 4 MiB: the amount that a fast peer may owe us, and that fits the cache shared by all cores.
 const RUN: u32 = 256;
 /// A request on the wire: its length, its kind, and three numbers.
 const REQUEST_LEN: usize = 17;
@@ -53,7 +52,7 @@ fn block(number: u32) -> BlockRef {
     BlockRef { piece: PieceIndex(number / 64), begin: number % 64 * BLOCK_LEN, len: BLOCK_LEN }
 }
 
-/// `blocks` as they come from a peer, each behind its header.
+/// Returns `blocks` as they come from a peer, each after its header.
 fn on_the_wire(blocks: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
     for number in 0..blocks {
@@ -63,7 +62,7 @@ fn on_the_wire(blocks: u32) -> Vec<u8> {
     bytes
 }
 
-/// Messages out of bytes that are in memory.
+/// Decodes messages from bytes in memory.
 fn decode(c: &mut Criterion) {
     let mut group = group(c, "decode");
     let limits = DecodeLimits::new(1_000_000);
@@ -75,8 +74,9 @@ fn decode(c: &mut Criterion) {
         group.throughput(Throughput::Elements(1_000));
         group.bench_function(name, |b| b.iter(|| decode_all(black_box(&bytes), &limits)));
     }
-    // The receive loop's guess is that blocks follow each other: they lie in their buffers when they
-    // are looked at. A message in between proves it wrong, and what was read behind it is copied.
+    // The receive loop guesses that blocks follow each other, so they are already in their buffers
+    // when they are decoded. A message between two blocks makes the guess wrong, and what was read
+    // after it is copied.
     let in_step = on_the_wire(RUN);
     let mut out_of_step = BytesMut::new();
     for part in in_step.chunks(16 * (wire::PIECE_HEADER_LEN + BLOCK)) {
@@ -138,7 +138,7 @@ fn connection() -> (TcpStream, TcpStream) {
     (dialled, accepted)
 }
 
-/// From a socket into block buffers, while another thread fills the socket.
+/// Receives from a socket into block buffers, while another thread fills the socket.
 fn receive(c: &mut Criterion) {
     let mut group = group(c, "receive");
     group.throughput(Throughput::Bytes(u64::from(RUN) * u64::from(BLOCK_LEN)));
@@ -190,11 +190,11 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
 }
 
-/// A link as torrents have them, and the other end of its connection.
+/// A link as torrents use it, and the other end of its connection.
 struct Wired {
     link: Link,
     inputs: tokio::sync::mpsc::Receiver<Input>,
-    /// Until a thread takes it.
+    /// `None` after a thread has taken it.
     peer: Option<TcpStream>,
     _content: Content,
 }
@@ -232,7 +232,7 @@ impl Wired {
         }
     }
 
-    /// Waits until `blocks` have gone out.
+    /// Waits until `blocks` have been sent.
     async fn sent(&mut self, blocks: u32) {
         let mut gone = 0;
         while gone < blocks {
@@ -244,7 +244,7 @@ impl Wired {
     }
 }
 
-/// One core's rate for pieces in memory, block by block as they are received.
+/// Measures one core's rate for pieces in memory, block by block as they are received.
 fn hash(c: &mut Criterion) {
     for (kib, size) in [(256, 256 << 10), (1024, 1 << 20)] {
         let mut group = group(c, &format!("hash pieces of {kib} KiB"));
@@ -271,8 +271,8 @@ fn hash(c: &mut Criterion) {
     }
 }
 
-/// A torrent of `files` files of a mebibyte a piece, 64 pieces in all, and a store of it with
-/// content. Its hashes are not right: nobody here asks for them.
+/// Makes a torrent of `files` files with 64 pieces of 1 MiB in total, and a store with its content.
+/// Its hashes are wrong, because they are not used here.
 struct Content {
     _dir: tempfile::TempDir,
     store: Arc<Store>,
@@ -300,7 +300,7 @@ impl Content {
     }
 }
 
-/// The store as links read it.
+/// The store in the form that links read.
 struct Files(Arc<Store>);
 
 impl BlockSource for Files {
@@ -317,7 +317,7 @@ impl BlockSource for Files {
     }
 }
 
-/// Whole pieces of a mebibyte, from their 64 block buffers; and what they would cost by block.
+/// Writes whole pieces of 1 MiB from their 64 block buffers, and for comparison block by block.
 fn write(c: &mut Criterion) {
     let mut group = group(c, "write");
     let buffers: Vec<Vec<u8>> = (0..64).map(|_| vec![7; BLOCK]).collect();
@@ -345,7 +345,7 @@ fn write(c: &mut Criterion) {
     group.finish();
 }
 
-/// Runs of blocks that are in memory, as the send loop reads them.
+/// Reads runs of blocks that are in memory, as the send loop does.
 fn read(c: &mut Criterion) {
     let mut group = group(c, "read");
     let content = Content::new(64, 1);
@@ -364,8 +364,7 @@ fn read(c: &mut Criterion) {
     group.finish();
 }
 
-/// Blocks that a peer has asked for, from their files to the socket, while another thread empties
-/// the socket.
+/// Sends requested blocks from their files to the socket, while another thread empties the socket.
 fn send(c: &mut Criterion) {
     let mut group = group(c, "send");
     group.throughput(Throughput::Bytes(u64::from(RUN) * u64::from(BLOCK_LEN)));
@@ -392,8 +391,8 @@ fn send(c: &mut Criterion) {
     group.finish();
 }
 
-/// Whole downloads from 50 peers, most of whom hold a part. Time a block must not depend on how
-/// many pieces there are.
+/// Whole downloads from 50 peers, most of which hold a part. The time for a block must not depend
+/// on the number of pieces.
 fn pick(c: &mut Criterion) {
     let mut group = group(c, "pick, a block");
     group.sample_size(10);
@@ -407,7 +406,7 @@ fn pick(c: &mut Criterion) {
     group.finish();
 }
 
-/// One block goes into the core, and all that it wants done comes out.
+/// Passes one block to the core, and takes all its actions.
 fn core(c: &mut Criterion) {
     let mut group = group(c, "core, a block in and its actions out");
     group.throughput(Throughput::Elements(1));

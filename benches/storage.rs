@@ -1,7 +1,7 @@
-//! What the disk side of a download and of seeding costs: `cargo bench --bench storage`.
+//! The cost of the disk side of downloading and seeding: `cargo bench --bench storage`.
 //!
-//! `PIECEWORK_SHA1=scalar` shows what hashing side by side gains. In memory (`/dev/shm`) where there
-//! is such a place, so that it is our work that is measured and not a disk's.
+//! `PIECEWORK_SHA1=scalar` shows the gain of hashing side by side. Files are in memory (`/dev/shm`)
+//! if it exists, so that a disk is not measured.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -27,7 +27,7 @@ struct Content {
 }
 
 impl Content {
-    /// `files` files of 256 MiB together, and their torrent.
+    /// Makes `files` files of 256 MiB together, and their torrent.
     fn new(files: usize) -> Self {
         let memory = Path::new("/dev/shm");
         let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
@@ -65,12 +65,13 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// One core's rate for pieces in memory, block by block as they are received.
+/// Measures one core's rate for pieces in memory, block by block as they are received.
 fn side_by_side(c: &mut Criterion) {
     let mut group = c.benchmark_group("hash");
     group.sample_size(20).measurement_time(Duration::from_secs(1));
     group.warm_up_time(Duration::from_millis(200));
-    // 4 MiB together at most: in the cache all cores share, as what has just been received is.
+    // At most 4 MiB together, so that they are in the cache shared by all cores, like received
+    // data.
     let content: Vec<Vec<[u8; BLOCK_LEN as usize]>> =
         (0..32).map(|n| vec![[n; BLOCK_LEN as usize]; 8]).collect();
     let pieces: Vec<Vec<&[u8]>> =
@@ -93,7 +94,7 @@ fn whole_content(c: &mut Criterion) {
         let content = Content::new(files);
         group.throughput(Throughput::Bytes(content.len()));
         group.bench_function(format!("check {files} files, {} threads", cores()), |b| {
-            // On all cores; `taskset -c 0` for one.
+            // On all cores. Use `taskset -c 0` for one.
             b.iter(|| {
                 let right = check(&content.store, None, |_| {}, &AtomicBool::new(false)).unwrap();
                 assert!(right.is_full());
@@ -113,8 +114,8 @@ fn pieces_and_blocks(c: &mut Criterion) {
     let store = &content.store;
     let mut group = c.benchmark_group("storage");
 
-    // A fast download finishes pieces one by one; a burst is what piles up behind a slow write, or
-    // what a closed swarm's seed hands out in step.
+    // A fast download finishes pieces one by one. Bursts queue up behind a slow write, or come from
+    // a closed swarm's seed.
     let hashing = HashPool::new(2).unwrap();
     let buffers = BlockPool::new(1 << 16);
     for at_once in [1_u32, 2, 4, 8, 16, 32] {
@@ -147,7 +148,7 @@ fn pieces_and_blocks(c: &mut Criterion) {
     group.finish();
 }
 
-/// Hands all pieces in at once and waits until the last is written.
+/// Submits all pieces at once and waits until the last one is written.
 fn finish_all(hashing: &HashPool, store: &Arc<Store>, pieces: Vec<Vec<BlockBuf>>) {
     let (answer, answers) = mpsc::channel();
     let given = pieces.len();

@@ -1,5 +1,5 @@
-//! What the core alone costs: whole downloads of 100,000 pieces in which every request is answered
-//! at once, so that all time goes into decisions. The figure is time a block.
+//! The cost of the core alone: whole downloads of 100,000 pieces in which every request is answered
+//! at once, so that all time is spent on decisions. The figure is the time for a block.
 
 mod kit;
 

@@ -1,8 +1,8 @@
 //! One seeder to one leecher over loopback, both in this process: throughput, and CPU of both.
 //!
-//! `cargo bench --bench transfer -- [MIB] [PIECE_KIB] [ROUNDS] [journal]`; content lies in `$TMPDIR`,
-//! so point that at a tmpfs to leave disks out. With `journal` each round runs twice, with a journal
-//! at both ends and without, and the ratios of what they cost are told.
+//! `cargo bench --bench transfer -- [MIB] [PIECE_KIB] [ROUNDS] [journal]`. Content is in `$TMPDIR`:
+//! point it at a tmpfs to exclude disks. With `journal` each round runs twice, with a journal at
+//! both ends and without, and the ratios of the costs are printed.
 
 use std::io::Write;
 use std::path::Path;
@@ -50,7 +50,7 @@ fn main() {
             let took = start.elapsed();
             seeder.shutdown().await;
             leecher.shutdown().await;
-            // All that a journal costs is in it: everything is written.
+            // The whole cost of a journal is included, because everything is written.
             let logs: Vec<_> = logs.into_iter().flatten().collect();
             logs.iter().for_each(|log| log.journal().unwrap().flush());
             let writing = thread_time("journal");
@@ -74,7 +74,7 @@ fn main() {
             speeds.push(round(false).0);
             continue;
         }
-        // Whichever is second finds other caches: each is, in turn.
+        // The second one finds warmer caches, so they take turns.
         let first = round(turn % 2 == 0);
         let second = round(turn % 2 != 0);
         let (with, without) = if turn % 2 == 0 { (first, second) } else { (second, first) };
@@ -94,7 +94,7 @@ fn median(values: &mut [f64]) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// A journal of one end of the transfer.
+/// Opens a journal for one end of the transfer.
 fn log(folder: &Path, end: usize) -> Arc<PieceLog> {
     let journal = Journal::open(&JournalOptions {
         path: folder.join(format!("journal{end}.sqlite")),
@@ -125,7 +125,7 @@ fn fill(path: &Path, mib: u64) {
     file.flush().unwrap();
 }
 
-/// Time that threads of this name were on a processor.
+/// Returns the processor time of threads with this name.
 fn thread_time(name: &str) -> Duration {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten().map(|task| task.path());
     let time = |task: std::path::PathBuf| {
@@ -136,7 +136,7 @@ fn thread_time(name: &str) -> Duration {
     Duration::from_nanos(tasks.filter_map(time).sum())
 }
 
-/// User and system time of this process.
+/// Returns the user and system time of this process.
 fn cpu_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();

@@ -16,7 +16,7 @@ use piecework_testkit::session_with;
 
 const PIECE: u32 = 16 << 10;
 
-/// Keeps the last checkpoint, and counts.
+/// Keeps the last checkpoint, and counts checkpoints.
 #[derive(Default)]
 struct Kept(Mutex<(usize, Option<Checkpoint>)>);
 
@@ -52,7 +52,7 @@ pub async fn measure(pieces: usize) -> Vec<Row> {
     rows
 }
 
-/// Checks what is not known to be right, until so large a part of it is done, and ends.
+/// Checks what is not verified, until this part of it is done, and ends.
 async fn check(metainfo: &Arc<Metainfo>, root: &Path, kept: &Arc<Kept>, part: f64) -> Cost {
     let meter = Meter::begin();
     let session: Session = session_with(|config| config.keeper = Some(Arc::clone(kept) as _));

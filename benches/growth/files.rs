@@ -51,7 +51,7 @@ pub async fn measure(files: usize) -> Vec<Row> {
     rows
 }
 
-/// Waits without a bound: 500,000 files take minutes on a disk.
+/// Waits without a limit, because 500,000 files take minutes on a disk.
 async fn wait(
     handle: &piecework_engine::TorrentHandle,
     wanted: impl Fn(&piecework_engine::TorrentHandle) -> bool,

@@ -1,4 +1,4 @@
-//! The queries of docs/journal.md, of a journal in which each piece was given and sent once.
+//! The queries of docs/journal.md, for a journal in which each piece was given and sent once.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -37,7 +37,7 @@ pub fn measure(pieces: usize) -> Vec<Row> {
     rows
 }
 
-/// 40 peers give and take a piece every 10 ms.
+/// Fills a journal: 40 peers give and take a piece every 10 ms.
 fn write(path: &std::path::Path, pieces: u32) {
     let journal = Journal::open(&JournalOptions {
         path: path.to_owned(),
@@ -81,7 +81,7 @@ fn write(path: &std::path::Path, pieces: u32) {
             blocks: 1,
             bytes: 16_384,
         }));
-        // What waits has 16 MiB.
+        // Waiting records may have 16 MiB.
         if piece % 5_000 == 4_999 {
             journal.flush();
         }

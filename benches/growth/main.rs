@@ -1,9 +1,9 @@
-//! What work costs as it grows: a table for each subject, a column for each amount of work.
+//! How costs grow with the amount of work: a table for each subject, a column for each amount.
 //!
-//! `cargo bench --bench growth -- [SUBJECT …] [NUMBER …]`. Without numbers 1,000, 10,000 and 50,000 are
-//! measured (10, 30 and 100 peers), by a process each; without subjects all of them. The last column
-//! is what ten times the work costs, from the last two amounts: 10 is in proportion. Files lie in
-//! `$TMPDIR`: point it at a tmpfs to leave disks out.
+//! `cargo bench --bench growth -- [SUBJECT …] [NUMBER …]`. Without numbers, 1,000, 10,000 and
+//! 50,000 are measured (10, 30 and 100 peers), each in a separate process. Without subjects, all
+//! are measured. The last column is the cost of ten times the work, from the last two amounts: 10
+//! means proportional. Files are in `$TMPDIR`: point it at a tmpfs to exclude disks.
 //!
 //! | subject | what is so many |
 //! |---|---|
@@ -33,10 +33,10 @@ static ALLOCATOR: Counting = Counting;
 const SUBJECTS: [&str; 9] =
     ["seeds", "unfinished", "own", "watch", "checks", "files", "peers", "trackers", "journal"];
 
-/// One figure: what it is, in which unit, how much.
+/// A figure: its name, its unit, its value.
 pub struct Row(String, &'static str, f64);
 
-/// The figures of what was spent.
+/// Returns the figures for the resources that were used.
 pub fn rows_of(what: &str, cost: &Cost) -> Vec<Row> {
     let row = |unit, value| Row(what.to_owned(), unit, value);
     vec![
@@ -117,7 +117,7 @@ async fn measure_library(kind: Kind, torrents: usize) -> Vec<Row> {
     rows
 }
 
-/// Measures each number by a process of its own.
+/// Measures each number in a separate process.
 fn print_table(subject: &str, numbers: &[usize]) {
     let mut columns: Vec<Vec<(String, f64)>> = Vec::new();
     for number in numbers {

@@ -1,4 +1,4 @@
-//! A swarm of `torrent-sim`: what each peer adds.
+//! A swarm of `torrent-sim`: the cost of each further peer.
 
 use piecework::sim::{LocalSwarm, SimOptions, TempFolder};
 use piecework_storage::{CreateOptions, create};

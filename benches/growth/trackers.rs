@@ -1,4 +1,4 @@
-//! Torrents whose tracker does not answer, beside 100 whose tracker does.
+//! Torrents whose tracker does not answer, next to 100 whose tracker does.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub async fn measure(torrents: usize) -> Vec<Row> {
             handle.changed().await.unwrap();
         }
     }
-    // The first announces are under way.
+    // The first announces have been sent.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let meter = Meter::begin();
     for number in torrents..torrents + LIVE {

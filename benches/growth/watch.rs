@@ -47,7 +47,7 @@ pub async fn measure(torrents: usize) -> Vec<Row> {
     rows
 }
 
-/// Waits until all are there, and what adding them took for a moment is given back.
+/// Waits until all are there, and temporary memory is freed.
 async fn settled(daemon: &Daemon, torrents: usize) {
     while daemon.figures().torrents[State::Downloading as usize] < torrents as u64 {
         tokio::time::sleep(Duration::from_millis(50)).await;

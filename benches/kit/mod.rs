@@ -1,4 +1,4 @@
-//! What several benches need: a swarm with peers, and a download in which nobody waits.
+//! Shared by several benches: a swarm with peers, and a download in which nobody waits.
 
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -11,8 +11,8 @@ use piecework_swarm::{
     Action, BufferId, Direction, Event, PeerKey, PieceOutcome, Swarm, SwarmConfig,
 };
 
-/// A swarm of ours that holds nothing, connected to `seeds` that hold all and `leechers` that lack
-/// from 0 to 99 % each.
+/// Makes a swarm that holds nothing, connected to `seeds` that hold everything and `leechers` that
+/// lack from 0 to 99 % each.
 pub fn swarm(pieces: u32, blocks: u32, seeds: u32, leechers: u32) -> Swarm {
     let piece_len = blocks * BLOCK_LEN;
     let geometry = match Geometry::new(u64::from(pieces) * u64::from(piece_len), piece_len) {
@@ -55,7 +55,7 @@ pub fn swarm(pieces: u32, blocks: u32, seeds: u32, leechers: u32) -> Swarm {
     swarm
 }
 
-/// A download in which each request is answered in its turn.
+/// A download in which requests are answered in order.
 pub struct Download {
     swarm: Swarm,
     now: Moment,
@@ -64,15 +64,15 @@ pub struct Download {
 }
 
 impl Download {
-    /// With all that `swarm` asks for at the start.
+    /// Creates it with the first requests of `swarm`.
     pub fn new(swarm: Swarm) -> Self {
         let mut download = Self { swarm, now: Moment::START, asked: VecDeque::new(), blocks: 0 };
         download.act();
         download
     }
 
-    /// One block comes in, and everything is done that the swarm then wants. False if there is
-    /// none to come.
+    /// Receives one block, and executes the swarm's actions. Returns `false` if no block is
+    /// pending.
     pub fn step(&mut self) -> bool {
         let Some((peer, block)) = self.asked.pop_front() else { return false };
         self.now = self.now + Duration::from_micros(16);
@@ -83,7 +83,7 @@ impl Download {
         true
     }
 
-    /// Goes on to the end. Gives the number of blocks.
+    /// Continues to the end, and returns the number of blocks.
     pub fn finish(mut self) -> u64 {
         while self.step() {}
         assert!(self.swarm.is_complete(), "{:?}", self.swarm.progress());

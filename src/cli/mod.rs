@@ -3,6 +3,7 @@
 //! Every program is a function from an [`Env`] to an [`Exit`], so tests can run whole programs in
 //! their own process. The files in `src/bin` only pass the environment on.
 
+mod command_line;
 mod completion;
 mod config;
 mod config_keys;

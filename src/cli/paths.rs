@@ -3,22 +3,9 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::{Arg, ArgAction, Command, CommandFactory};
-
 use super::config::{Found, Sources};
 use super::format::shown;
 use super::{CliError, Config, Env, token, tracker};
-
-/// Returns the command line of a program, with `--paths`.
-pub fn command<A: CommandFactory>() -> Command {
-    // This option is handled before the command line is parsed, whatever else is given.
-    let paths = Arg::new("paths")
-        .long("paths")
-        .action(ArgAction::SetTrue)
-        .global(true)
-        .help("Print the configuration file and the folders in use, and exit");
-    A::command().arg(paths)
-}
 
 /// Prints the configuration files and places of a program that is called with `args`.
 ///

@@ -2,6 +2,7 @@
 
 use clap::Parser;
 
+use super::command_line::command;
 use super::generate::generate;
 use super::{CliError, Env, Exit, paths};
 
@@ -13,13 +14,13 @@ impl Env {
     ) -> Exit {
         if let Some(words) = self.generates() {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            return self.ended(generate(paths::command::<A>(), &words, &self.stdout));
+            return self.ended(generate(command::<A>(), &words, &self.stdout));
         }
         if self.asks_for_paths() {
             let result = paths::tell(&self, &self.args);
             return self.ended(result);
         }
-        let args = paths::command::<A>()
+        let args = command::<A>()
             .try_get_matches_from(&self.args)
             .and_then(|matches| A::from_arg_matches(&matches));
         let args = match args {
