@@ -63,10 +63,9 @@ impl From<DaemonError> for Failure {
             DaemonError::Upstream(_) => StatusCode::BAD_GATEWAY,
             error if error.is_full() => StatusCode::INSUFFICIENT_STORAGE,
             DaemonError::Storage(_)
-            | DaemonError::Kept(_)
+            | DaemonError::Database(_)
             | DaemonError::Journal(_)
-            | DaemonError::State(_)
-            | DaemonError::StateFull(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            | DaemonError::TorrentFile(_) => StatusCode::INTERNAL_SERVER_ERROR,
             DaemonError::Ending => StatusCode::SERVICE_UNAVAILABLE,
         };
         fault(status, error.to_string())
@@ -75,26 +74,31 @@ impl From<DaemonError> for Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
     use piecework_core::{InfoHash, Unwritable};
+    use piecework_daemon::Reason;
     use piecework_daemon::state::StateError;
 
     #[test]
     fn each_error_of_the_daemon_has_its_status() {
-        let text = || "why".to_owned();
+        let why = || Reason::from("why");
+        let full = Reason::with_cause("why", io::Error::from(io::ErrorKind::StorageFull));
         let unwritable = |why| StateError::Unwritable { path: "state.sqlite".into(), why };
         let cases = [
             (DaemonError::Unknown(InfoHash([7; 20])), 404),
-            (DaemonError::NotFound(text()), 404),
-            (DaemonError::Invalid(text()), 400),
-            (DaemonError::OwnerOnly(text()), 401),
-            (DaemonError::Forbidden(text()), 403),
-            (DaemonError::Conflict(text()), 409),
-            (DaemonError::Upstream(text()), 502),
-            (DaemonError::State(text()), 500),
-            (DaemonError::StateFull(text()), 507),
-            (DaemonError::Kept(unwritable(Unwritable::Full)), 507),
-            (DaemonError::Kept(unwritable(Unwritable::ReadOnly)), 500),
+            (DaemonError::NotFound(why()), 404),
+            (DaemonError::Invalid(why()), 400),
+            (DaemonError::OwnerOnly("why".to_owned()), 401),
+            (DaemonError::Forbidden(why()), 403),
+            (DaemonError::Conflict(why()), 409),
+            (DaemonError::Occupied(why()), 409),
+            (DaemonError::Upstream(why()), 502),
+            (DaemonError::TorrentFile(why()), 500),
+            (DaemonError::TorrentFile(full), 507),
+            (DaemonError::Database(unwritable(Unwritable::Full)), 507),
+            (DaemonError::Database(unwritable(Unwritable::ReadOnly)), 500),
             (DaemonError::Ending, 503),
         ];
         for (error, status) in cases {

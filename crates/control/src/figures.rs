@@ -1,14 +1,20 @@
 //! `GET /metrics`: how the daemon does, for Prometheus. `docs/metrics.md` describes it.
 
 use piecework_api::State;
-use piecework_daemon::{Daemon, Figures};
+use piecework_daemon::{Daemon, DaemonFigures};
 use piecework_http::metrics::{Exposition, families, process};
 use piecework_swarm::Cause;
 
 /// All figures of [`families::DAEMON`] and [`families::PROCESS`], in the text format.
 pub(super) fn page(daemon: &Daemon) -> String {
-    let Figures { session, torrents, download_rate, upload_rate, journal_written, journal_dropped } =
-        daemon.figures();
+    let DaemonFigures {
+        session,
+        torrents,
+        download_rate,
+        upload_rate,
+        journal_written,
+        journal_dropped,
+    } = daemon.figures();
     let mut page = Exposition::default();
     page.each(&families::TORRENTS, State::ALL.map(State::word).into_iter().zip(torrents));
     page.one(&families::RECEIVED_BYTES, session.downloaded);

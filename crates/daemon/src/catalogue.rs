@@ -1,45 +1,47 @@
-//! Trackers of our own kind: their catalogue, and what we have registered there.
+//! Piecework trackers: their catalogue, and registering torrents in it.
 
 use std::ops::Deref;
 use std::path::Path;
 
-use super::{DaemonError, files};
+use super::reason::Reason;
+use super::{DaemonError, torrent_files};
 use piecework_core::metainfo::{Metainfo, ParseLimits};
-use piecework_core::{InfoHash, Scope, printable};
+use piecework_core::{InfoHash, Scope, printable, printable_path};
 use piecework_engine::tracker_client::{
     Catalogue, CatalogueError, Listing, LookupError, NamedTracker, catalogue_of,
 };
 use piecework_proto::announce::catalogue::{CatalogueEntry, RegisterOptions, Registered};
 use piecework_proto::announce::{CatalogueUrl, Provenance, TrackerTarget, TrackerUrl};
 
-/// A tracker as people name it, which has a catalogue.
+/// A tracker that has a catalogue, as people name it.
 #[derive(Debug)]
-pub(super) struct Tracker {
+pub(super) struct CatalogueTracker {
     named: NamedTracker,
     catalogue: Catalogue,
 }
 
-impl Tracker {
-    /// The tracker people call `name`.
+impl CatalogueTracker {
+    /// Returns the tracker that the user names `name`.
     ///
     /// # Errors
-    /// If that is none, or one that has no catalogue.
+    /// If `name` is no tracker, or the tracker has no catalogue.
     pub fn named(name: &str) -> Result<Self, DaemonError> {
         Self::named_by(Provenance::Named, name)
     }
 
-    /// The tracker that somebody else than the user calls `name`.
+    /// Returns the tracker that somebody names `name`; `provenance` says who.
     ///
     /// # Errors
-    /// As [`Tracker::named`].
+    /// As [`CatalogueTracker::named`].
     pub fn named_by(provenance: Provenance, name: &str) -> Result<Self, DaemonError> {
         let named = NamedTracker::parse(provenance, name)
-            .map_err(|error| DaemonError::Invalid(error.to_string()))?;
+            .map_err(|error| DaemonError::invalid(Reason::of(error)))?;
         let catalogue = named.catalogue().cloned().map_err(|error| {
-            DaemonError::Upstream(format!(
+            let sentence = format!(
                 "the tracker `{}` has no catalogue, because {error}: name it as IP:PORT",
                 named.shown
-            ))
+            );
+            DaemonError::upstream(Reason::with_cause(sentence, error))
         })?;
         Ok(Self { named, catalogue })
     }
@@ -49,16 +51,17 @@ impl Tracker {
         (self.named.tiers, self.named.provenance)
     }
 
-    /// Its torrents as it gives them; with `name`, those of that name.
+    /// Returns its torrents as they arrive; with `name`, only those of that name.
     pub async fn list(self, name: Option<&str>) -> Result<CatalogueRows, DaemonError> {
         let listing = self.in_time(self.catalogue.listing(name)).await?;
         Ok(CatalogueRows { tracker: self, listing })
     }
 
-    /// The torrent of this name or info-hash, and the scope of the address it came from.
+    /// Returns the torrent of this name or info-hash, and the scope of the address that it came
+    /// from.
     ///
     /// # Errors
-    /// If there is none or there are several, or the tracker does not answer.
+    /// If there is no such torrent or several have that name, or the tracker does not answer.
     pub async fn find(&self, name: &str) -> Result<(Metainfo, Scope), DaemonError> {
         let name = name.trim();
         let info_hash = match name.parse::<InfoHash>() {
@@ -66,18 +69,21 @@ impl Tracker {
             Err(_) => self.in_all(self.find_by_name(name)).await?,
         };
         let (bytes, scope) = self.in_time(self.catalogue.fetch_from(info_hash)).await?;
-        let bad = |why: String| {
-            DaemonError::Upstream(format!("the tracker `{}` gave a bad file: {why}", self.shown))
-        };
-        let metainfo = Metainfo::parse(&bytes, &ParseLimits::default())
-            .map_err(|error| bad(error.to_string()))?;
+        let metainfo = Metainfo::parse(&bytes, &ParseLimits::default()).map_err(|error| {
+            let sentence = format!("the tracker `{}` gave a bad file: {error}", self.shown);
+            DaemonError::upstream(Reason::with_cause(sentence, error))
+        })?;
         if metainfo.info_hash() != info_hash {
-            return Err(bad(format!("it is the torrent `{}`", metainfo.info_hash())));
+            return Err(DaemonError::upstream(format!(
+                "the tracker `{}` gave a bad file: it is the torrent `{}`",
+                self.shown,
+                metainfo.info_hash()
+            )));
         }
         Ok((metainfo, scope))
     }
 
-    /// The only torrent of this name.
+    /// Returns the only torrent of this name.
     async fn find_by_name(&self, name: &str) -> Result<InfoHash, DaemonError> {
         let listing = self.catalogue.listing(Some(name)).await;
         let mut listing = listing.map_err(|error| self.fault(error))?;
@@ -90,14 +96,14 @@ impl Tracker {
         }
         match hashes[..] {
             [one] => Ok(one),
-            [] => Err(DaemonError::NotFound(format!(
+            [] => Err(DaemonError::not_found(format!(
                 "the tracker `{}` knows no torrent named `{}`",
                 self.shown,
                 printable(name)
             ))),
             _ => {
                 let hashes: Vec<String> = hashes.iter().map(ToString::to_string).collect();
-                Err(DaemonError::Conflict(format!(
+                Err(DaemonError::conflict(format!(
                     "the tracker `{}` has `{count}` torrents named `{}`; say which by its \
                      info-hash: {}",
                     self.shown,
@@ -108,7 +114,7 @@ impl Tracker {
         }
     }
 
-    /// Puts a torrent, the bytes of a `.torrent`, into the catalogue.
+    /// Registers a torrent in the catalogue; `torrent` is its `.torrent`.
     ///
     /// # Errors
     /// [`DaemonError::Upstream`] if the tracker is absent; later it may be there.
@@ -120,29 +126,32 @@ impl Tracker {
         self.named.register(torrent, options).await.map_err(|error| {
             let is_absence = error.is_absence();
             match self.lookup_fault(error) {
-                DaemonError::Upstream(sentence) if !is_absence => DaemonError::Conflict(sentence),
+                DaemonError::Upstream(reason) if !is_absence => DaemonError::Conflict(reason),
                 error => error,
             }
         })
     }
 
-    /// Takes out the torrent whose `.torrent` here is `file`, by the token kept beside it.
+    /// Removes a torrent from the catalogue, with the token that is kept beside its `.torrent` in
+    /// `file`.
     pub async fn unregister(&self, info_hash: InfoHash, file: &Path) -> Result<(), DaemonError> {
-        let path = files::token_path(file);
+        let path = torrent_files::token_path(file);
         let token = std::fs::read_to_string(&path).map_err(|error| {
-            DaemonError::NotFound(format!(
+            let sentence = format!(
                 "the token to take it out of the tracker's catalogue cannot be read from `{}`: \
                  {error}",
-                super::roots::shown(&path)
-            ))
+                printable_path(&path)
+            );
+            DaemonError::not_found(Reason::with_cause(sentence, error))
         })?;
         self.remove(info_hash, &token).await
     }
 
-    /// Takes out a torrent by the token that registering it gave.
+    /// Removes a torrent from the catalogue, with the token that was returned when it was
+    /// registered.
     pub async fn remove(&self, info_hash: InfoHash, token: &str) -> Result<(), DaemonError> {
         match self.in_time(self.catalogue.remove(info_hash, token.trim())).await {
-            // Out it is.
+            // It is not in the catalogue any more.
             Err(DaemonError::NotFound(_)) => Ok(()),
             result => result,
         }
@@ -155,7 +164,7 @@ impl Tracker {
         self.in_all(async { work.await.map_err(|error| self.fault(error)) }).await
     }
 
-    /// Gives several questions the time of one.
+    /// Runs `work`, which may send several requests, within the time limit of one.
     async fn in_all<T>(
         &self,
         work: impl Future<Output = Result<T, DaemonError>>,
@@ -166,57 +175,59 @@ impl Tracker {
     fn lookup_fault(&self, error: LookupError) -> DaemonError {
         match error {
             LookupError::Catalogue(error) => self.fault(error),
-            LookupError::NoCatalogue | LookupError::TimedOut => DaemonError::Upstream(format!(
-                "asking the tracker `{}` failed: {error}",
-                self.shown
-            )),
+            LookupError::NoCatalogue | LookupError::TimedOut => {
+                let sentence = format!("asking the tracker `{}` failed: {error}", self.shown);
+                DaemonError::upstream(Reason::with_cause(sentence, error))
+            }
         }
     }
 
-    /// What a fault of its catalogue means here.
+    /// Converts an error of its catalogue.
     fn fault(&self, error: CatalogueError) -> DaemonError {
         match error {
-            CatalogueError::NotFound(_) => DaemonError::NotFound(error.to_string()),
-            CatalogueError::Outside { .. } => DaemonError::Forbidden(error.to_string()),
+            CatalogueError::NotFound(_) => DaemonError::not_found(Reason::of(error)),
+            CatalogueError::Outside { .. } => DaemonError::forbidden(Reason::of(error)),
             CatalogueError::Refused { status: 400..500, .. } => {
-                DaemonError::Conflict(format!("the tracker `{}`: {error}", self.shown))
+                let sentence = format!("the tracker `{}`: {error}", self.shown);
+                DaemonError::conflict(Reason::with_cause(sentence, error))
             }
-            error => DaemonError::Upstream(format!(
-                "asking the tracker `{}` failed: {error}",
-                self.shown
-            )),
+            error => {
+                let sentence = format!("asking the tracker `{}` failed: {error}", self.shown);
+                DaemonError::upstream(Reason::with_cause(sentence, error))
+            }
         }
     }
 }
 
-/// The torrents that a tracker has, as they come from it.
+/// The torrents of a tracker, as they arrive.
 #[derive(Debug)]
 pub struct CatalogueRows {
-    tracker: Tracker,
+    tracker: CatalogueTracker,
     listing: Listing,
 }
 
 impl CatalogueRows {
-    /// The tracker as it was named, safe to show.
+    /// Returns the tracker as it was named, safe to show.
     pub fn tracker(&self) -> &str {
         &self.tracker.shown
     }
 
-    /// The next torrent; `None` behind the last one.
+    /// Returns the next torrent; `None` after the last one.
     ///
     /// # Errors
-    /// If the tracker does not go on or what it says makes no sense.
+    /// If the connection breaks or the answer is invalid.
     pub async fn next(&mut self) -> Result<Option<CatalogueEntry>, DaemonError> {
         self.listing.next().await.map_err(|error| self.tracker.fault(error))
     }
 }
 
-/// The base address of the catalogue of the tracker people call `name`.
+/// Returns the base address of the catalogue of the tracker that the user names `name`.
 pub(super) fn base_of(name: &str) -> Option<String> {
     TrackerTarget::parse(name).ok()?.catalogue
 }
 
-/// The catalogue that wants to hear of the torrent's pieces: that of the configured tracker if it is announced to, or that of a tracker in a torrent of our own making.
+/// Returns the catalogue that holdings are reported to: that of the configured tracker if the torrent is
+/// announced there, or that of a tracker in a torrent that Piecework made.
 pub(super) fn of_torrent(
     metainfo: &Metainfo,
     tiers: &[Vec<TrackerUrl>],
@@ -231,7 +242,7 @@ pub(super) fn of_torrent(
     catalogue_of(metainfo, tiers.iter().flatten())
 }
 
-impl Deref for Tracker {
+impl Deref for CatalogueTracker {
     type Target = NamedTracker;
 
     fn deref(&self) -> &NamedTracker {
@@ -239,5 +250,5 @@ impl Deref for Tracker {
     }
 }
 
-/// Torrents of one name that are told of.
+/// Maximum number of torrents of one name that an error lists.
 const MOST_NAMED: usize = 8;

@@ -1,12 +1,15 @@
-//! What can be asked of one torrent.
+//! Details of one torrent: files, peers, pieces, trackers.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::DaemonError;
-use super::inner::{Inner, blocking, rate_limits};
-use super::start::encryption_policy;
+use super::background::blocking;
+use super::checks::visible_files;
+use super::engine_settings::{encryption_policy, rate_limits};
+use super::reason::Reason;
+use super::torrents::Torrents;
 use super::waiting;
 use piecework_api::{
     FileInfo, PeerEncryption, PeerInfo, PieceMap, Sources, TorrentDetail, TrackerInfo,
@@ -19,8 +22,8 @@ use piecework_proto::encryption::Method;
 use piecework_swarm::Direction;
 use piecework_swarm::announcer::{TrackerState as Doing, TrackerStatus};
 
-/// The files of a torrent that are not padding, each made when it is asked for: 100,000 of them
-/// would take tens of megabytes.
+/// The files of a torrent that are not padding. Each row is built when it is asked for: 100,000 of them would
+/// take tens of megabytes.
 #[derive(Debug)]
 pub struct FileRows {
     metainfo: Option<Arc<Metainfo>>,
@@ -28,140 +31,153 @@ pub struct FileRows {
     have: Option<Bitfield>,
 }
 
-impl Inner {
-    /// One torrent with its files and trackers.
-    pub async fn detail(&self, info_hash: InfoHash) -> Result<TorrentDetail, DaemonError> {
-        let mut detail = self.detail_without_files(info_hash).await?;
-        detail.file_list = self.files(info_hash).await?.iter(0).collect();
-        Ok(detail)
-    }
-
-    /// The files of one torrent.
-    pub async fn files(&self, info_hash: InfoHash) -> Result<FileRows, DaemonError> {
-        let (handle, metainfo, chosen) = self.with(info_hash, |entry| {
-            let settings = &entry.kept.settings;
-            let chosen =
-                Chosen { files: settings.files.clone(), renamed: settings.renamed.clone() };
-            (entry.handle().cloned(), entry.metainfo().cloned(), chosen)
-        })?;
-        let have = match &handle {
-            Some(handle) => handle.have().await,
-            None => None,
-        };
-        Ok(FileRows { metainfo, chosen, have })
-    }
-
-    /// One torrent with its trackers.
-    pub async fn detail_without_files(
-        &self,
-        info_hash: InfoHash,
-    ) -> Result<TorrentDetail, DaemonError> {
-        let torrent = self.show(info_hash)?;
-        let (handle, metainfo, file) = self.with(info_hash, |entry| {
-            let file = match entry.is_making() {
-                true => PathBuf::new(),
-                false => self.config.torrents.join(&*entry.file()),
-            };
-            (entry.handle().cloned(), entry.metainfo().cloned(), file)
-        })?;
-        let mut detail = TorrentDetail {
-            torrent,
-            comment: None,
-            created_by: None,
-            created_at: None,
-            torrent_file: file,
-            availability: 0.0,
-            file_list: Vec::new(),
-            trackers: Vec::new(),
-            waiting: Waiting::default(),
-        };
-        if let Some(metainfo) = &metainfo {
-            detail.comment = metainfo.comment().map(str::to_owned);
-            detail.created_by = metainfo.created_by().map(str::to_owned);
-            detail.created_at = metainfo.creation_date();
-        }
-        if let Some(handle) = &handle {
-            let have = handle.have().await;
-            let availability = handle.availability().await;
-            detail.availability = whole_copies(&availability, have.as_ref());
-            let trackers = handle.trackers();
-            let time = |moment| handle.unix_time(moment);
-            let info = |(tier, status): (usize, TrackerStatus)| tracker_info(tier, status, &time);
-            detail.trackers = trackers.into_iter().map(info).collect();
-            let rules = {
-                let settings = &self.book.lock().settings;
-                waiting::Rules {
-                    download_limit: rate_limits(settings).1,
-                    encryption: encryption_policy(settings.encryption),
-                }
-            };
-            detail.waiting = waiting::of(&handle.waited(), &detail, rules);
-        }
-        Ok(detail)
-    }
-
-    /// What the `.torrent` of one says besides; nothing until it is hashed.
-    pub async fn sources(&self, info_hash: InfoHash) -> Result<Sources, DaemonError> {
-        let metainfo = self.with(info_hash, |entry| entry.metainfo().cloned())?;
-        let Some(metainfo) = metainfo else { return Ok(Sources::default()) };
-        blocking(move || {
-            let fault = |error: MetainfoError| DaemonError::NotFound(error.to_string());
-            let OtherSources { web_seeds, nodes, source } =
-                metainfo.other_sources().map_err(fault)?;
-            let mut notices = announce::unusable(metainfo.trackers());
-            notices.extend(metainfo.notices().map_err(fault)?);
-            Ok(Sources { web_seeds, nodes, source, notices })
-        })
-        .await?
-    }
-
-    /// Connected peers.
-    pub async fn peers(&self, info_hash: InfoHash) -> Result<Vec<PeerInfo>, DaemonError> {
-        let handle = self.with(info_hash, |entry| entry.handle().cloned())?;
-        let Some(handle) = handle else { return Ok(Vec::new()) };
-        let pieces = handle.metainfo().info().geometry().pieces().max(1);
-        let peers = handle.peers().await.into_iter().map(|peer| PeerInfo {
-            addr: peer.addr,
-            client: peer.client,
-            incoming: peer.direction == Direction::Incoming,
-            encryption: peer.encryption.map(|method| match method {
-                Method::Plaintext => PeerEncryption::Handshake,
-                Method::Rc4 => PeerEncryption::Rc4,
-            }),
-            pieces: peer.pieces,
-            progress: f64::from(peer.pieces) / f64::from(pieces),
-            download_rate: peer.download_rate as u64,
-            upload_rate: peer.upload_rate as u64,
-            downloaded: peer.downloaded,
-            uploaded: peer.uploaded,
-            choked_by_us: peer.choked_by_us,
-            choking_us: peer.choking_us,
-            we_are_interested: peer.we_are_interested,
-            interested_in_us: peer.interested_in_us,
-            outstanding: peer.outstanding,
-        });
-        Ok(peers.collect())
-    }
-
-    /// Which pieces are held, here and among the connected peers.
-    pub async fn pieces(&self, info_hash: InfoHash) -> Result<PieceMap, DaemonError> {
-        let (handle, pieces) = self.with(info_hash, |entry| {
-            let pieces = entry.metainfo().map_or(0, |it| it.info().geometry().pieces());
-            (entry.handle().cloned(), pieces)
-        })?;
-        let (mut have, mut availability) = (None, Vec::new());
-        if let Some(handle) = &handle {
-            have = handle.have().await;
-            availability = handle.availability().await;
-        }
-        let have = have.unwrap_or_else(|| Bitfield::empty(pieces));
-        availability.resize(pieces as usize, 0);
-        let hex = data_encoding::HEXLOWER.encode(have.as_wire());
-        Ok(PieceMap { pieces, pieces_have: have.count(), have: hex, availability })
-    }
+/// Returns one torrent with its files and trackers.
+pub(super) async fn detail(
+    torrents: &Torrents,
+    folder: &Path,
+    info_hash: InfoHash,
+) -> Result<TorrentDetail, DaemonError> {
+    let mut detail = detail_without_files(torrents, folder, info_hash).await?;
+    detail.file_list = files(torrents, info_hash).await?.iter(0).collect();
+    Ok(detail)
 }
 
-/// What was chosen for files.
+/// Returns the files of one torrent.
+pub(super) async fn files(
+    torrents: &Torrents,
+    info_hash: InfoHash,
+) -> Result<FileRows, DaemonError> {
+    let (handle, metainfo, chosen) = torrents.with(info_hash, |entry| {
+        let settings = &entry.record.settings;
+        let chosen = Chosen { files: settings.files.clone(), renamed: settings.renamed.clone() };
+        (entry.handle().cloned(), entry.metainfo().cloned(), chosen)
+    })?;
+    let have = match &handle {
+        Some(handle) => handle.have().await,
+        None => None,
+    };
+    Ok(FileRows { metainfo, chosen, have })
+}
+
+/// Returns one torrent with its trackers.
+pub(super) async fn detail_without_files(
+    torrents: &Torrents,
+    folder: &Path,
+    info_hash: InfoHash,
+) -> Result<TorrentDetail, DaemonError> {
+    let torrent = torrents.show(info_hash)?;
+    let (handle, metainfo, file) = torrents.with(info_hash, |entry| {
+        let file = match entry.is_unhashed() {
+            true => PathBuf::new(),
+            false => folder.join(&*entry.file()),
+        };
+        (entry.handle().cloned(), entry.metainfo().cloned(), file)
+    })?;
+    let mut detail = TorrentDetail {
+        torrent,
+        comment: None,
+        created_by: None,
+        created_at: None,
+        torrent_file: file,
+        availability: 0.0,
+        file_list: Vec::new(),
+        trackers: Vec::new(),
+        waiting: Waiting::default(),
+    };
+    if let Some(metainfo) = &metainfo {
+        detail.comment = metainfo.comment().map(str::to_owned);
+        detail.created_by = metainfo.created_by().map(str::to_owned);
+        detail.created_at = metainfo.creation_date();
+    }
+    if let Some(handle) = &handle {
+        let have = handle.have().await;
+        let availability = handle.availability().await;
+        detail.availability = whole_copies(&availability, have.as_ref());
+        let trackers = handle.trackers();
+        let time = |moment| handle.unix_time(moment);
+        let info = |(tier, status): (usize, TrackerStatus)| tracker_info(tier, status, &time);
+        detail.trackers = trackers.into_iter().map(info).collect();
+        let rules = {
+            let settings = &torrents.table().settings;
+            waiting::Rules {
+                download_limit: rate_limits(settings).1,
+                encryption: encryption_policy(settings.encryption),
+            }
+        };
+        detail.waiting = waiting::of(&handle.waited(), &detail, rules);
+    }
+    Ok(detail)
+}
+
+/// Returns other sources that a `.torrent` names; none until the torrent is hashed.
+pub(super) async fn sources(
+    torrents: &Torrents,
+    info_hash: InfoHash,
+) -> Result<Sources, DaemonError> {
+    let metainfo = torrents.with(info_hash, |entry| entry.metainfo().cloned())?;
+    let Some(metainfo) = metainfo else { return Ok(Sources::default()) };
+    blocking(move || {
+        let fault = |error: MetainfoError| DaemonError::not_found(Reason::of(error));
+        let OtherSources { web_seeds, nodes, source } = metainfo.other_sources().map_err(fault)?;
+        let mut notices = announce::unusable(metainfo.trackers());
+        notices.extend(metainfo.notices().map_err(fault)?);
+        Ok(Sources { web_seeds, nodes, source, notices })
+    })
+    .await?
+}
+
+/// Returns the connected peers.
+pub(super) async fn peers(
+    torrents: &Torrents,
+    info_hash: InfoHash,
+) -> Result<Vec<PeerInfo>, DaemonError> {
+    let handle = torrents.with(info_hash, |entry| entry.handle().cloned())?;
+    let Some(handle) = handle else { return Ok(Vec::new()) };
+    let pieces = handle.metainfo().info().geometry().pieces().max(1);
+    let peers = handle.peers().await.into_iter().map(|peer| PeerInfo {
+        addr: peer.addr,
+        client: peer.client,
+        incoming: peer.direction == Direction::Incoming,
+        encryption: peer.encryption.map(|method| match method {
+            Method::Plaintext => PeerEncryption::Handshake,
+            Method::Rc4 => PeerEncryption::Rc4,
+        }),
+        pieces: peer.pieces,
+        progress: f64::from(peer.pieces) / f64::from(pieces),
+        download_rate: peer.download_rate as u64,
+        upload_rate: peer.upload_rate as u64,
+        downloaded: peer.downloaded,
+        uploaded: peer.uploaded,
+        choked_by_us: peer.choked_by_us,
+        choking_us: peer.choking_us,
+        we_are_interested: peer.we_are_interested,
+        interested_in_us: peer.interested_in_us,
+        outstanding: peer.outstanding,
+    });
+    Ok(peers.collect())
+}
+
+/// Returns which pieces are held, here and by the connected peers.
+pub(super) async fn pieces(
+    torrents: &Torrents,
+    info_hash: InfoHash,
+) -> Result<PieceMap, DaemonError> {
+    let (handle, pieces) = torrents.with(info_hash, |entry| {
+        let pieces = entry.metainfo().map_or(0, |it| it.info().geometry().pieces());
+        (entry.handle().cloned(), pieces)
+    })?;
+    let (mut have, mut availability) = (None, Vec::new());
+    if let Some(handle) = &handle {
+        have = handle.have().await;
+        availability = handle.availability().await;
+    }
+    let have = have.unwrap_or_else(|| Bitfield::empty(pieces));
+    availability.resize(pieces as usize, 0);
+    let hex = data_encoding::HEXLOWER.encode(have.as_wire());
+    Ok(PieceMap { pieces, pieces_have: have.count(), have: hex, availability })
+}
+
+/// Settings of a torrent's files.
 #[derive(Debug)]
 struct Chosen {
     files: Vec<Priority>,
@@ -169,16 +185,16 @@ struct Chosen {
 }
 
 impl FileRows {
-    /// Number of files that are not padding.
+    /// Returns the number of files that are not padding.
     pub fn count(&self) -> usize {
-        self.metainfo.as_ref().map_or(0, |metainfo| super::add::shown_files(metainfo) as usize)
+        self.metainfo.as_ref().map_or(0, |metainfo| visible_files(metainfo) as usize)
     }
 
-    /// The files that are not padding, from the one with the number `first`.
+    /// Returns the files that are not padding, from the one with the number `first`.
     pub fn iter(&self, first: usize) -> impl Iterator<Item = FileInfo> + '_ {
         let entries = self.metainfo.iter().flat_map(|it| it.info().files().entries());
         let shown = entries.enumerate().filter(|(_, entry)| !entry.padding);
-        // Paths that were changed, by their files' numbers in the metainfo.
+        // New paths of renamed files, by their numbers in the metainfo.
         let renamed: BTreeMap<usize, &[String]> =
             self.chosen.renamed.iter().map(|(file, path)| (*file as usize, &path[..])).collect();
         (0_u32..).zip(shown).skip(first).map(move |(index, (file, entry))| {
@@ -196,7 +212,7 @@ impl FileRows {
         let piece_len = self.metainfo.as_ref().map_or(1, |it| it.info().geometry().piece_len());
         let piece_len = u64::from(piece_len);
         let end = entry.offset + entry.len;
-        // Both fit: the number of pieces does.
+        // Both casts fit, since the number of pieces does.
         let first_piece = (entry.offset / piece_len) as u32;
         let end_piece = if entry.len == 0 { first_piece } else { end.div_ceil(piece_len) as u32 };
         let held = |piece: u32| {
@@ -218,7 +234,8 @@ impl FileRows {
     }
 }
 
-/// Whole copies among peers and us, and the part of the pieces of which there is one more.
+/// Returns the number of whole copies among peers and us, plus the fraction of pieces that have one copy
+/// more.
 fn whole_copies(availability: &[u32], have: Option<&Bitfield>) -> f64 {
     let copies = |(piece, peers): (u32, &u32)| {
         peers + u32::from(have.is_some_and(|have| have.contains(PieceIndex(piece))))

@@ -1,23 +1,24 @@
-//! What can go wrong.
+//! Errors of the daemon.
 
 use std::io;
 use std::path::PathBuf;
 
+use super::reason::Reason;
 use crate::state::StateError;
 use piecework_core::{InfoHash, Unwritable, printable_path};
 use piecework_journal::JournalError;
 use piecework_storage::StorageError;
 
-/// Why a daemon does not start.
+/// Why a daemon could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The engine does not start.
+    /// The engine could not be started.
     #[error(transparent)]
     Session(#[from] piecework_engine::StartError),
     /// The state cannot be opened or written.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The folder for `.torrent` files cannot be made.
+    /// The folder for `.torrent` files cannot be created.
     #[error("the folder `{}` cannot be made: {source}", printable_path(path))]
     Folder {
         /// The folder.
@@ -25,7 +26,7 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
-    /// What it does first comes to nothing.
+    /// A first step failed, such as work on a thread.
     #[error(transparent)]
     Daemon(#[from] DaemonError),
     /// A folder cannot be used.
@@ -33,67 +34,95 @@ pub enum StartError {
     Storage(#[from] StorageError),
 }
 
-/// Why a request comes to nothing. The sentence is for whoever asked.
+/// Why a request failed. The sentence is meant for whoever sent it.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DaemonError {
     /// There is no such torrent here.
     #[error("there is no torrent `{0}` here")]
     Unknown(InfoHash),
-    /// What was asked makes no sense.
-    #[error("{0}")]
-    Invalid(String),
-    /// It may not be done: a folder outside the allowed ones, most often.
-    #[error("{0}")]
-    Forbidden(String),
-    /// Somebody else than the owner asked for what only the owner may have done.
+    /// The request is invalid.
+    #[error(transparent)]
+    Invalid(Reason),
+    /// The request is not allowed. Most often it names a folder outside the allowed ones.
+    #[error(transparent)]
+    Forbidden(Reason),
+    /// Only the owner may request this.
     #[error(
         "{0} needs the owner's token: the tools send it by themselves when the daemon's user runs \
          them, and `torrent-status --login` tells it to a browser"
     )]
     OwnerOnly(
-        /// What was asked, the beginning of a sentence.
+        /// What was requested, as the beginning of a sentence.
         String,
     ),
-    /// It does not fit what is there: a name that is taken, a torrent that is being moved.
-    #[error("{0}")]
-    Conflict(String),
-    /// A file that is to be written may not be: another one is there, or its folder refuses.
-    #[error("{0}")]
-    Occupied(String),
-    /// Something asked for was not found: a name in no catalogue, a file that is not there.
-    #[error("{0}")]
-    NotFound(String),
-    /// A tracker or web server did not do its part.
-    #[error("{0}")]
-    Upstream(String),
-    /// The disk said no.
+    /// The request conflicts with the current state: a name is taken, a torrent is being moved.
+    #[error(transparent)]
+    Conflict(Reason),
+    /// A file cannot be written: another one exists there, or its folder is not writable.
+    #[error(transparent)]
+    Occupied(Reason),
+    /// Something was not found: a name in a catalogue, or a file.
+    #[error(transparent)]
+    NotFound(Reason),
+    /// A tracker or web server failed.
+    #[error(transparent)]
+    Upstream(Reason),
+    /// An operation on a disk failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// The daemon is about to end.
+    /// The daemon is shutting down.
     #[error("the daemon is shutting down")]
     Ending,
-    /// What was asked for could not be written to the state, so it was not done.
+    /// The change could not be written to the state, so it was not made.
     #[error(transparent)]
-    Kept(#[from] StateError),
+    Database(#[from] StateError),
     /// The journal cannot be read.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// What was asked for could not be written beside the state, or read again, so it was not done.
-    #[error("{0}")]
-    State(String),
-    /// The same because there is no room.
-    #[error("{0}")]
-    StateFull(String),
+    /// A file beside the state, such as a `.torrent`, could not be written or read, so nothing was
+    /// done.
+    #[error(transparent)]
+    TorrentFile(Reason),
 }
 
 impl DaemonError {
-    /// Returns whether a disk has no room for what was asked.
+    pub(super) fn invalid(why: impl Into<Reason>) -> Self {
+        Self::Invalid(why.into())
+    }
+
+    pub(super) fn forbidden(why: impl Into<Reason>) -> Self {
+        Self::Forbidden(why.into())
+    }
+
+    pub(super) fn conflict(why: impl Into<Reason>) -> Self {
+        Self::Conflict(why.into())
+    }
+
+    pub(super) fn occupied(why: impl Into<Reason>) -> Self {
+        Self::Occupied(why.into())
+    }
+
+    pub(super) fn not_found(why: impl Into<Reason>) -> Self {
+        Self::NotFound(why.into())
+    }
+
+    pub(super) fn upstream(why: impl Into<Reason>) -> Self {
+        Self::Upstream(why.into())
+    }
+
+    pub(super) fn torrent_file(why: impl Into<Reason>) -> Self {
+        Self::TorrentFile(why.into())
+    }
+
+    /// Returns whether the request failed because a disk is full.
     pub fn is_full(&self) -> bool {
-        matches!(
-            self,
+        match self {
             Self::Storage(StorageError::Full { .. })
-                | Self::StateFull(_)
-                | Self::Kept(StateError::Unwritable { why: Unwritable::Full, .. })
-        )
+            | Self::Database(StateError::Unwritable { why: Unwritable::Full, .. }) => true,
+            Self::TorrentFile(reason) => {
+                reason.cause().and_then(Unwritable::of) == Some(Unwritable::Full)
+            }
+            _ => false,
+        }
     }
 }

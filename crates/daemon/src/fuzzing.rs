@@ -3,7 +3,7 @@
 /// Reads `body` as a checkpoint under the sum that belongs to it.
 ///
 /// # Panics
-/// If what is read is written otherwise than it would be read.
+/// If a checkpoint that was read is written differently.
 pub fn resume(body: &[u8]) {
     crate::state::fuzzing::resume(body);
 }

@@ -1,4 +1,4 @@
-//! Who gave which piece: what the journal says, and what of it is new.
+//! Who gave which piece: queries of the journal, and what is new in it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,39 +8,48 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::DaemonError;
-use super::inner::{Inner, blocking};
+use super::background::blocking;
+use super::entry::Entry;
 use super::journal_view as view;
+use super::torrents::Torrents;
 use piecework_api::{
     BadPiece, Givers, LogEntry, NewPieces, PieceState, PieceStory, SentPieces, Timeline,
 };
 use piecework_core::{InfoHash, PieceIndex};
-use piecework_journal::{Filter, Journal, JournalError, MissingRecords, Owners, Reader};
+use piecework_journal::{Filter, Journal, JournalError, MissingRecords, Owners, PieceLog, Reader};
 use piecework_swarm::PieceStage;
 
-/// The owners of the pieces of torrents that were asked about lately: reading all of a torrent's
-/// responses takes some 20 ms for 100,000 pieces, those that are new next to nothing.
+/// Caches the owners of pieces for torrents that were asked about lately. Reading all responses of a torrent
+/// takes some 20 ms for 100,000 pieces; reading the new ones takes hardly any time.
 #[derive(Default)]
-pub(super) struct Owned {
+pub(super) struct OwnerCache {
     torrents: Mutex<Vec<(InfoHash, Owners, Instant)>>,
 }
 
-/// Which responses are asked for.
+/// Selects responses of the log.
 #[derive(Debug, Clone, Default)]
 pub struct LogQuery {
-    /// At most so many.
+    /// Maximum number.
     pub limit: usize,
-    /// Behind the one with this number, instead of the last ones.
+    /// Responses after the one with this number, instead of the last ones.
     pub after: Option<i64>,
-    /// Of this peer alone.
+    /// Only responses of this peer.
     pub peer: Option<SocketAddr>,
-    /// Since then, seconds since 1970.
+    /// Only responses since then, in seconds since 1970.
     pub since: Option<i64>,
 }
 
-impl Inner {
-    /// Who gave the torrent, and who gave most of each piece.
+/// Answers questions about who gave which piece.
+pub(super) struct JournalQueries {
+    pub torrents: Arc<Torrents>,
+    pub log: Arc<PieceLog>,
+    pub owners: OwnerCache,
+}
+
+impl JournalQueries {
+    /// Returns who gave the torrent, and who gave most of each piece.
     pub async fn givers(&self, info_hash: InfoHash) -> Result<Givers, DaemonError> {
-        let (handle, pieces) = self.with(info_hash, |entry| {
+        let (handle, pieces) = self.torrents.with(info_hash, |entry| {
             let pieces = entry.metainfo().map_or(0, |it| it.info().geometry().pieces());
             (entry.handle().cloned(), pieces)
         })?;
@@ -80,14 +89,14 @@ impl Inner {
         Ok(answer)
     }
 
-    /// All that is known of a piece.
+    /// Returns all that is known of a piece.
     pub async fn story(&self, info_hash: InfoHash, piece: u32) -> Result<PieceStory, DaemonError> {
-        let (handle, pieces) = self.with(info_hash, |entry| {
+        let (handle, pieces) = self.torrents.with(info_hash, |entry| {
             let pieces = entry.metainfo().map_or(0, |it| it.info().geometry().pieces());
             (entry.handle().cloned(), pieces)
         })?;
         if piece >= pieces {
-            return Err(DaemonError::NotFound(format!(
+            return Err(DaemonError::not_found(format!(
                 "there is no piece `{piece}`: the torrent has `{pieces}`, and the first is 0"
             )));
         }
@@ -100,44 +109,44 @@ impl Inner {
         Ok(PieceStory { piece, state, story })
     }
 
-    /// What was sent to whom, by records that follow the one with the number `after`; with `taker`
-    /// to that peer alone.
+    /// Returns what was sent to whom, from the records after number `after`; with `taker`, only
+    /// what was sent to that peer.
     pub async fn sent(
         &self,
         info_hash: InfoHash,
         after: i64,
         taker: Option<i64>,
     ) -> Result<SentPieces, DaemonError> {
-        self.with(info_hash, |_| ())?;
+        self.torrents.with(info_hash, |_| ())?;
         let uploads = self.ask(move |reader| reader.sent(info_hash, after, taker)).await?;
         Ok(view::sent_pieces(uploads))
     }
 
-    /// Pieces that came wrong.
+    /// Returns pieces that were wrong.
     pub async fn bad(&self, info_hash: InfoHash) -> Result<Vec<BadPiece>, DaemonError> {
-        self.with(info_hash, |_| ())?;
+        self.torrents.with(info_hash, |_| ())?;
         let wrong = self.ask(move |reader| reader.wrong_pieces(info_hash)).await?;
         Ok(wrong.into_iter().map(view::bad_piece).collect())
     }
 
-    /// When pieces came.
+    /// Returns when pieces arrived.
     pub async fn timeline(
         &self,
         info_hash: InfoHash,
         buckets: u32,
     ) -> Result<Timeline, DaemonError> {
-        self.with(info_hash, |_| ())?;
+        self.torrents.with(info_hash, |_| ())?;
         let arrivals = self.ask(move |reader| reader.arrivals(info_hash, buckets)).await?;
         Ok(view::timeline(arrivals))
     }
 
-    /// Responses, oldest first.
-    pub async fn log_of(
+    /// Returns responses, oldest first.
+    pub async fn log(
         &self,
         info_hash: InfoHash,
         query: LogQuery,
     ) -> Result<Vec<LogEntry>, DaemonError> {
-        self.with(info_hash, |_| ())?;
+        self.torrents.with(info_hash, |_| ())?;
         let filter = Filter {
             torrent: Some(info_hash),
             peer: query.peer,
@@ -153,7 +162,7 @@ impl Inner {
         Ok(records.into_iter().map(view::unnumbered_log_entry).collect())
     }
 
-    /// What is new of the torrent since `owners` was looked at last.
+    /// Returns what is new of the torrent since `owners` was updated.
     pub async fn new_pieces(
         &self,
         info_hash: InfoHash,
@@ -164,13 +173,13 @@ impl Inner {
         Ok((view::new_pieces(new), owners))
     }
 
-    /// Nobody has given anything of the torrent yet; `None` if no journal is kept.
+    /// Returns the owners of a torrent of which nobody has given anything yet; `None` if there is
+    /// no journal.
     pub fn no_owners(&self, info_hash: InfoHash) -> Option<Owners> {
         self.log.journal()?;
-        let pieces = |entry: &mut super::book::Entry| {
-            entry.metainfo().map_or(0, |it| it.info().geometry().pieces())
-        };
-        self.with(info_hash, pieces).ok().map(Owners::new)
+        let pieces =
+            |entry: &mut Entry| entry.metainfo().map_or(0, |it| it.info().geometry().pieces());
+        self.torrents.with(info_hash, pieces).ok().map(Owners::new)
     }
 
     async fn ask<T: Send + 'static>(
@@ -178,7 +187,7 @@ impl Inner {
         look: impl FnOnce(&Reader) -> Result<T, JournalError> + Send + 'static,
     ) -> Result<T, DaemonError> {
         let journal: Arc<Journal> = self.log.journal().cloned().ok_or_else(|| {
-            DaemonError::Conflict(
+            DaemonError::conflict(
                 "this daemon keeps no journal: set `journal` in `[daemon]` of its configuration"
                     .to_owned(),
             )
@@ -187,8 +196,8 @@ impl Inner {
     }
 }
 
-impl Owned {
-    /// Gives back what was not asked about for a while.
+impl OwnerCache {
+    /// Drops entries that were not used for a while.
     pub fn tidy(&self) {
         self.torrents.lock().retain(|(_, _, used)| used.elapsed() < KEPT);
     }
@@ -218,8 +227,8 @@ fn state_of(stage: PieceStage) -> PieceState {
     }
 }
 
-/// Torrents whose owners are remembered: with 100,000 pieces 400 KB each.
+/// Maximum number of torrents in the cache. Each takes 400 KB with 100,000 pieces.
 const MOST: usize = 16;
 
-/// For so long.
+/// How long an unused entry is kept.
 const KEPT: Duration = Duration::from_secs(300);

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::inner::Inner;
+use super::torrents::Torrents;
 use piecework_api::Torrent;
 use piecework_core::InfoHash;
 
-/// What happened.
+/// The event that a program is run for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hook {
     Added,
@@ -19,54 +19,53 @@ pub(super) enum Hook {
     Seeded,
 }
 
-/// Those that run and those that wait.
+/// Runs programs, a few at a time.
 pub(super) struct Hooks {
+    torrents: Arc<Torrents>,
     running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
 }
 
 impl Hooks {
-    pub fn new() -> Self {
+    pub fn new(torrents: Arc<Torrents>) -> Self {
         let (running, waiting) = (Semaphore::new(RUNNING), Semaphore::new(WAITING));
-        Self { running: Arc::new(running), waiting: Arc::new(waiting) }
+        Self { torrents, running: Arc::new(running), waiting: Arc::new(waiting) }
     }
-}
 
-impl Inner {
     /// Runs the program for `hook`, if one is set, without waiting for it.
-    pub fn run_hook(&self, hook: Hook, info_hash: InfoHash) {
+    pub fn run(&self, hook: Hook, info_hash: InfoHash) {
         let (program, torrent, tiers) = {
-            let book = self.book.lock();
+            let table = self.torrents.table();
             let program = match hook {
-                Hook::Added => &book.settings.on_added,
-                Hook::Done => &book.settings.on_done,
-                Hook::Seeded => &book.settings.on_seeded,
+                Hook::Added => &table.settings.on_added,
+                Hook::Done => &table.settings.on_done,
+                Hook::Seeded => &table.settings.on_seeded,
             };
             let Some(program) = program.clone().filter(|program| !program.is_empty()) else {
                 return;
             };
-            let Some(torrent) = book.show(info_hash) else { return };
-            let own = book.torrents.get(&info_hash).and_then(|entry| entry.metainfo());
+            let Some(torrent) = table.show(info_hash) else { return };
+            let own = table.entries.get(&info_hash).and_then(|entry| entry.metainfo());
             let tiers = torrent.settings.trackers.clone();
             let tiers = tiers.or_else(|| own.map(|own| own.trackers().to_vec()));
             (program, torrent, tiers.unwrap_or_default())
         };
-        let Ok(place) = Arc::clone(&self.hooks.waiting).try_acquire_owned() else {
+        let Ok(place) = Arc::clone(&self.waiting).try_acquire_owned() else {
             tracing::warn!(program, "not run: `{WAITING}` runs wait already");
             return;
         };
-        let running = Arc::clone(&self.hooks.running);
+        let running = Arc::clone(&self.running);
         let variables = variables(&torrent, &tiers);
         tokio::spawn(async move {
-            // The semaphore is never closed.
+            // Nobody closes the semaphore.
             let _turn = running.acquire_owned().await;
             drop(place);
-            run(&program, variables, &torrent).await;
+            run_program(&program, variables, &torrent).await;
         });
     }
 }
 
-async fn run(program: &str, variables: Vec<(&'static str, OsString)>, torrent: &Torrent) {
+async fn run_program(program: &str, variables: Vec<(&'static str, OsString)>, torrent: &Torrent) {
     let name = piecework_core::printable(&torrent.name);
     let mut command = tokio::process::Command::new(program);
     command
@@ -93,13 +92,14 @@ async fn run(program: &str, variables: Vec<(&'static str, OsString)>, torrent: &
         }
         Err(_) => {
             tracing::warn!(program, "the program ran longer than {LIMIT:?} for `{name}`: ended");
-            // It may have ended this moment.
+            // It may just have ended.
             let _ = child.kill().await;
         }
     }
 }
 
-/// What the program is told: our names, and those of Transmission, so that its scripts work.
+/// Returns the environment variables of the program: Piecework's names, and those of Transmission, so that
+/// scripts for it work.
 fn variables(torrent: &Torrent, tiers: &[Vec<String>]) -> Vec<(&'static str, OsString)> {
     let hash = torrent.info_hash.to_string();
     let labels = torrent.settings.labels.join(",");
@@ -123,19 +123,18 @@ fn variables(torrent: &Torrent, tiers: &[Vec<String>]) -> Vec<(&'static str, OsS
         ("TR_TORRENT_NAME", torrent.name.as_str().into()),
         ("TR_TORRENT_TRACKERS", trackers.join(",").into()),
     ];
-    // A variable cannot hold a NUL byte, and the program would not start.
+    // With a NUL byte in a variable the program would not start.
     let without_nul = |value: &OsString| !value.as_encoded_bytes().contains(&0);
     all.into_iter().filter(|(_, value)| without_nul(value)).collect()
 }
 
-/// Programs that run at a time.
+/// Number of programs that run at the same time.
 const RUNNING: usize = 4;
 
-/// Runs that wait for their turn, and those that have it.
+/// Maximum number of runs that wait or are about to start.
 const WAITING: usize = 10_000;
 
-/// Longest time a program may take: one that moves a large download across disks needs many
-/// minutes.
+/// Maximum time a program may take. One that moves a large download across disks needs many minutes.
 const LIMIT: Duration = Duration::from_secs(3600);
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! Passes checkpoints on to the state.
+//! Saves the engine's checkpoints in the state.
 
 use crate::state::State;
 use piecework_core::{Checkpoint, InfoHash};
 use piecework_engine::Keeper;
 
-/// Keeps checkpoints in a [`State`], which writes them when it suits.
+/// Saves checkpoints in a [`State`], which writes them in batches.
 pub(super) struct StateKeeper {
     state: State,
 }

@@ -1,6 +1,5 @@
-//! The daemon: many torrents over a [`Session`](piecework_engine::Session), kept over
-//! restarts, queued, limited, watched. It knows no HTTP; `piecework-control` serves it, a test drives it
-//! directly.
+//! The daemon: many torrents in one [`Session`](piecework_engine::Session), with a queue, limits, and state
+//! that survives restarts. It knows no HTTP: `piecework-control` serves it, and tests call it directly.
 //!
 //! ```no_run
 //! use piecework_daemon::{Daemon, DaemonConfig};
@@ -15,9 +14,10 @@
 //! # }
 //! ```
 //!
-//! All torrents stand in one book behind one lock, held for moments; one task ([`driver`]) takes
-//! in what changed and carries out what [`queue`] decides. What changes a torrent
-//! holds that torrent's door, does what may fail first, and is on the disk when it returns.
+//! All torrents are in one table behind one lock, which is held for moments (`torrents.rs`). One task
+//! (`queue_driver.rs`) collects changes and carries out what [`queue`] decides. A command that changes a
+//! torrent holds that torrent's lock, first does what may fail, and returns once the change is on the disk.
+//! `services.rs` has the parts that others are built on, `commands.rs` those that change something.
 
 pub mod block_list;
 #[cfg(feature = "fuzzing")]
@@ -29,57 +29,88 @@ pub mod queue;
 pub mod state;
 
 mod add;
-mod alter;
-mod blocked;
-mod book;
+mod add_request;
+mod allowed_folders;
+mod background;
+mod block_list_file;
 mod caller;
 mod catalogue;
+mod change;
+mod checks;
+mod commands;
 mod config;
+mod daemon;
 mod detail;
-mod display;
-mod driver;
+mod engine_settings;
+mod entries;
+mod entry;
 mod error;
-mod facade;
-mod files;
-mod folders;
+mod event_bus;
+mod fetch;
+mod folder_list;
 mod givers;
+mod hashing;
 mod hooks;
-mod inner;
-mod inspect;
+mod install;
 mod keeper;
-mod kept;
-mod listen;
+mod lifetime;
+mod listener;
+mod loader;
 mod magnet;
-mod making;
-mod overview;
-mod port;
-mod ranks;
-mod recent;
+mod missing_bytes;
+mod port_test;
+mod provisional;
+mod publish;
+mod queue_driver;
+mod queue_position;
+mod queue_settings;
+mod reason;
+mod recent_changes;
+mod record;
 mod recorder;
-mod register;
+mod recovery;
+mod registration;
+mod relocate;
+mod remove;
 mod rename;
-mod room;
-mod roots;
-mod seed;
+mod restore;
+mod run;
+mod services;
 mod settings;
+mod settings_store;
+mod share;
+mod share_request;
+mod shutdown;
+mod space;
 mod start;
-mod stopping;
-mod tally;
-mod unfinished;
+mod status;
+mod stored_state;
+mod table;
+mod torrent_files;
+mod torrent_folder;
+mod torrent_locks;
+mod torrent_source;
+mod torrents;
+mod trackers;
+mod unhashed;
+mod view;
 mod waiting;
-mod watch;
+mod watch_folder;
 
+pub use add_request::{AddSource, NewTorrent};
 pub use caller::Caller;
 pub use catalogue::CatalogueRows;
 pub use config::DaemonConfig;
+pub use daemon::Daemon;
 pub use detail::FileRows;
+pub use engine_settings::encryption_policy;
 pub use error::{DaemonError, StartError};
-pub use facade::{AddSource, Daemon, NewTorrent};
-pub use files::{read_torrent, token_path};
 pub use givers::LogQuery;
-pub use listen::Listener;
-pub use making::BegunSeed;
-pub use overview::{Figures, TorrentParts};
+pub use listener::Listener;
+pub use reason::Reason;
 pub use recorder::Recorder;
 pub use rename::names_for;
-pub use start::encryption_policy;
+pub use status::DaemonFigures;
+pub use torrent_files::{TorrentFileError, read_torrent, token_path};
+pub use torrent_folder::TorrentParts;
+pub use unhashed::PendingSeed;

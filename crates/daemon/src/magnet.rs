@@ -1,5 +1,5 @@
-//! Magnet links: the `.torrent` that a link names, of whoever gives it. Peers are not asked for it yet, so
-//! that is a catalogue of a tracker of ours, or a web address in the link.
+//! Magnet links: obtaining the `.torrent` that a link names. Peers are not asked for it yet, so it comes from
+//! the catalogue of a Piecework tracker or from a web address in the link.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -7,81 +7,81 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::add::{Found, fetch_torrent, is_near, parse};
-use super::catalogue::Tracker;
-use super::inner::{Inner, blocking};
+use super::background::blocking;
+use super::catalogue::CatalogueTracker;
+use super::reason::Reason;
+use super::torrent_source::{FetchedTorrent, download, is_near, parse};
+use super::trackers::TrackerPolicy;
 use super::{Caller, DaemonError};
 use piecework_core::metainfo::Metainfo;
 use piecework_core::{InfoHash, Scope, printable};
 use piecework_proto::announce::Magnet;
 
-impl Inner {
-    /// The torrent that the link `text` names. The catalogue of the tracker that is `named`, or of the
-    /// configured one, is asked first, then those of the link's trackers, then its web addresses.
-    ///
-    /// # Errors
-    /// If it is no link, or nobody gives the torrent.
-    pub(super) async fn resolve(
-        &self,
-        text: &str,
-        named: Option<&str>,
-        caller: Caller,
-    ) -> Result<Found, DaemonError> {
-        let link = Magnet::parse(text).map_err(|error| DaemonError::Invalid(error.to_string()))?;
-        let mut trackers = Vec::new();
-        match self.tracker_named(named, caller) {
-            Ok(tracker) => trackers.push(tracker),
-            Err(error) if named.is_some() => return Err(error),
-            // There are others to ask.
-            Err(_) => {}
-        }
-        let others = link.tracker_names();
-        let others =
-            others.iter().filter_map(|name| Tracker::named_by(caller.provenance(), name).ok());
-        trackers.extend(others.take(MOST_TRACKERS));
-        let asked = tokio::time::timeout(PATIENCE, first_of(trackers, link.info_hash)).await;
-        let mut faults = match asked {
-            Ok(Ok((tracker, metainfo, scope))) => {
-                let found = Found::new(Arc::new(metainfo), Some(tracker), is_near(scope));
-                return Ok(Found { magnet: Some(link), ..found });
-            }
-            Ok(Err(faults)) => faults,
-            Err(_) => vec!["its trackers did not answer in time".to_owned()],
-        };
-        for source in &link.sources {
-            match self.at_source(source, link.info_hash, caller).await {
-                Ok((metainfo, scope)) => {
-                    let found = Found::new(metainfo, None, is_near(scope));
-                    return Ok(Found { magnet: Some(link), ..found });
-                }
-                Err(error) => faults.push(error.to_string()),
-            }
-        }
-        Err(DaemonError::NotFound(nobody(&link, faults)))
+/// Returns the torrent that the link `text` names. Asks the catalogue of the tracker `named`, or of the
+/// configured one, first, then those of the link's trackers, then its web addresses.
+///
+/// # Errors
+/// If it is not a magnet link, or nobody provides the torrent.
+pub(super) async fn resolve(
+    policy: &TrackerPolicy,
+    text: &str,
+    named: Option<&str>,
+    caller: Caller,
+) -> Result<FetchedTorrent, DaemonError> {
+    let link = Magnet::parse(text).map_err(|error| DaemonError::invalid(Reason::of(error)))?;
+    let mut trackers = Vec::new();
+    match policy.named(named, caller) {
+        Ok(tracker) => trackers.push(tracker),
+        Err(error) if named.is_some() => return Err(error),
+        // Others are asked.
+        Err(_) => {}
     }
-
-    async fn at_source(
-        &self,
-        url: &str,
-        info_hash: InfoHash,
-        caller: Caller,
-    ) -> Result<(Arc<Metainfo>, Scope), DaemonError> {
-        let (bytes, scope) = fetch_torrent(url, caller).await?;
-        let metainfo = blocking(move || parse(&bytes)).await??;
-        if metainfo.info_hash() != info_hash {
-            let (url, other) = (printable(url), metainfo.info_hash());
-            return Err(DaemonError::Upstream(format!("`{url}` gave another torrent: `{other}`")));
+    let others = link.tracker_names();
+    let others =
+        others.iter().filter_map(|name| CatalogueTracker::named_by(caller.provenance(), name).ok());
+    trackers.extend(others.take(MOST_TRACKERS));
+    let asked = tokio::time::timeout(PATIENCE, first_of(trackers, link.info_hash)).await;
+    let mut faults = match asked {
+        Ok(Ok((tracker, metainfo, scope))) => {
+            let found = FetchedTorrent::new(Arc::new(metainfo), Some(tracker), is_near(scope));
+            return Ok(FetchedTorrent { magnet: Some(link), ..found });
         }
-        Ok((metainfo, scope))
+        Ok(Err(faults)) => faults,
+        Err(_) => vec![DaemonError::upstream("its trackers did not answer in time")],
+    };
+    for source in &link.sources {
+        match at_source(source, link.info_hash, caller).await {
+            Ok((metainfo, scope)) => {
+                let found = FetchedTorrent::new(metainfo, None, is_near(scope));
+                return Ok(FetchedTorrent { magnet: Some(link), ..found });
+            }
+            Err(error) => faults.push(error),
+        }
     }
+    Err(DaemonError::not_found(nobody(&link, &faults)))
 }
 
-/// What the first of `trackers` gives that has the torrent; one after the other is asked, the next without
-/// waiting long for the one before. If none has it, what each of them said.
-async fn first_of(
-    trackers: Vec<Tracker>,
+async fn at_source(
+    url: &str,
     info_hash: InfoHash,
-) -> Result<(Tracker, Metainfo, Scope), Vec<String>> {
+    caller: Caller,
+) -> Result<(Arc<Metainfo>, Scope), DaemonError> {
+    let (bytes, scope) = download(url, caller).await?;
+    let metainfo = blocking(move || parse(&bytes)).await??;
+    if metainfo.info_hash() != info_hash {
+        let (url, other) = (printable(url), metainfo.info_hash());
+        return Err(DaemonError::upstream(format!("`{url}` gave another torrent: `{other}`")));
+    }
+    Ok((metainfo, scope))
+}
+
+/// Returns the answer of the first of `trackers` that has the torrent. They are asked one after the other;
+/// the next one is asked without waiting long for the one before. If none has it, returns each of their
+/// errors.
+async fn first_of(
+    trackers: Vec<CatalogueTracker>,
+    info_hash: InfoHash,
+) -> Result<(CatalogueTracker, Metainfo, Scope), Vec<DaemonError>> {
     let mut waiting = trackers.into_iter();
     let mut asked = JoinSet::new();
     let mut faults = Vec::new();
@@ -100,8 +100,8 @@ async fn first_of(
                 Some(Ok((tracker, Ok((metainfo, scope))))) => {
                     return Ok((tracker, metainfo, scope));
                 }
-                Some(Ok((_, Err(error)))) => faults.push(error.to_string()),
-                Some(Err(broken)) => faults.push(broken.to_string()),
+                Some(Ok((_, Err(error)))) => faults.push(error),
+                Some(Err(broken)) => faults.push(DaemonError::upstream(Reason::of(broken))),
                 None => return Err(faults),
             },
             () = tokio::time::sleep(NEXT_AFTER), if may_ask => {}
@@ -109,10 +109,11 @@ async fn first_of(
     }
 }
 
-/// Why a link leads nowhere, and what is missing.
-fn nobody(link: &Magnet, mut faults: Vec<String>) -> String {
-    // Trackers mostly say the same.
+/// Returns why a link leads to no torrent, and what would help.
+fn nobody(link: &Magnet, faults: &[DaemonError]) -> String {
+    // Trackers often return the same error.
     let mut seen = HashSet::new();
+    let mut faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
     faults.retain(|fault| seen.insert(fault.clone()));
     let name = link.name.as_deref().map_or_else(
         || format!("`{}`", link.info_hash),
@@ -134,18 +135,18 @@ fn nobody(link: &Magnet, mut faults: Vec<String>) -> String {
     )
 }
 
-/// Trackers of a link that are asked.
+/// Maximum number of trackers of a link that are asked.
 const MOST_TRACKERS: usize = 20;
 
-/// Trackers that are asked at a time: each may send the longest `.torrent` there is.
+/// Number of trackers that are asked at the same time: each may send a `.torrent` of maximum length.
 const AT_ONCE: usize = 2;
 
-/// Time after which the next one is asked as well.
+/// Time after which the next tracker is asked as well.
 const NEXT_AFTER: Duration = Duration::from_secs(1);
 
 /// Time for all trackers of a link.
 const PATIENCE: Duration = Duration::from_secs(45);
 
-/// What is shown of what is long.
+/// Limits of what an error shows.
 const MOST_FAULTS: usize = 4;
 const MAX_NAME: usize = 80;

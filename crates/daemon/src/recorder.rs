@@ -1,4 +1,4 @@
-//! Writes down who gave what.
+//! Records who gave what.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use piecework_journal::{
 };
 use piecework_swarm::{Evidence, PeerIdentity};
 
-/// Passes what torrents tell on to a [`PieceLog`] and the journal behind it.
+/// Passes the events of torrents to a [`PieceLog`] and its journal.
 pub struct Recorder {
     log: Arc<PieceLog>,
     journal: Option<Arc<Journal>>,

@@ -1,4 +1,4 @@
-//! What a rename does to the files of a torrent.
+//! Planning the rename of a torrent, or of a folder or file in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,9 +7,9 @@ use piecework_api::{RenameRequest, TorrentSettings};
 use piecework_core::metainfo::Metainfo;
 use piecework_core::printable;
 
-/// What is to be done, and what is kept afterwards.
+/// What a rename changes, and what is recorded afterwards.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Renamed {
+pub(super) struct RenamePlan {
     /// New paths of the files that move.
     pub changes: BTreeMap<usize, Vec<String>>,
     /// All paths that are not those of the metainfo, for
@@ -19,7 +19,7 @@ pub(super) struct Renamed {
     pub name: Option<String>,
 }
 
-/// Where each file that is not padding lies now, by its number in the metainfo.
+/// Returns the path of each file that is not padding, by its number in the metainfo.
 pub(super) fn paths(metainfo: &Metainfo, chosen: &TorrentSettings) -> BTreeMap<usize, Vec<String>> {
     let renamed: BTreeMap<usize, &Vec<String>> =
         chosen.renamed.iter().map(|(file, path)| (*file as usize, path)).collect();
@@ -33,11 +33,11 @@ pub(super) fn paths(metainfo: &Metainfo, chosen: &TorrentSettings) -> BTreeMap<u
         .collect()
 }
 
-/// The paths of a torrent's files, by their number in the metainfo, if it is called `name`: those
-/// that are not the torrent's own.
+/// Returns the paths of a torrent's files if it is called `name`, by their numbers in the metainfo: those
+/// that differ from the torrent's own.
 ///
 /// # Errors
-/// If that is no name of a file.
+/// If that is not a valid file name.
 pub fn names_for(
     metainfo: &Metainfo,
     name: &str,
@@ -50,19 +50,19 @@ pub fn names_for(
     Ok(plan(metainfo, &TorrentSettings::default(), &request)?.changes)
 }
 
-/// What follows from the request.
+/// Returns what a rename changes.
 ///
 /// # Errors
-/// If nothing has that path, the name is none, or it is taken.
+/// If nothing has that path, or the name is invalid or taken.
 pub(super) fn plan(
     metainfo: &Metainfo,
     chosen: &TorrentSettings,
     request: &RenameRequest,
-) -> Result<Renamed, DaemonError> {
+) -> Result<RenamePlan, DaemonError> {
     let name = &request.name;
     let bad = name.is_empty() || name == "." || name == ".." || name.len() > LONGEST_NAME;
     if bad || name.contains(['/', '\\', '\0']) {
-        return Err(DaemonError::Invalid(format!("`{}` is no name of a file", printable(name))));
+        return Err(DaemonError::invalid(format!("`{}` is no name of a file", printable(name))));
     }
     let wanted: Vec<&str> = request.path.split('/').collect();
     let level = wanted.len() - 1;
@@ -74,7 +74,7 @@ pub(super) fn plan(
             path[level].clone_from(name);
             changes.insert(*file, path.clone());
         } else if inside {
-            return Err(DaemonError::Conflict(format!(
+            return Err(DaemonError::conflict(format!(
                 "it is called `{}` already",
                 printable(name)
             )));
@@ -82,11 +82,11 @@ pub(super) fn plan(
     }
     if changes.is_empty() {
         let shown = printable(&request.path);
-        return Err(DaemonError::NotFound(format!("nothing in the torrent is called `{shown}`")));
+        return Err(DaemonError::not_found(format!("nothing in the torrent is called `{shown}`")));
     }
     if let Some(taken) = clash(&all) {
         let shown = printable(&taken).into_owned();
-        return Err(DaemonError::Conflict(format!("the name `{shown}` is taken")));
+        return Err(DaemonError::conflict(format!("the name `{shown}` is taken")));
     }
     let entries = metainfo.info().files().entries();
     let own = |file: usize| entries[file].path.iter();
@@ -95,10 +95,10 @@ pub(super) fn plan(
         .filter(|(file, path)| !own(*file).eq(path.iter().map(String::as_str)))
         .filter_map(|(file, path)| Some((u32::try_from(file).ok()?, path)))
         .collect();
-    Ok(Renamed { changes, names, name: (level == 0).then(|| name.clone()) })
+    Ok(RenamePlan { changes, names, name: (level == 0).then(|| name.clone()) })
 }
 
-/// A path that two files have, or that is a file's and a folder's.
+/// Returns a path that two files have, or a file and a folder.
 fn clash(all: &BTreeMap<usize, Vec<String>>) -> Option<String> {
     let mut sorted: Vec<&Vec<String>> = all.values().collect();
     sorted.sort();
@@ -111,7 +111,7 @@ fn clash(all: &BTreeMap<usize, Vec<String>>) -> Option<String> {
     twice.or_else(folder).map(|path| path.join("/"))
 }
 
-/// Bytes that file systems take.
+/// Maximum length of a file name in bytes.
 const LONGEST_NAME: usize = 255;
 
 #[cfg(test)]

@@ -1,21 +1,21 @@
-//! Why a download is not faster, as it is told to people and programs.
+//! Explains why a download is not faster, for users and programs.
 
-use piecework_api::{Causes, TorrentDetail, TrackerState, Waiting};
+use piecework_api::{Causes, Torrent, TorrentDetail, TrackerState, Waiting};
 use piecework_core::figures::{count, counted, size};
 use piecework_engine::Waited;
 use piecework_proto::encryption::EncryptionPolicy;
 use piecework_swarm::{Cause, Standing, hang_ups};
 
-/// What of the daemon's settings explains why a download waits.
+/// The daemon's settings that explain why a download waits.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Rules {
-    /// The download limit that holds for all torrents, bytes a second.
+    /// The download limit for all torrents, in bytes a second.
     pub download_limit: Option<u64>,
     /// Which handshakes peers are tried with.
     pub encryption: EncryptionPolicy,
 }
 
-/// What `waited` says about the torrent that `detail` shows.
+/// Returns what `waited` says about the torrent that `detail` shows.
 pub(super) fn of(waited: &Waited, detail: &TorrentDetail, rules: Rules) -> Waiting {
     let seconds = waited.time.map(|time| time.as_millis() as f64 / 1e3);
     Waiting {
@@ -41,14 +41,14 @@ fn causes(figures: &[f64; Cause::ALL.len()]) -> Causes {
     }
 }
 
-/// What took most of the last minute, and what holds now with its figures.
+/// Returns the main cause of the last minute, and the current cause with its figures.
 fn sentence(waited: &Waited, now: &Standing, detail: &TorrentDetail, rules: Rules) -> String {
     let mut figures = figures(now, detail, rules.download_limit);
     if let Some(told) = hang_ups(now.hung_up, rules.encryption) {
         figures = format!("{figures}; {told}");
     }
     let share = |cause: &Cause| waited.recent[*cause as usize];
-    // Of equal shares what holds now.
+    // Among equal shares the current cause counts.
     let most = Cause::ALL
         .into_iter()
         .max_by(|a, b| {
@@ -56,7 +56,7 @@ fn sentence(waited: &Waited, now: &Standing, detail: &TorrentDetail, rules: Rule
         })
         .unwrap_or(now.cause);
     let part = (share(&most) * 100.0).round();
-    // The slices of which the last minute is made are not exactly one.
+    // The slices of the last minute do not add up to exactly 60 s.
     let span = match waited.counted.as_secs() {
         0 => return format!("{}: {figures}.", headline(now.cause)),
         seconds @ 1..55 => format!("{seconds} s"),
@@ -80,35 +80,14 @@ fn headline(cause: Cause) -> &'static str {
     }
 }
 
+/// Returns the figures that explain the current cause.
 fn figures(now: &Standing, detail: &TorrentDetail, daemon_limit: Option<u64>) -> String {
     let torrent = &detail.torrent;
-    let rate = |bytes: u64| format!("{}/s", size(bytes));
-    let peers = |number: u32| counted(number.into(), "peer");
-    let give = |number: u32| if number == 1 { "gives" } else { "give" };
-    let giving = torrent.peers_giving.max(1).min(now.serving.max(1));
-    let given = format!("{} {} {}", peers(giving), give(giving), rate(torrent.download_rate));
     let missing = counted(now.missing.into(), "piece");
     let verifying = counted(now.verifying.into(), "piece");
     match now.cause {
         Cause::NoPeers => nobody(detail),
-        Cause::Choked if now.silent > 0 => {
-            let choking = now.offering.saturating_sub(now.silent);
-            let choke = if choking == 1 { "chokes" } else { "choke" };
-            let take = if now.silent == 1 { "takes" } else { "take" };
-            format!(
-                "{} that {} what is missing {choke} us, and {} {take} requests and {} nothing",
-                peers(choking),
-                if choking == 1 { "has" } else { "have" },
-                peers(now.silent),
-                if now.silent == 1 { "sends" } else { "send" },
-            )
-        }
-        Cause::Choked if now.offering == 1 => {
-            "the only peer that has what is missing chokes us".to_owned()
-        }
-        Cause::Choked => {
-            format!("all {} peers that have what is missing choke us", count(now.offering.into()))
-        }
+        Cause::Choked => choked(now),
         Cause::NothingOffered if now.serving > 0 => {
             format!("those who serve us have nothing left to give of the {missing} missing")
         }
@@ -119,50 +98,87 @@ fn figures(now: &Standing, detail: &TorrentDetail, daemon_limit: Option<u64>) ->
             format!("none of the {} connected has any of the {missing} missing", peers(now.peers))
         }
         Cause::RequestWindow => format!(
-            "{given} with {} asked for at a time, the most that is allowed; the line could hold \
-             more",
+            "{} with {} asked for at a time, the most that is allowed; the line could hold more",
+            given(now, torrent),
             counted(now.owed.into(), "block")
         ),
-        Cause::PeerUpload if torrent.download_rate == 0 => {
-            let number = if now.serving == 0 { now.silent } else { now.serving };
-            let (owe, send) = if number == 1 { ("owes", "sends") } else { ("owe", "send") };
-            let owed = counted(now.owed.into(), "block");
-            format!("{} {owe} us {owed} and {send} nothing", peers(number))
-        }
-        Cause::PeerUpload if now.silent > 0 => {
-            let (other, take) =
-                if now.silent == 1 { ("other", "takes") } else { ("others", "take") };
-            let send = if now.silent == 1 { "sends" } else { "send" };
-            let silent = count(now.silent.into());
-            format!(
-                "{given}, and {silent} {other} {take} requests and {send} nothing; we could take more"
-            )
-        }
-        Cause::PeerUpload => format!("{given}; we could take more"),
-        Cause::RateLimit => {
-            let own = torrent.settings.download_limit;
-            let shared = daemon_limit.filter(|_| torrent.settings.session_limits);
-            match (own, shared) {
-                (Some(own), shared) if shared.is_none_or(|shared| own <= shared) => {
-                    format!("its own limit is {}", rate(own))
-                }
-                (_, Some(shared)) => {
-                    format!("the daemon's limit for all torrents is {}", rate(shared))
-                }
-                (_, None) => "the limit has just been lifted".to_owned(),
-            }
-        }
+        Cause::PeerUpload => peer_upload(now, torrent),
+        Cause::RateLimit => rate_limit(torrent, daemon_limit),
         Cause::Hash => format!("{verifying} to verify, and the processor is behind"),
         Cause::Disk if now.missing == 0 => {
             "everything is here, and its files are getting their names".to_owned()
         }
         Cause::Disk if now.verifying == 0 => "blocks wait to be written".to_owned(),
         Cause::Disk => format!("{verifying} to be written, and the disk is behind"),
-        Cause::Moving => given,
+        Cause::Moving => given(now, torrent),
     }
 }
 
-/// Why nobody may be connected.
+fn rate(bytes: u64) -> String {
+    format!("{}/s", size(bytes))
+}
+
+fn peers(number: u32) -> String {
+    counted(number.into(), "peer")
+}
+
+/// Returns how many peers give how much.
+fn given(now: &Standing, torrent: &Torrent) -> String {
+    let giving = torrent.peers_giving.max(1).min(now.serving.max(1));
+    let give = if giving == 1 { "gives" } else { "give" };
+    format!("{} {give} {}", peers(giving), rate(torrent.download_rate))
+}
+
+fn choked(now: &Standing) -> String {
+    if now.silent > 0 {
+        let choking = now.offering.saturating_sub(now.silent);
+        let choke = if choking == 1 { "chokes" } else { "choke" };
+        let take = if now.silent == 1 { "takes" } else { "take" };
+        format!(
+            "{} that {} what is missing {choke} us, and {} {take} requests and {} nothing",
+            peers(choking),
+            if choking == 1 { "has" } else { "have" },
+            peers(now.silent),
+            if now.silent == 1 { "sends" } else { "send" },
+        )
+    } else if now.offering == 1 {
+        "the only peer that has what is missing chokes us".to_owned()
+    } else {
+        format!("all {} peers that have what is missing choke us", count(now.offering.into()))
+    }
+}
+
+fn peer_upload(now: &Standing, torrent: &Torrent) -> String {
+    if torrent.download_rate == 0 {
+        let number = if now.serving == 0 { now.silent } else { now.serving };
+        let (owe, send) = if number == 1 { ("owes", "sends") } else { ("owe", "send") };
+        let owed = counted(now.owed.into(), "block");
+        return format!("{} {owe} us {owed} and {send} nothing", peers(number));
+    }
+    let given = given(now, torrent);
+    if now.silent == 0 {
+        return format!("{given}; we could take more");
+    }
+    let (other, take) = if now.silent == 1 { ("other", "takes") } else { ("others", "take") };
+    let send = if now.silent == 1 { "sends" } else { "send" };
+    let silent = count(now.silent.into());
+    format!("{given}, and {silent} {other} {take} requests and {send} nothing; we could take more")
+}
+
+/// Returns which limit holds a download back; `daemon_limit` is that of all torrents.
+fn rate_limit(torrent: &Torrent, daemon_limit: Option<u64>) -> String {
+    let own = torrent.settings.download_limit;
+    let shared = daemon_limit.filter(|_| torrent.settings.session_limits);
+    match (own, shared) {
+        (Some(own), shared) if shared.is_none_or(|shared| own <= shared) => {
+            format!("its own limit is {}", rate(own))
+        }
+        (_, Some(shared)) => format!("the daemon's limit for all torrents is {}", rate(shared)),
+        (_, None) => "the limit has just been lifted".to_owned(),
+    }
+}
+
+/// Returns why nobody may be connected.
 fn nobody(detail: &TorrentDetail) -> String {
     let trackers = &detail.trackers;
     let addresses: u64 = trackers.iter().map(|tracker| u64::from(tracker.peers)).sum();

@@ -16,7 +16,7 @@ use super::memory::{Memory, TorrentMemory};
 use super::method::Method;
 use super::protocol::{Core, Found};
 use super::rows::Rows;
-use super::session::{self, Facts, Wishes};
+use super::session::{self, Facts, SettingsRequest};
 use super::session_id::SessionIds;
 use super::torrent_add::{absolute, new_torrent};
 use super::torrent_set;
@@ -276,8 +276,8 @@ impl Rpc {
         let mut figures = self.memory.lock().session.clone();
         let settings = self.daemon.settings();
         let facts = self.facts();
-        let Wishes { change, mut refused } =
-            session::wishes(given, &settings, &facts, &mut figures);
+        let SettingsRequest { change, mut refused } =
+            session::requested_changes(given, &settings, &facts, &mut figures);
         if !change.0.is_empty() {
             refused.extend(self.change_what_can_be(change).await?);
         }

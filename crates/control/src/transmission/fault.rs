@@ -91,10 +91,9 @@ impl From<DaemonError> for Fault {
             | DaemonError::Storage(_) => Code::System,
             DaemonError::Upstream(_) => Code::Http,
             DaemonError::Ending
-            | DaemonError::Kept(_)
+            | DaemonError::Database(_)
             | DaemonError::Journal(_)
-            | DaemonError::State(_)
-            | DaemonError::StateFull(_) => Code::Internal,
+            | DaemonError::TorrentFile(_) => Code::Internal,
         };
         Self::new(code, error.to_string())
     }

@@ -55,7 +55,7 @@ impl Core for Reading {
         let added = torrent_add::new_torrent(&given, &settings).map(drop);
         let grouped = groups::set(&given, &mut groups.groups).map(drop);
         let facts = session::Facts::default();
-        session::wishes(&given, &settings, &facts, &mut groups.session);
+        session::requested_changes(&given, &settings, &facts, &mut groups.session);
         groups::get(&given, &groups.groups);
         let meant = Selection::read(&given).pick(Vec::new(), || vec![(1, InfoHash([1; 20]))]);
         let named = given.raw("ids").and_then(Value::as_array).map_or(1, Vec::len);

@@ -63,23 +63,49 @@ pub(super) fn told(settings: &Settings, facts: &Facts, figures: &Figures) -> Map
 
 /// What `session_set` asks for.
 #[derive(Debug)]
-pub(super) struct Wishes {
+pub(super) struct SettingsRequest {
     /// All that can be set.
     pub(super) change: SettingsChange,
     /// Why the rest cannot.
     pub(super) refused: Vec<Fault>,
 }
 
-/// What `session_set` asks for; what is to be remembered of it is put into `figures`. Settings that
-/// there are not, keys that cannot be set, and those nobody knows, are passed over as Transmission does:
-/// a remote sends its whole dialog at once. A key refused takes no other with it.
-pub(super) fn wishes(
+/// Collects the settings that a request changes.
+struct Collector<'a> {
+    given: &'a Arguments,
+    settings: &'a Settings,
+    figures: &'a mut Figures,
+    change: Map<String, Value>,
+    refused: Vec<Fault>,
+}
+
+/// Returns what `session_set` asks for, and remembers the rest in `figures`. Settings that there are not,
+/// keys that cannot be set, and those nobody knows, are passed over as Transmission does: a remote sends
+/// its whole dialog at once. A key refused takes no other with it.
+pub(super) fn requested_changes(
     given: &Arguments,
     settings: &Settings,
     facts: &Facts,
     figures: &mut Figures,
-) -> Wishes {
-    let told = told(settings, facts, figures);
+) -> SettingsRequest {
+    let refused = refused_programs(given, &told(settings, facts, figures));
+    let mut collector = Collector { given, settings, figures, change: Map::new(), refused };
+    collector.put("downloads", downloads(given));
+    collector.put("default_trackers", default_trackers(given));
+    collector.put("encryption", encryption(given, settings.encryption));
+    collector.counts_and_flags();
+    collector.rates_and_ratio();
+    collector.times_and_queues();
+    let alt = alt_change(given, &settings.alt, &mut collector.refused);
+    if alt != settings.alt {
+        collector.change.insert("alt".to_owned(), json!(alt));
+    }
+    let Collector { change, refused, .. } = collector;
+    SettingsRequest { change: SettingsChange(change), refused }
+}
+
+/// Returns a fault for each program that differs from what was `told`.
+fn refused_programs(given: &Arguments, told: &Map<String, Value>) -> Vec<Fault> {
     let differs =
         |key: &str, value: &Value| !told.get(key).is_some_and(|is| means_the_same(value, is));
     let mut refused = Vec::new();
@@ -93,67 +119,76 @@ pub(super) fn wishes(
             tracing::info!(key, "a remote sets what cannot be had otherwise here: passed over");
         }
     }
-    let mut change = Map::new();
-    let mut put = |name: &str, value: Result<Option<Value>, Fault>| match value {
-        Ok(Some(value)) => drop(change.insert(name.to_owned(), value)),
-        Ok(None) => {}
-        Err(fault) => refused.push(fault),
-    };
-    put("downloads", downloads(given));
-    put("default_trackers", default_trackers(given));
-    put("encryption", encryption(given, settings.encryption));
-    for (key, name) in [
-        ("peer_limit_global", "max_connections"),
-        ("peer_limit_per_torrent", "max_peers_per_torrent"),
-    ] {
-        put(name, given.count::<u32>(key).map(|count| count.map(Value::from)));
+    refused
+}
+
+impl Collector<'_> {
+    fn put(&mut self, name: &str, value: Result<Option<Value>, Fault>) {
+        match value {
+            Ok(Some(value)) => drop(self.change.insert(name.to_owned(), value)),
+            Ok(None) => {}
+            Err(fault) => self.refused.push(fault),
+        }
     }
-    for (key, name) in [
-        ("blocklist_enabled", "block_list"),
-        ("sequential_download", "sequential"),
-        ("start_added_torrents", "start_added"),
-        ("trash_original_torrent_files", "watch_delete"),
-    ] {
-        put(name, given.flag(key).map(|flag| flag.map(Value::from)));
+
+    fn counts_and_flags(&mut self) {
+        let (given, settings) = (self.given, self.settings);
+        for (key, name) in [
+            ("peer_limit_global", "max_connections"),
+            ("peer_limit_per_torrent", "max_peers_per_torrent"),
+        ] {
+            self.put(name, given.count::<u32>(key).map(|count| count.map(Value::from)));
+        }
+        for (key, name) in [
+            ("blocklist_enabled", "block_list"),
+            ("sequential_download", "sequential"),
+            ("start_added_torrents", "start_added"),
+            ("trash_original_torrent_files", "watch_delete"),
+        ] {
+            self.put(name, given.flag(key).map(|flag| flag.map(Value::from)));
+        }
+        let suffix = given.flag("rename_partial_files").map(|flag| match flag {
+            Some(true) if settings.incomplete_suffix.is_empty() => Some(json!(".part")),
+            Some(false) => Some(json!("")),
+            _ => None,
+        });
+        self.put("incomplete_suffix", suffix);
     }
-    let suffix = given.flag("rename_partial_files").map(|flag| match flag {
-        Some(true) if settings.incomplete_suffix.is_empty() => Some(json!(".part")),
-        Some(false) => Some(json!("")),
-        _ => None,
-    });
-    put("incomplete_suffix", suffix);
-    for (keys, name, now) in [
-        (UP, "upload_limit", settings.upload_limit),
-        (DOWN, "download_limit", settings.download_limit),
-    ] {
-        let limit = change_rate(given, keys, now, figures);
-        put(name, limit.map(|change| change.map(|limit| json!(limit))));
+
+    fn rates_and_ratio(&mut self) {
+        let (given, settings) = (self.given, self.settings);
+        for (keys, name, now) in [
+            (UP, "upload_limit", settings.upload_limit),
+            (DOWN, "download_limit", settings.download_limit),
+        ] {
+            let limit = change_rate(given, keys, now, self.figures);
+            self.put(name, limit.map(|change| change.map(|limit| json!(limit))));
+        }
+        let ratio = change_number(given, RATIO, settings.seed_ratio, DEFAULT_RATIO, self.figures);
+        self.put("seed_ratio", ratio.map(|change| change.map(|ratio| json!(ratio))));
     }
-    let ratio = change_number(given, RATIO, settings.seed_ratio, DEFAULT_RATIO, figures);
-    put("seed_ratio", ratio.map(|change| change.map(|ratio| json!(ratio))));
-    for (keys, name, now, default) in [
-        (IDLE, "seed_idle", settings.seed_idle, DEFAULT_IDLE),
-        (STALLED, "stalled_after", settings.stalled_after, DEFAULT_IDLE),
-    ] {
-        let minutes = now.map(|seconds| seconds.div_ceil(60) as f64);
-        let minutes = change_number(given, keys, minutes, default, figures);
-        // From the float to the integer the cast saturates.
-        let seconds = |minutes: f64| (minutes * 60.0) as u64;
-        put(name, minutes.map(|change| change.map(|minutes| json!(minutes.map(seconds)))));
+
+    fn times_and_queues(&mut self) {
+        let (given, settings) = (self.given, self.settings);
+        for (keys, name, now, default) in [
+            (IDLE, "seed_idle", settings.seed_idle, DEFAULT_IDLE),
+            (STALLED, "stalled_after", settings.stalled_after, DEFAULT_IDLE),
+        ] {
+            let minutes = now.map(|seconds| seconds.div_ceil(60) as f64);
+            let minutes = change_number(given, keys, minutes, default, self.figures);
+            // From the float to the integer the cast saturates.
+            let seconds = |minutes: f64| (minutes * 60.0) as u64;
+            self.put(name, minutes.map(|change| change.map(|it| json!(it.map(seconds)))));
+        }
+        for (keys, name, now, default) in [
+            (DOWN_QUEUE, "active_downloads", settings.active_downloads, DEFAULT_DOWN_QUEUE),
+            (UP_QUEUE, "active_seeds", settings.active_seeds, DEFAULT_UP_QUEUE),
+        ] {
+            let count = change_number(given, keys, now.map(f64::from), default, self.figures);
+            let whole = |count: f64| count as u32;
+            self.put(name, count.map(|change| change.map(|it| json!(it.map(whole)))));
+        }
     }
-    for (keys, name, now, default) in [
-        (DOWN_QUEUE, "active_downloads", settings.active_downloads, DEFAULT_DOWN_QUEUE),
-        (UP_QUEUE, "active_seeds", settings.active_seeds, DEFAULT_UP_QUEUE),
-    ] {
-        let count = change_number(given, keys, now.map(f64::from), default, figures);
-        let whole = |count: f64| count as u32;
-        put(name, count.map(|change| change.map(|count| json!(count.map(whole)))));
-    }
-    let alt = alt_change(given, &settings.alt, &mut refused);
-    if alt != settings.alt {
-        change.insert("alt".to_owned(), json!(alt));
-    }
-    Wishes { change: SettingsChange(change), refused }
 }
 
 fn downloads(given: &Arguments) -> Result<Option<Value>, Fault> {
@@ -420,7 +455,7 @@ mod tests {
 
     /// What the settings become by a `session_set`.
     fn set(settings: &Settings, figures: &mut Figures, value: Value) -> Result<Settings, Fault> {
-        let wishes = wishes(&arguments(value), settings, &Facts::default(), figures);
+        let wishes = requested_changes(&arguments(value), settings, &Facts::default(), figures);
         partial(wishes.refused)?;
         Ok(wishes.change.apply(settings).unwrap())
     }
@@ -551,7 +586,7 @@ mod tests {
             "start_added_torrents": false,
         }));
         let settings = Settings::default();
-        let wishes = wishes(&given, &settings, &Facts::default(), &mut figures);
+        let wishes = requested_changes(&given, &settings, &Facts::default(), &mut figures);
         let after = wishes.change.apply(&settings).unwrap();
         let alt = AltLimits { upload: 12_000, ..AltLimits::default() };
         assert_eq!(after, Settings { alt, start_added: false, ..Settings::default() });

@@ -9,7 +9,7 @@ mod order;
 mod schedule;
 mod seeding;
 
-pub use order::Order;
+pub use order::{Order, Shift};
 pub use schedule::{Schedule, WeekMinute};
 pub use seeding::{SeedLimits, Seeded};
 

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use piecework_api::QueueMove;
 use piecework_core::InfoHash;
 
 /// Torrents in order, each with a rank that grows along the queue. Ranks are what is kept: moving
@@ -10,6 +9,19 @@ use piecework_core::InfoHash;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Order {
     items: Vec<(i64, InfoHash)>,
+}
+
+/// Where torrents are moved to in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shift {
+    /// To the front.
+    Top,
+    /// One place forward.
+    Up,
+    /// One place back.
+    Down,
+    /// To the end.
+    Bottom,
 }
 
 impl Order {
@@ -47,15 +59,15 @@ impl Order {
     }
 
     /// Moves torrents, together, in their present order; gives the ranks that changed.
-    pub fn shift(&mut self, moved: &[InfoHash], to: QueueMove) -> Vec<(InfoHash, i64)> {
+    pub fn shift(&mut self, moved: &[InfoHash], to: Shift) -> Vec<(InfoHash, i64)> {
         let moved: BTreeSet<InfoHash> = moved.iter().copied().collect();
         let picked = |item: &(i64, InfoHash)| moved.contains(&item.1);
         let mut hashes: Vec<InfoHash> = self.items.iter().map(|item| item.1).collect();
         match to {
-            QueueMove::Top | QueueMove::Bottom => {
+            Shift::Top | Shift::Bottom => {
                 let (mut these, mut those): (Vec<_>, Vec<_>) =
                     self.items.iter().copied().partition(picked);
-                let changed = if to == QueueMove::Top {
+                let changed = if to == Shift::Top {
                     let first = those.first().map_or(0, |item| item.0);
                     let begin = first.saturating_sub(these.len() as i64);
                     renumber(&mut these, begin)
@@ -63,7 +75,7 @@ impl Order {
                     let last = those.last().map_or(-1, |item| item.0);
                     renumber(&mut these, last.saturating_add(1))
                 };
-                self.items = if to == QueueMove::Top {
+                self.items = if to == Shift::Top {
                     these.append(&mut those);
                     these
                 } else {
@@ -72,14 +84,14 @@ impl Order {
                 };
                 return changed;
             }
-            QueueMove::Up => {
+            Shift::Up => {
                 for at in 1..hashes.len() {
                     if moved.contains(&hashes[at]) && !moved.contains(&hashes[at - 1]) {
                         hashes.swap(at - 1, at);
                     }
                 }
             }
-            QueueMove::Down => {
+            Shift::Down => {
                 for at in (1..hashes.len()).rev() {
                     if moved.contains(&hashes[at - 1]) && !moved.contains(&hashes[at]) {
                         hashes.swap(at - 1, at);
@@ -192,18 +204,18 @@ mod tests {
             order.shift(&moved, to);
             numbers(&order)
         };
-        assert_eq!(after(QueueMove::Top), [1, 3, 0, 2, 4]);
-        assert_eq!(after(QueueMove::Bottom), [0, 2, 4, 1, 3]);
-        assert_eq!(after(QueueMove::Up), [1, 0, 3, 2, 4]);
-        assert_eq!(after(QueueMove::Down), [0, 2, 1, 4, 3]);
+        assert_eq!(after(Shift::Top), [1, 3, 0, 2, 4]);
+        assert_eq!(after(Shift::Bottom), [0, 2, 4, 1, 3]);
+        assert_eq!(after(Shift::Up), [1, 0, 3, 2, 4]);
+        assert_eq!(after(Shift::Down), [0, 2, 1, 4, 3]);
     }
 
     #[test]
     fn who_is_in_front_already_stays_there() {
         let mut order = order(4);
-        assert!(order.shift(&[hash(0), hash(1)], QueueMove::Up).is_empty());
-        assert!(order.shift(&[hash(0), hash(1)], QueueMove::Top).is_empty());
-        assert!(order.shift(&[hash(2), hash(3)], QueueMove::Down).is_empty());
+        assert!(order.shift(&[hash(0), hash(1)], Shift::Up).is_empty());
+        assert!(order.shift(&[hash(0), hash(1)], Shift::Top).is_empty());
+        assert!(order.shift(&[hash(2), hash(3)], Shift::Down).is_empty());
         assert_eq!(numbers(&order), [0, 1, 2, 3]);
     }
 
@@ -222,7 +234,7 @@ mod tests {
     #[test]
     fn moving_one_to_the_front_changes_one_rank() {
         let mut order = order(100);
-        assert_eq!(order.shift(&[hash(70)], QueueMove::Top).len(), 1);
+        assert_eq!(order.shift(&[hash(70)], Shift::Top).len(), 1);
         assert_eq!(order.place(hash(70), 2).len(), 3);
         assert_eq!(numbers(&order)[..4], [0, 1, 70, 2]);
         order.place(hash(70), 1_000);
@@ -239,7 +251,7 @@ mod tests {
                 (0..12).map(|n| (hash(n), i64::from(n))).collect();
             for (step, picked) in steps {
                 let picked: Vec<InfoHash> = picked.into_iter().map(hash).collect();
-                let to = [QueueMove::Top, QueueMove::Up, QueueMove::Down, QueueMove::Bottom];
+                let to = [Shift::Top, Shift::Up, Shift::Down, Shift::Bottom];
                 let before = order.clone();
                 let changed = match picked.as_slice() {
                     [one] => order.place(*one, usize::from(step) * 4),

@@ -1,7 +1,5 @@
 //! When the second pair of rate limits holds.
 
-use piecework_api::AltLimits;
-
 /// Minutes since Sunday, 00:00, local time: below 10,080.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WeekMinute(pub u16);
@@ -24,11 +22,12 @@ impl WeekMinute {
 }
 
 impl Schedule {
-    /// The schedule in these settings; `None` if the clock has no say.
-    pub fn of(alt: &AltLimits) -> Option<Self> {
-        let (begin, end) = (alt.begin % DAY, alt.end % DAY);
+    /// Returns the schedule that begins and ends at these minutes after midnight, on the days of the week
+    /// whose bits are set in `days`; Sunday is the lowest.
+    pub fn new(begin: u16, end: u16, days: u8) -> Self {
+        let (begin, end) = (begin % DAY, end % DAY);
         let lasts = if end > begin { end - begin } else { end + DAY - begin };
-        alt.scheduled.then_some(Self { begin, lasts, days: alt.days & 127 })
+        Self { begin, lasts, days: days & 127 }
     }
 
     /// Whether the limits hold at `now`.
@@ -59,14 +58,9 @@ mod tests {
 
     use super::*;
 
-    fn schedule(begin: u16, end: u16, days: u8) -> Schedule {
-        let alt = AltLimits { scheduled: true, begin, end, days, ..AltLimits::default() };
-        Schedule::of(&alt).unwrap()
-    }
-
     #[test]
     fn office_hours_on_weekdays() {
-        let office = schedule(9 * 60, 17 * 60, 0b0111110);
+        let office = Schedule::new(9 * 60, 17 * 60, 0b0111110);
         assert!(office.holds(WeekMinute::new(1, 9, 0)));
         assert!(!office.holds(WeekMinute::new(1, 17, 0)));
         assert!(!office.holds(WeekMinute::new(0, 12, 0)));
@@ -76,7 +70,7 @@ mod tests {
 
     #[test]
     fn a_night_belongs_to_the_day_on_which_it_begins() {
-        let saturday_night = schedule(22 * 60, 6 * 60, 64);
+        let saturday_night = Schedule::new(22 * 60, 6 * 60, 64);
         assert!(saturday_night.holds(WeekMinute::new(6, 23, 0)));
         assert!(saturday_night.holds(WeekMinute::new(0, 5, 59)));
         assert!(!saturday_night.holds(WeekMinute::new(0, 6, 0)));
@@ -84,11 +78,10 @@ mod tests {
     }
 
     #[test]
-    fn no_days_are_never_and_no_schedule_is_none() {
-        let never = schedule(0, 1, 0);
+    fn no_days_are_never() {
+        let never = Schedule::new(0, 1, 0);
         assert!(!never.holds(WeekMinute(0)));
         assert_eq!(never.next_change(WeekMinute(0)), None);
-        assert_eq!(Schedule::of(&AltLimits::default()), None);
     }
 
     proptest! {
@@ -96,7 +89,7 @@ mod tests {
         fn nothing_changes_before_it_is_said_to(
             begin in 0..DAY, end in 0..DAY, days in 0_u8..128, now in 0..WEEK,
         ) {
-            let schedule = schedule(begin, end, days);
+            let schedule = Schedule::new(begin, end, days);
             let now = WeekMinute(now);
             let holds = schedule.holds(now);
             let until = schedule.next_change(now).unwrap_or(WEEK);

@@ -1,7 +1,5 @@
 //! When a torrent has seeded enough.
 
-use piecework_api::{Settings, TorrentSettings};
-
 /// What ends the seeding of one torrent; `None` never does.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct SeedLimits {
@@ -29,15 +27,6 @@ pub struct Seeded {
 }
 
 impl SeedLimits {
-    /// What holds for a torrent: its own choice before the daemon's.
-    pub fn of(torrent: &TorrentSettings, session: &Settings) -> Self {
-        Self {
-            ratio: torrent.seed_ratio.or_session(session.seed_ratio),
-            time: torrent.seed_time.or_session(session.seed_time),
-            idle: torrent.seed_idle.or_session(session.seed_idle),
-        }
-    }
-
     /// Whether there is any.
     pub fn any(&self) -> bool {
         *self != Self::default()
@@ -69,29 +58,13 @@ impl Seeded {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use piecework_api::SeedLimit;
 
     #[test]
     fn by_default_nothing_ends_it() {
-        let limits = SeedLimits::of(&TorrentSettings::default(), &Settings::default());
+        let limits = SeedLimits::default();
         let much =
             Seeded { uploaded: u64::MAX, seconds: u64::MAX, idle: u64::MAX, ..Seeded::default() };
         assert!(!limits.any() && !limits.reached(&much) && limits.due_in(&much).is_none());
-    }
-
-    #[test]
-    fn a_torrents_own_choice_goes_before_the_daemons() {
-        let session = Settings { seed_ratio: Some(1.0), seed_time: Some(5), ..Settings::default() };
-        let torrent = TorrentSettings {
-            seed_ratio: SeedLimit::At(2.0),
-            seed_time: SeedLimit::Never,
-            ..TorrentSettings::default()
-        };
-        let limits = SeedLimits::of(&torrent, &session);
-        assert_eq!(limits, SeedLimits { ratio: Some(2.0), time: None, idle: None });
-        let seeded =
-            |uploaded| Seeded { uploaded, downloaded: 10, seconds: 9, ..Seeded::default() };
-        assert!(!limits.reached(&seeded(19)) && limits.reached(&seeded(20)));
     }
 
     #[test]

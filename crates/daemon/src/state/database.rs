@@ -287,7 +287,7 @@ fn try_open(path: &Path) -> Result<(Connection, Loaded), StateError> {
 
 /// What is in the tables.
 #[derive(Default)]
-struct Found {
+struct ReadReport {
     torrents: BTreeMap<InfoHash, Saved>,
     /// Keys of torrents that make no sense.
     bad: Vec<Value>,
@@ -299,7 +299,7 @@ struct Found {
     unchecked: usize,
 }
 
-impl Found {
+impl ReadReport {
     /// What makes no sense and so is lost, in words.
     fn losses(&self) -> Option<String> {
         let losses = [
@@ -317,7 +317,7 @@ impl Found {
 }
 
 fn load(path: &Path, connection: &mut Connection) -> rusqlite::Result<Loaded> {
-    let mut found = Found::default();
+    let mut found = ReadReport::default();
     read_torrents(connection, &mut found, "")?;
     read_checkpoints(connection, &mut found, "")?;
     let settings = fact(connection, "settings")?;
@@ -333,8 +333,8 @@ fn load(path: &Path, connection: &mut Connection) -> rusqlite::Result<Loaded> {
 }
 
 /// Removes what makes no sense, so that it is told of once.
-fn weed(connection: &mut Connection, found: &Found) -> rusqlite::Result<()> {
-    let Found { bad, bad_checkpoints, bad_counters, .. } = found;
+fn weed(connection: &mut Connection, found: &ReadReport) -> rusqlite::Result<()> {
+    let ReadReport { bad, bad_checkpoints, bad_counters, .. } = found;
     let weeds = [
         (bad, "DELETE FROM torrents WHERE info_hash = ?1"),
         (bad_checkpoints, "DELETE FROM checkpoints WHERE info_hash = ?1"),
@@ -353,7 +353,11 @@ fn weed(connection: &mut Connection, found: &Found) -> rusqlite::Result<()> {
 }
 
 /// Reads torrents up to the first page that is damaged.
-fn read_torrents(connection: &Connection, found: &mut Found, tail: &str) -> rusqlite::Result<()> {
+fn read_torrents(
+    connection: &Connection,
+    found: &mut ReadReport,
+    tail: &str,
+) -> rusqlite::Result<()> {
     let mut statement = connection.prepare(&format!(
         "SELECT info_hash, file, root, added_at, done_at, settings, counters FROM torrents {tail}"
     ))?;
@@ -376,7 +380,7 @@ fn read_torrents(connection: &Connection, found: &mut Found, tail: &str) -> rusq
 /// Reads the checkpoints of the torrents that were found, up to the first page that is damaged.
 fn read_checkpoints(
     connection: &Connection,
-    found: &mut Found,
+    found: &mut ReadReport,
     tail: &str,
 ) -> rusqlite::Result<()> {
     let mut statement =
@@ -472,7 +476,7 @@ fn begin(path: &Path, torrents: &[Saved], settings: Option<&str>) -> Result<(), 
 /// both ends. Checkpoints carry a sum of their own and are as good as ever.
 fn rescue(path: &Path) -> (Vec<Saved>, Option<String>) {
     let Ok(connection) = OPTIONS.open_damaged(path) else { return (Vec::new(), None) };
-    let mut found = Found::default();
+    let mut found = ReadReport::default();
     let orders = ["ASC", "DESC"].map(|way| format!("ORDER BY info_hash {way} LIMIT {RESCUED}"));
     for read in [read_torrents, read_checkpoints] {
         for order in &orders {

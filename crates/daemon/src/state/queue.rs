@@ -14,7 +14,7 @@ use piecework_core::{Checkpoint, InfoHash};
 use piecework_database::{Backlog, Due, Retry, WriteQueue};
 
 /// Shared by those who ask and the thread that writes.
-pub(super) struct Queue(WriteQueue<Inner>);
+pub(super) struct Queue(WriteQueue<QueueState>);
 
 /// What somebody waits for.
 pub(super) enum Job {
@@ -28,7 +28,7 @@ pub(super) enum Job {
 
 pub(super) type Reply = oneshot::Sender<Result<(), StateError>>;
 
-struct Inner {
+struct QueueState {
     jobs: Vec<(Job, Reply)>,
     /// What nobody waits for: of each torrent the latest. An entry leaves when it has been
     /// written or something that comes after it makes it void, not when the thread takes it: so
@@ -73,7 +73,7 @@ impl Queue {
         if let Some(error) = error {
             retry.fail(error.clone(), Instant::now());
         }
-        Self(WriteQueue::new(Inner {
+        Self(WriteQueue::new(QueueState {
             jobs: Vec::new(),
             waiting: BTreeMap::new(),
             first: Arc::default(),
@@ -85,25 +85,25 @@ impl Queue {
 
     /// Has torrents and settings written before anything else, where there are none.
     pub(super) fn put_first(&self, torrents: Vec<Saved>, settings: Option<String>) {
-        let mut inner = self.0.lock();
-        let before = std::mem::take(&mut inner.first);
+        let mut state = self.0.lock();
+        let before = std::mem::take(&mut state.first);
         let (mut all, kept) = match Arc::try_unwrap(before) {
             Ok(First { torrents, settings }) => (torrents, settings),
             Err(shared) => (shared.torrents.clone(), shared.settings.clone()),
         };
         all.extend(torrents);
-        inner.first = Arc::new(First { torrents: all, settings: settings.or(kept) });
-        inner.due.get_or_insert_with(|| Instant::now() + GATHER);
+        state.first = Arc::new(First { torrents: all, settings: settings.or(kept) });
+        state.due.get_or_insert_with(|| Instant::now() + GATHER);
         self.0.wake();
     }
 
     /// Takes a job in, or answers it at once if it cannot be done.
     pub(super) fn push(&self, job: Job, reply: Reply) {
-        let mut inner = self.0.lock();
-        let taken = if inner.is_closed() {
+        let mut state = self.0.lock();
+        let taken = if state.is_closed() {
             Err(StateError::Closed)
-        } else if inner.jobs.len() >= JOBS {
-            Err(StateError::Busy { waiting: inner.jobs.len() })
+        } else if state.jobs.len() >= JOBS {
+            Err(StateError::Busy { waiting: state.jobs.len() })
         } else {
             job.check()
         };
@@ -112,11 +112,11 @@ impl Queue {
             let _ = reply.send(Err(error));
             return;
         }
-        inner.make_void(&job);
+        state.make_void(&job);
         if matches!(job, Job::Close) {
-            inner.set_closed();
+            state.set_closed();
         }
-        inner.jobs.push((job, reply));
+        state.jobs.push((job, reply));
         self.0.wake();
     }
 
@@ -144,8 +144,8 @@ impl Queue {
     /// Number of torrents of which something waits, and when it is to be written.
     #[cfg(test)]
     pub(super) fn waiting(&self) -> (usize, Option<Instant>) {
-        let inner = self.0.lock();
-        (inner.waiting.len(), inner.due)
+        let state = self.0.lock();
+        (state.waiting.len(), state.due)
     }
 
     /// Takes what there is, due or not.
@@ -223,23 +223,23 @@ impl Queue {
     }
 
     fn wait(&self, info_hash: InfoHash, change: impl FnOnce(&mut Waiting)) {
-        let mut inner = self.0.lock();
-        if inner.is_closed() {
+        let mut state = self.0.lock();
+        if state.is_closed() {
             return;
         }
-        inner.changes += 1;
-        let number = inner.changes;
-        let waiting = inner.waiting.entry(info_hash).or_default();
+        state.changes += 1;
+        let number = state.changes;
+        let waiting = state.waiting.entry(info_hash).or_default();
         change(waiting);
         waiting.change = number;
-        if inner.due.is_none() {
-            inner.due = Some(Instant::now() + GATHER);
+        if state.due.is_none() {
+            state.due = Some(Instant::now() + GATHER);
             self.0.wake();
         }
     }
 }
 
-impl Inner {
+impl QueueState {
     /// Drops what waits and is older than `job`, which says otherwise: what waits is written
     /// after the jobs.
     fn make_void(&mut self, job: &Job) {
@@ -288,7 +288,7 @@ impl Inner {
     }
 }
 
-impl Backlog for Inner {
+impl Backlog for QueueState {
     type Batch = Batch;
     type Rest = Vec<(Job, Reply)>;
 

@@ -1,6 +1,7 @@
 //! A daemon over real sockets on loopback, and its interfaces.
 
 mod chaos;
+mod faults;
 mod files;
 mod owners;
 mod stopping;

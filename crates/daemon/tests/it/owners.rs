@@ -59,7 +59,7 @@ async fn has_failed(daemon: &Daemon, hash: InfoHash) -> String {
 
 fn refusal<T: std::fmt::Debug>(result: Result<T, DaemonError>) -> String {
     match result {
-        Err(DaemonError::Conflict(sentence)) => sentence,
+        Err(DaemonError::Conflict(reason)) => reason.to_string(),
         other => panic!("it was not refused: {other:?}"),
     }
 }

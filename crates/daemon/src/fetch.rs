@@ -1,0 +1,91 @@
+//! Fetching the torrents that requests name, a few at a time.
+
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::add_request::AddSource;
+use super::background::blocking;
+use super::reason::Reason;
+use super::torrent_source::FetchedTorrent;
+use super::trackers::TrackerPolicy;
+use super::{Caller, DaemonError, magnet, torrent_files, torrent_source};
+use piecework_core::printable_path;
+use piecework_proto::announce::Magnet;
+
+/// Fetches torrents, with places for those of the owner and of guests: each may take three times its
+/// `.torrent` of memory.
+pub(super) struct TorrentFetcher {
+    trackers: Arc<TrackerPolicy>,
+    places: [Semaphore; 2],
+}
+
+impl TorrentFetcher {
+    pub fn new(trackers: Arc<TrackerPolicy>) -> Self {
+        Self { trackers, places: PLACES.map(Semaphore::new) }
+    }
+
+    /// Waits for a place for a torrent of `caller`.
+    pub async fn place(&self, caller: Caller) -> Result<SemaphorePermit<'_>, DaemonError> {
+        let [owners, guests] = &self.places;
+        let places = if caller.is_owner() { owners } else { guests };
+        // Nobody closes these semaphores.
+        places.acquire().await.map_err(|_| DaemonError::Ending)
+    }
+
+    /// Fetches and parses the torrent in `source`.
+    pub async fn fetch(
+        &self,
+        source: AddSource,
+        caller: Caller,
+    ) -> Result<FetchedTorrent, DaemonError> {
+        let mut nearby = false;
+        // Bounds the memory of torrents that are read and parsed at the same time.
+        let _place = self.place(caller).await?;
+        let bytes = match source {
+            AddSource::Url(text) if Magnet::is_meant(&text) => {
+                return magnet::resolve(&self.trackers, &text, None, caller).await;
+            }
+            AddSource::Catalogue { name, tracker } if Magnet::is_meant(&name) => {
+                return magnet::resolve(&self.trackers, &name, tracker.as_deref(), caller).await;
+            }
+            AddSource::Bytes(bytes) => bytes,
+            AddSource::File(path) => {
+                caller.must_own("adding a `.torrent` by its path on the daemon's machine")?;
+                if !path.is_absolute() {
+                    let shown = printable_path(&path);
+                    return Err(DaemonError::invalid(format!(
+                        "the path `{shown}` is not absolute"
+                    )));
+                }
+                blocking(move || torrent_files::read_bounded(&path))
+                    .await?
+                    .map_err(|error| DaemonError::not_found(Reason::of(error)))?
+            }
+            AddSource::Url(url) => {
+                let (bytes, scope) = torrent_source::download(url.trim(), caller).await?;
+                nearby = torrent_source::is_near(scope);
+                bytes
+            }
+            AddSource::Catalogue { name, tracker } => {
+                let tracker = self.trackers.named(tracker.as_deref(), caller)?;
+                let (metainfo, scope) = tracker.find(&name).await?;
+                return Ok(FetchedTorrent::new(
+                    Arc::new(metainfo),
+                    Some(tracker),
+                    torrent_source::is_near(scope),
+                ));
+            }
+        };
+        // Parsing megabytes of bencode and hashing them takes a while.
+        Ok(FetchedTorrent::new(
+            blocking(move || torrent_source::parse(&bytes)).await??,
+            None,
+            nearby,
+        ))
+    }
+}
+
+/// Number of torrents of the owner, and of guests, that are fetched and parsed at the same time. A guest's
+/// may have 16 MiB.
+const PLACES: [usize; 2] = [8, 4];

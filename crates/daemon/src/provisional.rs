@@ -1,0 +1,156 @@
+//! Torrents whose files are not hashed yet. They are listed under a provisional info-hash, which is derived
+//! from the request. A `.torrent` that came with the request lies in the torrents folder meanwhile, under a
+//! hidden name.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::DaemonError;
+use super::background::blocking;
+use super::entries::{EntryMap, EntryMut};
+use super::entry::unix_now;
+use super::torrents::Torrents;
+use super::unhashed::HashWork;
+use piecework_core::{InfoHash, printable, printable_path};
+
+/// Removes torrents from the list that are listed under provisional info-hashes.
+pub(super) struct ProvisionalTorrents {
+    pub torrents: Arc<Torrents>,
+    /// The folder of `.torrent` files.
+    pub folder: PathBuf,
+}
+
+impl ProvisionalTorrents {
+    /// Leaves a torrent in the list with its error.
+    pub fn give_up(&self, provisional: InfoHash, work: &Arc<HashWork>, error: &DaemonError) {
+        let mut table = self.torrents.table();
+        if let Some(mut entry) = find(&mut table.entries, provisional, work)
+            && let Some(unhashed) = entry.body.unhashed_mut()
+        {
+            tracing::warn!(torrent = unhashed.name, %error, "what was to be shared is not");
+            unhashed.error = Some(printable(&error.to_string()).into_owned());
+        }
+        drop(table);
+        self.torrents.touch(provisional, false);
+    }
+
+    /// Removes a torrent that could not be shared from the list. Returns whether it is gone.
+    pub async fn strike(&self, provisional: InfoHash, work: &Arc<HashWork>) -> bool {
+        let _lock = self.torrents.lock(provisional).await;
+        let file = {
+            let mut table = self.torrents.table();
+            let Some(entry) = find(&mut table.entries, provisional, work) else {
+                return true;
+            };
+            entry.file().into_owned()
+        };
+        if let Err(error) = self.torrents.state.remove(provisional).await {
+            tracing::debug!(%error, "a request that makes no sense stays in the list");
+            return false;
+        }
+        self.torrents.table().take(provisional, unix_now());
+        self.torrents.events.removed(provisional);
+        self.forget_hidden(&file).await;
+        true
+    }
+
+    /// Removes what is left of a provisional torrent after the torrent itself was installed.
+    pub async fn forget(&self, provisional: InfoHash, file: &str) {
+        if let Err(error) = self.torrents.state.remove(provisional).await {
+            tracing::warn!(%error, "after a restart it is hashed again, and then found to be here");
+        }
+        self.torrents.events.removed(provisional);
+        self.forget_hidden(file).await;
+    }
+
+    /// Removes the `.torrent` that came with a request, if there was one.
+    pub async fn forget_hidden(&self, file: &str) {
+        if file.is_empty() {
+            return;
+        }
+        let path = self.folder.join(file);
+        let removed = blocking(move || std::fs::remove_file(&path).map_err(|error| (path, error)));
+        match removed.await {
+            Ok(Err((path, error))) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(%error, "`{}` stays behind", printable_path(&path));
+            }
+            _ => {}
+        }
+    }
+
+    /// Returns whether the torrent is listed and `work` is the current attempt to hash it.
+    pub fn is_at(&self, provisional: InfoHash, work: &Arc<HashWork>) -> bool {
+        find(&mut self.torrents.table().entries, provisional, work).is_some()
+    }
+}
+
+/// Removes `.torrent` files of requests that are not in the state: the process died between writing one and
+/// the other. `known` are the names of files in the state.
+///
+/// # Errors
+/// If the folder cannot be read. Files that cannot be removed are logged.
+pub(super) fn sweep(folder: &Path, known: &BTreeSet<&str>) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        let Some(name) = name.to_str().filter(|name| is_hidden_name(name)) else { continue };
+        if known.contains(name) {
+            continue;
+        }
+        let path = folder.join(name);
+        match std::fs::remove_file(&path) {
+            Ok(()) => tracing::info!("`{}` was left behind and is removed", printable_path(&path)),
+            Err(error) => tracing::warn!(%error, "`{}` stays behind", printable_path(&path)),
+        }
+    }
+    Ok(())
+}
+
+/// Returns the torrent, if `work` is the current attempt to hash it.
+fn find<'a>(
+    torrents: &'a mut EntryMap,
+    provisional: InfoHash,
+    work: &Arc<HashWork>,
+) -> Option<EntryMut<'a>> {
+    let mut entry = torrents.get_mut(&provisional)?;
+    let is_meant = Arc::ptr_eq(&entry.body.unhashed_mut()?.work, work);
+    is_meant.then_some(entry)
+}
+
+/// Returns the name in the torrents folder of a `.torrent` whose files are not hashed yet. Readers of the
+/// folder skip it.
+pub(super) fn hidden_name(provisional: InfoHash) -> String {
+    format!(".{provisional}.torrent")
+}
+
+/// Returns whether [`hidden_name`] returns such names.
+fn is_hidden_name(name: &str) -> bool {
+    let inner = name.strip_prefix('.').and_then(|name| name.strip_suffix(".torrent"));
+    inner.and_then(|hash| hash.parse().ok()).is_some_and(|hash| hidden_name(hash) == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_came_with_forgotten_requests_is_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        let [known, forgotten] = [1, 2].map(|byte| hidden_name(InfoHash([byte; 20])));
+        let others = [
+            ".x.torrent".to_owned(),
+            forgotten[1..].to_owned(),
+            format!("{forgotten}.token"),
+            format!(".{}.torrent", "AB".repeat(20)),
+            ".1.2.part".to_owned(),
+        ];
+        for name in others.iter().chain([&known, &forgotten]) {
+            std::fs::write(dir.path().join(name), b"x").unwrap();
+        }
+        sweep(dir.path(), &BTreeSet::from([known.as_str()])).unwrap();
+        assert!(!dir.path().join(&forgotten).exists());
+        for name in others.iter().chain([&known]) {
+            assert!(dir.path().join(name).exists(), "{name}");
+        }
+    }
+}

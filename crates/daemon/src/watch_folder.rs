@@ -1,0 +1,216 @@
+//! A folder whose `.torrent` files are added.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use super::add::TorrentAdder;
+use super::add_request::{AddSource, NewTorrent};
+use super::background::blocking;
+use super::reason::Reason;
+use super::torrents::Torrents;
+use super::{Caller, DaemonError, torrent_files};
+use piecework_api::TorrentSettings;
+use piecework_core::printable_path;
+
+/// Length and modification time of a file. If two in a row are equal, the file is taken to be complete.
+type FileStamp = (u64, Option<SystemTime>);
+
+/// Adds the `.torrent` files that are put into a folder.
+pub(super) struct WatchFolder {
+    torrents: Arc<Torrents>,
+    adder: Arc<TorrentAdder>,
+    /// The watched folder may have changed.
+    changed: Notify,
+}
+
+impl WatchFolder {
+    pub fn new(torrents: Arc<Torrents>, adder: Arc<TorrentAdder>) -> Self {
+        Self { torrents, adder, changed: Notify::new() }
+    }
+
+    /// Makes it read again which folder is watched.
+    pub fn settings_changed(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Scans the folder every few seconds as long as one is chosen.
+    pub async fn run(self: Arc<Self>) {
+        let mut seen = BTreeMap::new();
+        loop {
+            let folder = self.torrents.table().settings.watch_folder.clone();
+            match folder {
+                Some(folder) => {
+                    self.look(&folder, &mut seen).await;
+                    tokio::select! {
+                        () = self.changed.notified() => {}
+                        () = tokio::time::sleep(EVERY) => {}
+                    }
+                }
+                None => {
+                    seen.clear();
+                    self.changed.notified().await;
+                }
+            }
+        }
+    }
+
+    async fn look(self: &Arc<Self>, folder: &Path, seen: &mut BTreeMap<PathBuf, FileStamp>) {
+        let place = folder.to_owned();
+        let now = match blocking(move || list(&place)).await {
+            Ok(Ok(now)) => now,
+            Ok(Err(error)) => {
+                let shown = printable_path(folder);
+                let told = format!("the folder `{shown}` cannot be watched: {error}");
+                self.torrents.table().notice(told);
+                return;
+            }
+            Err(_) => return,
+        };
+        let settled = |look: &FileStamp| {
+            let age = look.1.and_then(|modified| modified.elapsed().ok());
+            age.is_some_and(|age| age >= SETTLED)
+        };
+        let resting: Vec<PathBuf> = now
+            .iter()
+            .filter(|(path, look)| seen.get(*path) == Some(look) || settled(look))
+            .map(|(path, _)| path.clone())
+            .collect();
+        let lengths: BTreeMap<PathBuf, u64> = resting
+            .iter()
+            .map(|path| (path.clone(), now.get(path).map_or(0, |look| look.0)))
+            .collect();
+        *seen = now;
+        let (mut taking, mut bytes) = (JoinSet::new(), 0_u64);
+        for path in resting {
+            if self.torrents.check_open().is_err() {
+                break;
+            }
+            seen.remove(&path);
+            let len = lengths.get(&path).copied().unwrap_or(0);
+            // At a time: some small files, large ones up to a number of bytes, or one file alone.
+            while !taking.is_empty() && (taking.len() >= AT_A_TIME || bytes + len > BYTES_AT_A_TIME)
+            {
+                // A panic affects only that file.
+                if let Some(Ok(len)) = taking.join_next().await {
+                    bytes -= len;
+                }
+            }
+            bytes = if taking.is_empty() { len } else { bytes + len };
+            let watch = Arc::clone(self);
+            taking.spawn(async move {
+                watch.take(path).await;
+                len
+            });
+        }
+        while taking.join_next().await.is_some() {}
+    }
+
+    async fn take(&self, path: PathBuf) {
+        let (paused, sequential, delete) = {
+            let settings = &self.torrents.table().settings;
+            (!settings.start_added, settings.sequential, settings.watch_delete)
+        };
+        let read = {
+            let path = path.clone();
+            blocking(move || torrent_files::read_bounded(&path)).await
+        };
+        let added = match read {
+            Ok(Ok(bytes)) => {
+                let new = NewTorrent {
+                    source: AddSource::Bytes(bytes),
+                    folder: None,
+                    settings: TorrentSettings { paused, sequential, ..TorrentSettings::default() },
+                    only_files: None,
+                    trackers: Vec::new(),
+                    peers: Vec::new(),
+                    rename: None,
+                    overwrite: false,
+                };
+                self.adder.add(new, Caller::Owner).await.map(drop)
+            }
+            Ok(Err(error)) => Err(DaemonError::Invalid(Reason::of(error))),
+            Err(error) => Err(error),
+        };
+        let named = printable_path(&path);
+        let end = match added {
+            Ok(()) => {
+                tracing::info!("`{named}` is added");
+                if delete { None } else { Some("added") }
+            }
+            Err(DaemonError::Invalid(error)) => {
+                self.torrents.table().notice(format!("`{named}` is not added: {error}"));
+                Some("invalid")
+            }
+            Err(error) => {
+                tracing::warn!("`{named}` is not added yet: {error}");
+                return;
+            }
+        };
+        let done = blocking(move || match end {
+            None => std::fs::remove_file(&path),
+            Some(end) => {
+                let mut aside = path.clone().into_os_string();
+                aside.push(format!(".{end}"));
+                std::fs::rename(&path, aside)
+            }
+        });
+        if let Ok(Err(error)) = done.await {
+            self.torrents.table().notice(format!(
+                "`{named}` is dealt with, but cannot be renamed or removed: {error}"
+            ));
+        }
+    }
+}
+
+/// Returns the `.torrent` files in the folder, without links.
+fn list(folder: &Path) -> std::io::Result<BTreeMap<PathBuf, FileStamp>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let path = entry.path();
+        let named = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("torrent"));
+        // A file may have been removed since.
+        let Ok(meta) = entry.metadata() else { continue };
+        if named && meta.is_file() && found.len() < AT_ONCE {
+            found.insert(path, (meta.len(), meta.modified().ok()));
+        }
+    }
+    Ok(found)
+}
+
+/// Time between two scans.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// A file that was not modified for so long is taken to be complete at the first scan.
+const SETTLED: Duration = Duration::from_secs(10);
+
+/// Maximum number of files in one scan. The others follow later.
+const AT_ONCE: usize = 10_000;
+
+/// Maximum number of bytes of files that are added at the same time, if there are several.
+const BYTES_AT_A_TIME: u64 = 32 << 20;
+
+/// Maximum number of files that are added at the same time. Each waits for the disk twice, and writes that
+/// wait together are done together.
+const AT_A_TIME: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn torrent_files_are_found_whatever_the_case_of_their_ending() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.torrent", "b.TORRENT", "c.Torrent", "d.torrent.added", "e.txt"] {
+            std::fs::write(dir.path().join(name), "x").unwrap();
+        }
+        let found = list(dir.path()).unwrap();
+        let names: Vec<_> = found.keys().filter_map(|path| path.file_name()).collect();
+        assert_eq!(names, ["a.torrent", "b.TORRENT", "c.Torrent"]);
+    }
+}
