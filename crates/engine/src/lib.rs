@@ -41,7 +41,6 @@ mod check_slots;
 mod check_workers;
 mod checking;
 mod claims;
-mod clock;
 mod complaints;
 mod config;
 mod connections;

@@ -10,11 +10,11 @@ use tokio::sync::Semaphore;
 use tracing::warn;
 
 use crate::net::{Limiter, RunMemory};
+use piecework_clock::Clock;
 use piecework_core::{BLOCK_LEN, BlockPool, Moment, Rng};
 use piecework_storage::{FileHandles, HashPool};
 
 use super::changes::{ChangeMarks, Watchers};
-use super::clock::Clock;
 use super::connections::Connections;
 use super::counters::Counters;
 use super::descriptors;
@@ -69,7 +69,7 @@ impl Means {
         Ok(Self {
             runtime: Handle::current(),
             identity,
-            clock: Clock::new(),
+            clock: Clock::system(),
             rng: Mutex::new(rng),
             pool: BlockPool::new(blocks),
             runs: RunMemory::new((config.memory_budget / RUN_SHARE) as usize),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use super::super::SentPart;
-use super::super::clock::Clock;
+use piecework_clock::Clock;
 use piecework_core::{Moment, PieceIndex};
 use piecework_swarm::{PeerIdentity, PeerKey};
 
