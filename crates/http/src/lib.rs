@@ -453,8 +453,8 @@ mod tests {
         Terms { limits: LIMITS, entrance, answers: Answers::new(), router, timed_out }
     }
 
-    /// Serves a stream that tells `chunk` bytes at a time for as long as it may. Gives the client's
-    /// end of the connection, and whether the other was to be reset when it ended.
+    /// Serves a stream that sends `chunk` bytes at a time for as long as it may. Returns the client's end of the
+    /// connection, and whether the server's end had to be reset.
     fn stream_of(
         chunk: usize,
     ) -> (tokio::io::DuplexStream, tokio::task::JoinHandle<bool>, watch::Sender<bool>) {
@@ -477,7 +477,7 @@ mod tests {
         let begun = Instant::now();
         assert!(served.await.unwrap(), "it was to be reset");
         assert!(begun.elapsed() < Duration::from_secs(61), "{:?}", begun.elapsed());
-        // What was on its way is all there is: no end of the answer, but one of the connection.
+        // Only the data under way arrives. The connection ends, but the answer has no end.
         let mut got = Vec::new();
         near.read_to_end(&mut got).await.unwrap();
         assert!(got.starts_with(b"HTTP/1.1 200") && got.len() <= 1024, "{}", got.len());
@@ -494,7 +494,7 @@ mod tests {
             tokio::time::advance(Duration::from_secs(1)).await;
         }
         assert!(!served.is_finished());
-        // From now on nothing is read.
+        // The client reads nothing from now on.
         assert!(served.await.unwrap());
     }
 
@@ -504,7 +504,7 @@ mod tests {
             let (teller, response) = event_stream(lasting.clone());
             assert_eq!(teller.tell("data: 1\n\n").await, Ok(()));
             lasting.close();
-            // Leaves the stream without an end.
+            // Leaves without ending the stream.
             tokio::spawn(async move { teller.left().await });
             response
         };

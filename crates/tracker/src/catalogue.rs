@@ -533,7 +533,7 @@ mod tests {
         }
     }
 
-    /// Room for so many torrents and bytes.
+    /// Returns limits of so many torrents and bytes.
     fn room(torrents: usize, bytes: u64) -> CatalogueBounds {
         CatalogueBounds {
             torrents,
@@ -642,7 +642,7 @@ mod tests {
         assert!(matches!(add("b", 1_000), Ok(AddOutcome::New(_))));
     }
 
-    /// Registers as `network` at `after` seconds from now; gives the name of what made way.
+    /// Registers as `network` at `after` seconds from now. Returns the name of the torrent that was removed.
     fn register(
         catalogue: &Catalogue,
         name: &str,
@@ -688,7 +688,7 @@ mod tests {
     fn whoever_fills_the_catalogue_makes_way_for_others() {
         let catalogue = Catalogue::in_memory();
         let add = |name: &str, network, after| register(&catalogue, name, network, 10, after);
-        // Put there by hand, and announced, and one of a network with little.
+        // Torrents that were put there by hand, announced ones, and one of a network with few.
         catalogue.add(&new("own", None), &room(10, 1 << 20), |_| Ok(())).map(drop).unwrap();
         add("live", "127.0.0.1", 0).unwrap();
         catalogue.named("live")[0].announced();
@@ -704,7 +704,7 @@ mod tests {
             let made_way = add(&format!("new {n}"), network, 20).unwrap().unwrap();
             assert!(made_way.starts_with("junk"), "{made_way}");
         }
-        // Nobody has more, and the rest may still come.
+        // No network has more, and the rest may still announce.
         for name in ["own", "live", "little"] {
             assert_eq!(catalogue.named(name).len(), 1, "{name}");
         }

@@ -18,17 +18,16 @@ use super::context::{
     HttpFault, PathSegment, Result, RouteContext, answer_parts, blocking, blocking_report, fault,
     json, parse_hash, place, report,
 };
-use super::figures;
-use super::finder::FoundPeers;
 use super::listing::listed;
+use super::metrics;
 use super::parts::Array;
+use super::peer_search::PeerSearchAnswer;
 use super::refusal::CatalogueRefusal;
 use super::service::Service;
 use super::stats::Stats;
 use super::swarm_routes;
 use super::views::{FilesAnswer, RequestView};
 use piecework_core::{InfoHash, printable};
-use piecework_http::metrics;
 use piecework_http::web;
 use piecework_http::{Ends, Lasting};
 use piecework_journal::{RequestEvent, RequestRecord, Via};
@@ -375,7 +374,10 @@ async fn find_peers(
         return Err(fault(StatusCode::BAD_REQUEST, error));
     }
     report(&context, move |service| {
-        json(StatusCode::OK, &FoundPeers::of(&service.catalogue, &service.swarms, text.trim()))
+        json(
+            StatusCode::OK,
+            &PeerSearchAnswer::of(&service.catalogue, &service.swarms, text.trim()),
+        )
     })
     .await
 }
@@ -386,7 +388,8 @@ async fn stats(State(context): State<RouteContext>) -> Result<Response> {
 
 async fn metrics(State(context): State<RouteContext>) -> Result<Response> {
     report(&context, |service| {
-        ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], figures::page(service)).into_response()
+        ([(CONTENT_TYPE, piecework_http::metrics::CONTENT_TYPE)], metrics::page(service))
+            .into_response()
     })
     .await
 }

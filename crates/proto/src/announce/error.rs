@@ -7,7 +7,7 @@ use piecework_core::printable_bytes;
 #[derive(Debug, thiserror::Error)]
 pub enum AnnounceError {
     /// The query is too long.
-    #[error("a query of `{len}` bytes is more than the `{limit}` taken here")]
+    #[error("a query of `{len}` bytes exceeds the limit of `{limit}`")]
     QueryTooLong {
         /// The length so far, in bytes.
         len: usize,
@@ -21,13 +21,13 @@ pub enum AnnounceError {
         key: &'static str,
     },
     /// A key is repeated.
-    #[error("`{key}` is there twice")]
+    #[error("`{key}` is repeated")]
     Duplicate {
         /// The key.
         key: &'static str,
     },
     /// An identifying key is repeated with different values.
-    #[error("`{key}` is there twice, with different values")]
+    #[error("`{key}` is repeated with different values")]
     Conflict {
         /// The key.
         key: &'static str,
@@ -49,10 +49,10 @@ pub enum AnnounceError {
         limit: usize,
     },
     /// The answer is not valid bencode, or too large.
-    #[error("the tracker's answer is not one: {0}")]
+    #[error("the tracker's answer is not valid: {0}")]
     NotBencode(#[from] BencodeError),
     /// The answer lacks a required part.
-    #[error("the tracker's answer is not one: {fault}")]
+    #[error("the tracker's answer is not valid: {fault}")]
     BadReply {
         /// What is wrong with it.
         fault: &'static str,

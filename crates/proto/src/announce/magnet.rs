@@ -33,7 +33,7 @@ pub enum MagnetError {
     #[error("it does not begin with `magnet:?`")]
     NotMagnet,
     /// The text is too long.
-    #[error("the magnet link has `{0}` bytes, more than the `{MAX_LEN}` taken here")]
+    #[error("the magnet link has `{0}` bytes, which exceeds the limit of `{MAX_LEN}`")]
     TooLong(usize),
     /// The link has no info-hash.
     #[error("the magnet link names no torrent: it has no `xt=urn:btih:` with an info-hash")]
@@ -44,7 +44,9 @@ pub enum MagnetError {
     )]
     VersionTwoOnly,
     /// The info-hash is not valid.
-    #[error("`{0}` in the magnet link is no info-hash: 40 hexadecimal digits, or 32 of base32")]
+    #[error(
+        "`{0}` in the magnet link is not an info-hash, which has 40 hexadecimal digits or 32 of base32"
+    )]
     BadHash(
         /// The value, safe to show.
         String,

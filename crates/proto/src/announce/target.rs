@@ -63,7 +63,7 @@ pub struct TrackerTarget {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TrackerUrlError {
     /// The text is too long.
-    #[error("a tracker address of `{len}` bytes is more than the `{limit}` taken here")]
+    #[error("a tracker address of `{len}` bytes exceeds the limit of `{limit}`")]
     TooLong {
         /// The text's length, in bytes.
         len: usize,
@@ -79,7 +79,7 @@ pub enum TrackerUrlError {
         fault: url::ParseError,
     },
     /// The scheme is not supported.
-    #[error("`{text}` begins with `{scheme}`; trackers are reached by `http`, `https` or `udp`")]
+    #[error("`{text}` begins with `{scheme}`; trackers use `http`, `https` or `udp`")]
     Scheme {
         /// The given text, safe to show.
         text: String,

@@ -94,13 +94,13 @@ pub struct Ciphers {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum EncryptionError {
     /// With this public key anybody would know the secret.
-    #[error("its public key is one of those that make the secret known to all")]
+    #[error("its public key would make the secret known to anybody")]
     WeakKey,
     /// The mark that ends the padding did not come in time.
     #[error("it does not speak the encrypted handshake")]
     NoMark,
     /// The torrent is unknown.
-    #[error("it asked for a torrent that is not ours")]
+    #[error("it asked for an unknown torrent")]
     UnknownTorrent,
     /// The verification constant is not zero: the peer means another torrent or does not follow the protocol.
     #[error("it does not prove that it knows the torrent")]

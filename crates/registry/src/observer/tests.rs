@@ -35,7 +35,7 @@ fn observer(config: ObserverConfig) -> Observer {
     Observer::new(config, Rng::from_seed(1))
 }
 
-/// A driver whose peers do as they are told.
+/// A driver with scripted peers.
 struct World {
     observer: Observer,
     now: u64,
@@ -61,7 +61,7 @@ impl World {
         self.observer.handle(at(self.now), event);
     }
 
-    /// Lets time pass; every dial gets `answer` at once, an open connection if that is `None`.
+    /// Advances the time. Every attempt gets `answer` at once, or an open connection if that is `None`.
     fn pass(&mut self, millis: u64, answer: Option<VisitEnd>) {
         let end = self.now + millis;
         loop {
@@ -120,7 +120,7 @@ fn figures_tell_connections_and_attempts_that_came_to_nothing() {
     let open = world.observer.figures();
     assert_eq!((open.known, open.open, open.dialing), (2, 2, 0));
     assert_eq!((open.dials, open.failed), (refused.dials + 2, refused.failed));
-    // One that was open has not failed.
+    // A connection that was open does not count as failed.
     world.observer.ended(at(world.now), world.visits[&addr(1)], VisitEnd::Closed);
     let closed = world.observer.figures();
     assert_eq!((closed.open, closed.failed), (1, refused.failed));
@@ -153,7 +153,7 @@ fn a_machine_that_is_gone_is_so_within_half_a_minute_if_our_own_network_works() 
     world.now += 1;
     world.observer.heard(at(world.now));
     world.pass(60_000, Some(VisitEnd::Unanswered));
-    // Without the attempts' own time, which is four seconds each.
+    // Without the time of the attempts, which is four seconds each.
     assert!(world.gone[0].0 - start <= 10_000, "{:?}", world.gone);
 }
 
@@ -182,7 +182,7 @@ fn a_peer_that_hangs_up_politely_is_not_gone_and_visited_with_patience() {
     let times: Vec<u64> = world.dialled.iter().map(|(time, _)| time / 1000).collect();
     let pauses: Vec<u64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(pauses[0] < 5 && pauses[1] >= 15 && pauses[4] >= 60, "{pauses:?}");
-    // One that lasted is looked for at once: what it got since must not stay unknown.
+    // After a long connection the next attempt comes at once, so that new pieces do not stay unknown.
     world.pass(300_000, None);
     world.close(addr(1));
     let before = world.dialled.len();
@@ -247,7 +247,7 @@ fn a_peer_whose_map_stands_still_while_it_gets_on_is_looked_at_anew() {
     assert_eq!(world.observer.visits(), 0);
     world.pass(5_000, None);
     assert_eq!((world.dialled.len(), world.observer.visits()), (2, 1));
-    // One that waits for its next visit does not wait any longer.
+    // A peer that waits for its next visit is visited now.
     let visit = world.visits[&addr(1)];
     world.observer.ended(at(world.now), visit, VisitEnd::NoRoom);
     world.sight(stale(true));
@@ -261,7 +261,7 @@ fn one_that_wants_no_visitors_is_gone_soon_after_it_was_killed() {
     for end in [VisitEnd::Declined, VisitEnd::HungUp, VisitEnd::Probed] {
         let mut world = World::new(ObserverConfig::default());
         world.sight(here(1, addr(1)));
-        // Ten minutes of it, so that visits are as seldom as they get.
+        // For ten minutes, so that visits reach their longest interval.
         world.pass(600_000, Some(end));
         assert!(world.dialled.len() < 20, "{end:?}: {}", world.dialled.len());
         let killed = world.now;
@@ -344,7 +344,7 @@ fn connections_are_bounded_in_all_and_of_one_torrent() {
     }
     world.pass(60_000, None);
     assert_eq!(world.observer.visits(), 30);
-    // Who leaves makes room for one that waits.
+    // A peer that leaves makes room for one that waits.
     let first = *world.visits.keys().next().unwrap();
     world.sight(ObserverEvent::Left { info_hash: hash(1), addr: first });
     world.sight(ObserverEvent::Left { info_hash: hash(2), addr: first });
@@ -382,7 +382,7 @@ fn it_is_told_of_each_peer_whether_it_takes_connections() {
     world.sight(here(1, addr(3)));
     world.pass(5_000, Some(VisitEnd::Refused));
     assert_eq!(there(&world, 1, 3), Some(false));
-    // Once may be by chance.
+    // Once may be chance.
     world.sight(here(1, addr(4)));
     world.pass(5_000, Some(VisitEnd::Unanswered));
     assert_eq!(there(&world, 1, 4), None);

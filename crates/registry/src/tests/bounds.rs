@@ -1,4 +1,4 @@
-//! What strangers cannot change, and how much of the registry they can fill.
+//! What peers cannot change about others, and the limits of the registry.
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn holdings_need_the_key_of_the_announce() {
     assert!(matches!(report(&mut f, 1, Some(7), &[]), Err(Refusal::BadBitfield(_))));
     report(&mut f, 1, Some(7), &[0x80]).unwrap();
     assert_eq!(report(&mut f, 1, None, &[0xc0]), Err(Refusal::WrongKey));
-    // From another of its own addresses the key tells who it is; without the key nothing does.
+    // At another of its addresses it is identified by its key, and without the key not at all.
     assert!(matches!(report(&mut f, 3, None, &[0x80]), Err(Refusal::UnknownPeer(_))));
     report(&mut f, 3, Some(7), &[0x90]).unwrap();
     let peer = &f.registry.peers(at(0), hash(1))[0];
@@ -26,7 +26,7 @@ fn holdings_need_the_key_of_the_announce() {
     assert_eq!(peer.held.count(4), Some(2));
     assert_eq!(f.registry.availability(hash(1)), [1, 0, 0, 1]);
     assert_eq!(f.registry.holders(hash(1), PieceIndex(3)), [SocketAddr::new(ip(1), 7)]);
-    // It starts anew: what it said before does not hold.
+    // It restarts: its earlier reports are no longer valid.
     let mut started = announce(1, 7, 1);
     started.event = AnnounceEvent::Started;
     f.announce(0, ip(1), &started, 0);
@@ -110,13 +110,13 @@ fn what_is_known_of_a_live_peer_is_changed_by_nobody_else() {
     assert_eq!((&after.held, after.source), (&before.held, before.source));
     assert_eq!((after.peer_id, after.left, after.id), (before.peer_id, before.left, before.id));
     assert_eq!(f.registry.scrape(hash(1)).unwrap().downloaded, 0);
-    // Reports keep it alive as announces do.
+    // Reports keep it alive, as announces do.
     report(&mut f, 150, 7, 0xe0).unwrap();
     let mut other = announce(1, 7, 0);
     (other.key, other.peer_id) = (Some(8.into()), PeerId([9; 20]));
     f.announce(300, ip(1), &other, 0);
     assert_eq!(the_peer(&f, 300).held, Holdings::Pieces(Bitfield::from_wire(&[0xe0], 4).unwrap()));
-    // It has fallen silent: the other has come in its place.
+    // It has expired: the other peer takes its place.
     f.announce(331, ip(1), &other, 0);
     let peer = the_peer(&f, 331);
     assert_eq!((peer.peer_id, peer.held), (Some(PeerId([9; 20])), Holdings::Everything));
@@ -156,7 +156,7 @@ fn short_keys_cannot_be_found_by_trying() {
         let reporter = Reporter { ip: ip(host), port: 7, key: Some(key) };
         f.registry.report(at(1), hash(1), reporter, &[0xc0])
     };
-    // At its own address, and from another, where only the key tells who it is.
+    // At its own address, and from another, where only the key identifies it.
     for host in [1, 3] {
         let refusals: Vec<_> =
             (1_000..1_100_u32).map(|key| report(&mut f, host, key.into()).unwrap_err()).collect();
@@ -165,11 +165,11 @@ fn short_keys_cannot_be_found_by_trying() {
         assert!(report(&mut f, host, 7.into()).is_err(), "nobody learns that it is right");
     }
     assert!(the_peer(&f, 1).source.is_none());
-    // Announces are no way round.
+    // Announces are limited in the same way.
     let mut done = announce(1, 7, 0);
     f.announce(1, ip(1), &done, 0);
     assert_eq!(f.registry.scrape(hash(1)).unwrap().complete, 0);
-    // A peer that was started anew has another long key, and is no guess.
+    // A restarted peer has another long key, which does not count as a guess.
     f.registry.catalogue(at(0), hash(2), 4, 0);
     let mut other = announce(1, 7, 9);
     (other.info_hash, other.key) = (hash(2), Some(AnnounceKey::Long([6; 16])));
@@ -189,7 +189,7 @@ fn short_keys_cannot_be_found_by_trying() {
         let reporter = Reporter { ip: ip(host), port: 9, key: other.key };
         f.registry.report(at(1), hash(2), reporter, &[0xc0]).unwrap();
     }
-    // A peer with a long key has nothing to fear from who guesses beside it.
+    // A peer with a long key is not affected by guesses from its network.
     let long = AnnounceKey::Long([5; 16]);
     (done.port, done.key) = (8, Some(long));
     f.announce(1, ip(1), &done, 0);
@@ -199,7 +199,7 @@ fn short_keys_cannot_be_found_by_trying() {
     assert_eq!(f.registry.scrape(hash(1)).unwrap().complete, 1);
 }
 
-/// An announce of a torrent of its own.
+/// Returns an announce of a torrent that only this peer has.
 fn own_torrent(n: u32) -> Announce {
     let mut said = announce(9, 6881, 1);
     said.info_hash.0[..4].copy_from_slice(&n.to_be_bytes());

@@ -10,14 +10,14 @@ fn v6(n: u8) -> SocketAddr {
     SocketAddr::from(([0x2001, 0xdb8, u16::from(n), 0, 0, 0, 0, 1], 8))
 }
 
-/// A torrent of eight pieces in the catalogue.
+/// A registry with a catalogued torrent of eight pieces.
 fn catalogued() -> Fixture {
     let mut f = Fixture::new(RegistryConfig { observe: true, ..roomy() });
     f.registry.catalogue(at(0), hash(1), 8, 0);
     f
 }
 
-/// What the peer of this number announces at one of its addresses.
+/// Returns the announce of the peer with this number at one of its addresses.
 fn said(n: u8, addr: SocketAddr, left: u64) -> Announce {
     let mut said = announce(1, addr.port(), left);
     (said.peer_id, said.key) = (PeerId([n; 20]), Some(u32::from(n).into()));
@@ -41,7 +41,7 @@ fn stop(f: &mut Fixture, now: u64, n: u8, addr: SocketAddr) {
     tell(f, now, addr, &stop);
 }
 
-/// The addresses in each row, and what it shows.
+/// Returns the addresses and holdings of each row.
 fn rows(f: &Fixture, now: u64) -> Vec<(SocketAddr, Option<SocketAddr>, Holdings)> {
     let swarm = f.registry.swarm(at(now), hash(1)).unwrap();
     swarm.peers.into_iter().map(|peer| (peer.addr, peer.also, peer.held)).collect()
@@ -79,7 +79,7 @@ fn what_is_known_over_either_address_counts_once_and_for_both() {
     let by_second = |addr: SocketAddr, _: &str| addr == v6(1);
     let found = f.registry.find_peers(hash(1), 9, &mut 0, by_second);
     assert_eq!((found.len(), found[0].addr, found[0].also), (1, v4(1), Some(v6(1))));
-    // It completes: announced at both addresses, that is one download.
+    // It completes: announced at both addresses, this is one download.
     for addr in [v6(1), v4(1)] {
         let done = Announce { event: AnnounceEvent::Completed, ..said(1, addr, 0) };
         tell(&mut f, 3, addr, &done);
@@ -127,7 +127,7 @@ fn one_address_goes_and_the_peer_stays_with_what_it_holds() {
 #[test]
 fn who_copies_an_id_neither_joins_nor_hides_the_peer_that_has_it() {
     let mut f = catalogued();
-    // Strangers who know the id from a handshake: one was there before, one has no key.
+    // Other peers that know the id from a handshake: one was there before, one has no key.
     let mut copied = said(1, v6(8), 0);
     copied.key = Some(9.into());
     tell(&mut f, 0, v6(8), &copied);
@@ -136,15 +136,15 @@ fn who_copies_an_id_neither_joins_nor_hides_the_peer_that_has_it() {
     tell(&mut f, 0, v4(1), &said(1, v4(1), 9));
     report(&mut f, 1, 1, v4(1), 0x80);
     assert_eq!((rows(&f, 1).len(), counts(&f)), (3, (2, 1)));
-    // They do not keep it from being known at its other address.
+    // They do not prevent its other address from being recognized.
     tell(&mut f, 2, v6(1), &said(1, v6(1), 9));
     assert_eq!((rows(&f, 2).len(), counts(&f)), (3, (2, 1)));
     assert!(rows(&f, 2).contains(&(v4(1), Some(v6(1)), bits(0x80))));
-    // With another key at its very address nothing changes either.
+    // Another key at its own address changes nothing either.
     copied = Announce { key: Some(9.into()), ..said(1, v6(1), 0) };
     tell(&mut f, 3, v6(1), &copied);
     assert!(rows(&f, 3).contains(&(v4(1), Some(v6(1)), bits(0x80))));
-    // Two that announce no key, or the key of another, are two.
+    // Addresses that announce no key, or another peer's key, are separate peers.
     let mut f = catalogued();
     for (addr, key) in [(v4(1), None), (v6(1), None), (v4(2), Some(5)), (v6(3), Some(5))] {
         let id = if key.is_none() { 1 } else { addr.port() as u8 };
@@ -165,7 +165,7 @@ fn keys_cannot_be_tried_until_one_joins() {
     }
     tell(&mut f, 0, v6(9), &said(1, v6(9), 9));
     assert_eq!(rows(&f, 0).len(), 2, "nobody learns that it is right");
-    // The peer itself, in another network, has no trouble; nor has one with a key that cannot be guessed.
+    // The peer itself, in another network, is not affected, nor is a peer with a long key.
     tell(&mut f, 0, v6(1), &said(1, v6(1), 9));
     assert!(rows(&f, 0).iter().any(|row| row.1 == Some(v6(1))));
     let long = |addr| Announce { key: Some(AnnounceKey::Long([2; 16])), ..said(2, addr, 9) };
@@ -206,7 +206,7 @@ fn the_second_family_of_a_start_is_no_start_of_its_own_and_another_id_is_another
     report(&mut f, 1, 1, v4(1), 0xf0);
     tell(&mut f, 2, v6(1), &start(1, v6(1)));
     assert_eq!(rows(&f, 2), [(v4(1), Some(v6(1)), bits(0xf0))]);
-    // It was started anew as what it was: nothing that it said before holds.
+    // It restarts with the same id: its earlier holdings are no longer valid.
     tell(&mut f, 100, v6(1), &start(1, v6(1)));
     assert_eq!(rows(&f, 100), [(v4(1), Some(v6(1)), Holdings::Unknown)]);
     report(&mut f, 101, 1, v6(1), 0xc0);
@@ -252,7 +252,7 @@ fn one_connection_shows_what_a_peer_with_two_addresses_holds() {
     assert_eq!((may(&f, v4(1)), may(&f, v6(1))), (Ok(()), Ok(())));
     let id = PeerId([1; 20]);
     f.registry.observing(at(1), hash(1), v6(1), id).unwrap();
-    // A visit that was under way as well ends.
+    // A second visit that was under way ends.
     assert_eq!(f.registry.observing(at(1), hash(1), v4(1), id), Err(VisitEnd::Elsewhere));
     f.registry.visit_ended(hash(1), v4(1), VisitEnd::Elsewhere);
     assert_eq!((may(&f, v4(1)), may(&f, v6(1))), (Err(VisitEnd::Elsewhere), Ok(())));
@@ -262,7 +262,7 @@ fn one_connection_shows_what_a_peer_with_two_addresses_holds() {
     let got = vec![HoldingsUpdate::Piece(PieceIndex(7))];
     f.registry.observed(at(3), hash(1), v6(1), got).unwrap();
     assert_eq!(rows(&f, 3), [(v4(1), Some(v6(1)), bits(0xf1))]);
-    // It takes connections if it does at either address.
+    // It accepts connections if it does at either address.
     f.registry.checked(hash(1), v4(1), false);
     let reachable = |f: &Fixture| f.registry.peers(at(3), hash(1))[0].reachable;
     assert_eq!(reachable(&f), None);
@@ -270,7 +270,7 @@ fn one_connection_shows_what_a_peer_with_two_addresses_holds() {
     assert_eq!(reachable(&f), Some(false));
     f.registry.checked(hash(1), v6(1), true);
     assert_eq!(reachable(&f), Some(true));
-    // The address at which it was looked at is gone: the other one is looked at now.
+    // The observed address is gone: the other one is visited now.
     f.registry.take_observer_events(&mut Vec::new());
     assert!(f.registry.unreachable(hash(1), v6(1)));
     f.registry.check();
@@ -326,12 +326,12 @@ const MODELS: [[(u8, Option<u32>); 2]; 6] = [
     [(6, Some(1)), (1, Some(6))],
 ];
 
-/// Who it is: a peer with two addresses, or a stranger at one of them.
+/// Identifies a peer of the model: a peer with two addresses, or another one at one of them.
 fn identity(peer: usize, second: bool) -> (usize, bool) {
     (peer, peer >= 3 && second)
 }
 
-/// One peer of the model: when it was heard of at each of its addresses, and what it holds.
+/// A peer of the model: when it was last heard from at each address, and what it holds.
 #[derive(Default, Clone)]
 struct Naive {
     seen: BTreeMap<SocketAddr, u64>,
@@ -380,7 +380,7 @@ proptest! {
                     let key = MODELS[peer][usize::from(second)].1.map(AnnounceKey::Short);
                     let reporter = Reporter { ip: addr.ip(), port: addr.port(), key };
                     let it = model.entry(identity(peer, second)).or_default();
-                    // Of who is not there it would only be known by its key who it is.
+                    // A peer that is not listed could be identified only by its key.
                     if it.seen.contains_key(&addr) {
                         f.registry.report(at(now), hash(1), reporter, &[bits]).unwrap();
                         it.held = Some((HoldingsSource::Reported, bits));

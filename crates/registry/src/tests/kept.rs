@@ -1,4 +1,4 @@
-//! What is known of peers after a restart.
+//! Peers after a restart.
 
 use super::*;
 
@@ -33,7 +33,7 @@ fn a_kept_peer_at_port_0_is_not_put_back() {
     kept[0].addr.set_port(0);
     let (mut again, count) = restored(roomy(), 16, 20, &kept);
     assert_eq!(count, 0);
-    // Who announces port 0 from there is not given itself.
+    // A peer that announces port 0 from there does not get itself.
     assert!(again.announce(21, ip(1), &announce(1, 0, 5), 9).peers.is_empty());
 }
 
@@ -60,7 +60,7 @@ fn a_restart_keeps_who_is_there_what_they_hold_and_their_keys() {
         assert_eq!(known(before), known(after));
     }
     assert_eq!(again.registry.availability(hash(1))[15], 2);
-    // Somebody else's key changes nothing, and its own is known.
+    // Another key changes nothing, and its own key is recognized.
     let wrong = Reporter { key: Some(9u32.into()), ..reporter };
     assert_eq!(again.registry.report(at(41), hash(1), wrong, &[0, 0]), Err(Refusal::WrongKey));
     again.registry.report(at(41), hash(1), reporter, &[0xff, 0x01]).unwrap();
@@ -104,7 +104,7 @@ fn what_is_kept_is_bounded_and_the_catalogue_comes_first() {
     assert!(kept[..5].iter().all(|peer| peer.info_hash == hash(1)));
     let with_bits = kept.iter().filter(|peer| matches!(peer.held, KeptHoldings::Pieces(_)));
     assert_eq!(with_bits.count(), 3, "30 of 35 bytes");
-    // A bitfield of another length is none, and a registry that is full takes no more.
+    // A bitfield of another length is ignored, and a full registry accepts no more.
     let (again, count) = restored(RegistryConfig { max_peers: 6, ..roomy() }, 16, 1, &kept);
     assert_eq!(count, 6);
     assert!(again.registry.peers(at(1), hash(1)).iter().all(|peer| peer.held == Holdings::Unknown));

@@ -17,7 +17,7 @@ use super::*;
 use piecework_core::{AnnounceKey, Bitfield, InfoHash, Moment, PeerId, PieceIndex, Rng};
 use piecework_proto::announce::{Announce, AnnounceEvent};
 
-/// Many peers of one address in each torrent.
+/// Returns a configuration that allows many peers at one address in each torrent.
 fn roomy() -> RegistryConfig {
     RegistryConfig { max_peers_per_ip: 1_000, ..RegistryConfig::default() }
 }
@@ -66,7 +66,7 @@ impl Fixture {
         answer.unwrap()
     }
 
-    /// To the end of the round under way, and one whole round.
+    /// Expires to the end of the present round, and then one whole round.
     fn expire_all(&mut self, now: u64) -> usize {
         let (mut gone, mut rounds) = (0, 0);
         while rounds < 2 {
@@ -112,7 +112,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     proptest::collection::vec(op, 1..300)
 }
 
-/// The same thing with nothing clever in it.
+/// A naive model of the registry.
 #[derive(Default)]
 struct Model {
     peers: BTreeMap<(u8, SocketAddr), (bool, u64)>,
@@ -148,7 +148,7 @@ proptest! {
     fn registry_agrees_with_a_naive_model(ops in ops()) {
         let mut real = Fixture::new(roomy());
         let mut model = Model::default();
-        // What somebody who listens takes each torrent's peers to hold.
+        // The holdings of each torrent's peers as seen by a watcher.
         let mut mirrors: BTreeMap<u8, Option<BTreeMap<u64, Holdings>>> = BTreeMap::new();
         let mut now = 1_000;
         for op in ops {
@@ -188,7 +188,7 @@ proptest! {
                             })
                             .map(|((_, a), (complete, _))| (*a, *complete))
                             .collect();
-                        // Who may be gone is given where there is nobody else.
+                        // Peers that may be gone are used if there are no others.
                         let is_lost = |a: &SocketAddr| standings.get(a) == Some(&Reachability::Lost);
                         let all_lost = useful.keys().all(is_lost);
                         let mut useful = useful;
@@ -208,7 +208,7 @@ proptest! {
                         let others = (want / 4).min(complete(false));
                         prop_assert_eq!(given, complete(true).min(want - others));
                         if !halves {
-                            // No complete peer left out has been handed out less than one handed out.
+                            // No omitted complete peer was handed out less than a selected one.
                             let load = |a: &SocketAddr| recent.get(a).copied().unwrap_or(0);
                             for of in [Reachability::Seen, Reachability::Unchecked, Reachability::Refused, Reachability::Lost] {
                                 let is = |a: &SocketAddr| standings.get(a) == Some(&of);
@@ -229,7 +229,7 @@ proptest! {
                 Op::Expire(budget) => {
                     let done = real.registry.expire(at(now), budget);
                     prop_assert!(done.looked <= budget);
-                    // A partial walk may take any of the silent; the model follows it.
+                    // A partial walk may remove any of the expired peers; the model follows it.
                     let here: Vec<_> = (0..3).flat_map(|torrent| {
                         let slot = real.registry.find(hash(torrent));
                         let slot = slot.map(|slot| &real.registry.torrents[slot]);

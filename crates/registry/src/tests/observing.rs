@@ -1,4 +1,4 @@
-//! What a connection to a peer shows, and who hears of it.
+//! Holdings read from connections to peers, and events for the observer.
 
 use super::*;
 
@@ -73,7 +73,7 @@ fn what_a_connection_shows_holds_however_often_the_peer_starts_to_announce() {
     started.event = AnnounceEvent::Started;
     f.announce(2, ip(1), &started, 0);
     assert_eq!(the_peer(&f, 2).held, Holdings::Pieces(bits(0x0f)));
-    // Of another who has come in its place nothing is known; nor of the same without connection.
+    // Nothing is known of another peer in its place, nor of the same peer without a connection.
     let mut other = started.clone();
     other.peer_id = PeerId([8; 20]);
     f.announce(3, ip(1), &other, 0);
@@ -84,7 +84,7 @@ fn what_a_connection_shows_holds_however_often_the_peer_starts_to_announce() {
     assert_eq!(the_peer(&f, 5).held, Holdings::Unknown);
 }
 
-/// libtorrent's IDs: one for trackers, others for connections.
+/// The ids of libtorrent: one for trackers, others for connections.
 #[test]
 fn a_peer_with_another_id_on_its_connections_is_the_same_peer() {
     let (mut f, addr) = observed(9);
@@ -94,7 +94,7 @@ fn a_peer_with_another_id_on_its_connections_is_the_same_peer() {
     started.event = AnnounceEvent::Started;
     f.announce(2, ip(1), &started, 0);
     assert_eq!(the_peer(&f, 2).held, Holdings::Pieces(bits(0xf0)));
-    // It announces that it is done before we have read its last messages.
+    // It announces completion before its last messages were read.
     f.announce(3, ip(1), &announce(1, 7, 0), 0);
     for piece in 4..8 {
         see(&mut f, 4, addr, HoldingsUpdate::Piece(PieceIndex(piece)));

@@ -1,4 +1,4 @@
-//! Whom an announce is given.
+//! Which peers an answer contains.
 
 use super::*;
 
@@ -133,7 +133,7 @@ fn a_swarm_among_many_seeds_holds_together_without_them() {
     let mut fixture = Fixture::new(roomy());
     let at = |kind: u8, n: u8| IpAddr::from([10, kind, 0, n]);
     (0..250).for_each(|n| drop(fixture.announce(0, at(1, n), &announce(1, 1, 0), 50)));
-    // Each knows whom it was told of when it came, and who was told of it.
+    // Each peer knows the peers of its first answer, and the peers whose answers contained it.
     let mut group: Vec<u8> = (0..250).collect();
     for n in 0..250_u8 {
         for peer in fixture.announce(0, at(2, n), &announce(1, 1, 9), 50).peers {
@@ -152,7 +152,7 @@ fn a_swarm_among_many_seeds_holds_together_without_them() {
 fn peers_that_were_seen_come_first_and_those_that_refuse_last() {
     let mut f = Fixture::new(roomy());
     f.registry.catalogue(at(0), hash(1), 4, 0);
-    // A thousand seeds that are none, each in a network of its own; and one that is.
+    // A thousand fake seeds, each in its own network, and one real seed.
     let fake = |n: u16| IpAddr::from([10, (n >> 8) as u8, n as u8, 1]);
     for n in 0..1_000 {
         f.announce(0, fake(n), &announce(1, 1, 0), 0);
@@ -180,7 +180,7 @@ fn peers_that_were_seen_come_first_and_those_that_refuse_last() {
     let answer = ask(&mut f, 50);
     assert!(answer[0] == real && answer[1..11].iter().all(unchecked), "{answer:?}");
     assert_eq!(answer.len(), 50, "others announced all the same");
-    // One that reports is there; one that was found to refuse is not, whatever it reports.
+    // A peer that reports is reachable; one that was found to refuse is not, even if it reports.
     for n in [0, 990] {
         let reporter = Reporter { ip: fake(n), port: 1, key: Some(1.into()) };
         f.registry.report(at(1), hash(1), reporter, &[0xf0]).unwrap();
@@ -224,7 +224,7 @@ fn who_refused_and_fell_silent_is_given_only_where_there_is_nobody_else() {
         [from(1), from(2)],
         "perhaps it is the tracker that reaches nobody"
     );
-    // Who announces is alive, and perhaps others reach it.
+    // A peer that announces is alive, and others may be able to reach it.
     f.announce(143, from(1), &announce(1, 1, 0), 0);
     assert_eq!(ask(&mut f, 144), [from(1)]);
     f.registry.check();
@@ -268,7 +268,7 @@ fn peers_of_one_area_do_not_fill_an_answer_while_there_are_others() {
         assert!(of(|ip| matches!(ip, IpAddr::V4(ip) if ip.octets()[1] == 0)) <= 12);
         assert!(of(IpAddr::is_ipv6) <= 12);
     }
-    // Where there are no others, they fill it.
+    // Without other peers they fill the answer.
     for n in 0..200 {
         f.announce(0, area(n), &announce(2, 1, 0), 0);
     }

@@ -45,7 +45,7 @@ fn what_was_written_is_read_again() {
     store.close();
 }
 
-/// A database that may have no more pages than it has while `bounded`, as on a full disk.
+/// Makes a database behave as on a full disk while `bounded`: it cannot get more pages.
 fn bound(writer: &StoreWriter, bounded: bool) {
     let connection = writer.connection.as_ref().unwrap();
     let pages: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
@@ -76,7 +76,7 @@ fn what_a_full_disk_refuses_is_refused_in_turn_and_what_was_counted_is_written_l
     let long = || StoreRow { description: Some("x".repeat(100_000)), ..row(2) };
     assert!(matches!(ask(&mut writer, long()), Err(StoreError::Unwritable(_, Unwritable::Full))));
     assert!(trouble().unwrap().contains("no room left on its disk"));
-    // Of each peer the last count is kept, whatever came with it.
+    // The last count of each peer is kept.
     for total in [5, 9] {
         let filler = (10..200).map(|n| load(1, n)).collect::<Vec<_>>();
         let mut entries = vec![LoadEntry { peer: ([10, 9, 9, 9], 1).into(), ..load(1, total) }];
@@ -88,7 +88,7 @@ fn what_a_full_disk_refuses_is_refused_in_turn_and_what_was_counted_is_written_l
     turn(&mut writer);
     assert!(trouble().is_some());
     assert!(matches!(queue.lock().due(), Due::At(at) if at > Instant::now()));
-    // What comes later is not replaced by what could not be written before.
+    // Later changes are not replaced by earlier ones that could not be written.
     queue.lock().remember(LoadChanges::from([(InfoHash([1; 20]), (9, vec![load(1, 200)]))]));
     turn(&mut writer);
     bound(&writer, false);
@@ -117,7 +117,7 @@ fn what_is_there_can_be_read_without_writing_anything() {
     let before = names();
     assert_eq!(glance(&path).unwrap().rows, [row(1)]);
     assert_eq!(names(), before);
-    // As it is left by a tracker that was killed: all in its log.
+    // As after a kill: everything is in the write-ahead log.
     let (connection, _) = open_or_begin(&path).unwrap();
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
     connection.execute("UPDATE torrents SET downloads = 77", []).unwrap();
@@ -145,7 +145,7 @@ fn load_is_forgotten_by_its_age_and_not_by_a_clock_that_jumps() {
     };
     let (now, day) = (unix_now(), 24 * 3600);
     assert_eq!(left(&[now, now - 29 * day, now - 31 * day]), 2);
-    // The clock says now what it has not said when these were written, or the other way round.
+    // The clock is wrong now, or was when the rows were written.
     assert_eq!(left(&[now - 400 * day, now - 401 * day]), 2);
     assert_eq!(left(&[now + 400 * day, now, now - 29 * day]), 3);
 }

@@ -32,7 +32,7 @@ struct Tracker {
 }
 
 impl Tracker {
-    /// Its time runs ten times as fast as ours.
+    /// Its time runs ten times as fast as real time.
     async fn start() -> Self {
         let config = TrackerConfig { observe: true, ..TrackerConfig::in_memory() };
         Self::try_start(config).await.unwrap()
@@ -91,7 +91,7 @@ impl Tracker {
         serde_json::from_slice(&body).unwrap()
     }
 
-    /// Waits for the row of a peer to be as wanted.
+    /// Waits until the row of a peer is as expected.
     async fn until_row(&self, torrent: &Metainfo, port: u16, wanted: impl Fn(&Value) -> bool) {
         let peer = json!(SocketAddr::from(([127, 0, 0, 1], port)));
         within(async {
@@ -114,7 +114,7 @@ fn torrent(pieces: u32) -> Metainfo {
         .unwrap()
 }
 
-/// What the peers of these tests call themselves, announced and in handshakes.
+/// The ids of the peers in these tests, in announces and handshakes.
 fn name() -> PeerId {
     stranger(b'p')
 }
@@ -161,7 +161,7 @@ async fn a_peer_is_read_like_an_open_book_and_hears_that_nothing_is_wanted() {
     let map = tracker.map(&a).await;
     assert_eq!(map["observer"], json!({"on": true, "connected": 1}));
     assert_eq!((&map["peers"][0]["sure"], &map["copies"]), (&json!(true), &json!(0.563)));
-    // Whatever it is offered, it wants nothing, and gives nothing.
+    // It neither requests nor offers anything.
     peer.send(&Message::Unchoke).await.unwrap();
     peer.send(&Message::Interested).await.unwrap();
     peer.send(&Message::HaveAll).await.unwrap();
@@ -186,7 +186,7 @@ async fn a_peer_that_hangs_up_and_refuses_is_off_the_list_and_others_are_not() {
     let mut peer = visit(&listener, &a).await;
     peer.send(&Message::HaveNone).await.unwrap();
     tracker.until_row(&a, port, |row| row["have"] == "none").await;
-    // Hanging up alone is no crime.
+    // A peer that only hangs up stays listed.
     drop(peer);
     let mut peer = visit(&listener, &a).await;
     peer.send(&Message::HaveAll).await.unwrap();
@@ -211,7 +211,7 @@ async fn a_peer_that_closes_at_both_handshakes_is_told_as_such_until_it_does_not
     for read in [true, false] {
         for first in [&b"\x13BitTorrent protocol"[..], &[]] {
             let mut stream = within(listener.accept()).await.unwrap().0;
-            // Whether it waits for the handshake or not.
+            // With and without waiting for the handshake.
             if read {
                 let mut heard = [0; 68];
                 within(stream.read_exact(&mut heard)).await.unwrap();
@@ -330,7 +330,7 @@ async fn our_own_peers_take_it_for_what_it_is() {
     let port = session.listen_addrs()[0].port();
     let target = TrackerTarget::parse(&tracker.addr.to_string()).unwrap();
     let mut add = AddTorrent::new(Arc::clone(&a), dir.path());
-    // Without the catalogue's address it reports nothing, as other clients do.
+    // Without the catalogue's address it does not report, like other clients.
     add.trackers = Some(target.tiers.clone());
     let seed = session.add(add).unwrap();
     until(&seed, |seed| seed.status().state == TorrentState::Seeding).await;
@@ -360,7 +360,7 @@ async fn a_peer_of_both_families_is_one_row_with_two_addresses_and_asked_at_one_
     let session = session_with(|config| config.listen = vec!["[::]:0".parse().unwrap()]);
     assert_eq!(session.listen_addrs().len(), 2);
     let mut add = AddTorrent::new(Arc::clone(&a), dir.path());
-    // Without the catalogue's address it reports nothing, as other clients do.
+    // Without the catalogue's address it does not report, like other clients.
     let url = |host| format!("http://{host}:{}/announce", tracker.addr.port());
     let url = |host| TrackerUrl::parse(&url(host)).unwrap();
     add.trackers = Some(vec![vec![url("127.0.0.1")], vec![url("[::1]")]]);

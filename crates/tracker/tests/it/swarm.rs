@@ -114,7 +114,7 @@ impl Tracker {
     }
 }
 
-/// The data of a body in chunks, as it comes.
+/// Reads the data of a chunked body as it arrives.
 struct Chunks {
     reader: BufReader<TcpStream>,
     /// Bytes of the current chunk that have not been read.
@@ -161,7 +161,7 @@ impl Events {
         }
     }
 
-    /// The next event of this name; what is told in between is passed over.
+    /// Returns the next event with this name, skipping others.
     fn until(&mut self, wanted: &str) -> Value {
         loop {
             let (name, data) = self.next();
@@ -171,7 +171,7 @@ impl Events {
         }
     }
 
-    /// Until the counts are as they should be.
+    /// Waits until the counts are as expected.
     fn until_counts(&mut self, key: &str, value: impl Into<Value>) {
         let value = value.into();
         while self.until("counts")[key] != value {}
@@ -344,7 +344,7 @@ fn a_torrents_stream_tells_the_map_and_then_what_changes() {
     assert_eq!((&have["source"], &have["sure"]), (&json!("reported"), &json!(true)));
     events.until_counts("copies", 1.813);
 
-    // What it lost is told by the whole.
+    // The loss of pieces is sent as a whole row.
     tracker.report(hash, 1003, &[0x0f, 0]);
     let row = events.until("peer");
     assert_eq!((&row["id"], &row["held"]), (&id(2), &json!(4)));
@@ -438,7 +438,7 @@ fn large_swarm() -> (Tracker, InfoHash) {
     (tracker, hash)
 }
 
-/// The data of a body in chunks.
+/// Returns the data of a chunked body.
 fn unchunked(mut body: &[u8]) -> Vec<u8> {
     let mut data = Vec::new();
     loop {

@@ -274,10 +274,10 @@ mod tests {
 
     #[test]
     fn of_doubled_keys_the_last_counts_but_for_those_that_say_who_announces_what() {
-        let twice = "`port` is there twice, with different values";
+        let twice = "`port` is repeated with different values";
         assert_eq!(fault(&format!("{GOOD}&port=1")), twice);
         let other = format!("{GOOD}&info_hash={}", "b".repeat(20));
-        assert_eq!(fault(&other), "`info_hash` is there twice, with different values");
+        assert_eq!(fault(&other), "`info_hash` is repeated with different values");
         let same = format!("key=pass&{GOOD}&port=6881&left=1&key=ff&numwant=5&numwant=7");
         let announce = decode_query(&same).unwrap();
         assert_eq!((announce.left, announce.key), (1, Some(255.into())));

@@ -495,7 +495,7 @@ mod tests {
     fn what_is_no_answer_is_told() {
         for body in [&b"<html>"[..], b"i1e", b"de", b"d5:peersi1ee", b" d8:intervali1ee"] {
             let shown = decode_reply(body).unwrap_err().to_string();
-            assert!(shown.starts_with("the tracker's answer is not one: "), "{shown}");
+            assert!(shown.starts_with("the tracker's answer is not valid: "), "{shown}");
         }
     }
 

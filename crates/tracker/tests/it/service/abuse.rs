@@ -41,7 +41,7 @@ fn pages_of_other_sites_can_neither_register_nor_read() {
             assert!(!http.head.to_lowercase().contains("access-control"), "{}", http.head);
         }
     }
-    // A name of the attacker's that leads to this machine.
+    // A host name of the attacker that resolves to this machine.
     for path in &paths {
         let mut stream = tracker.connect();
         let head =
@@ -55,7 +55,7 @@ fn pages_of_other_sites_can_neither_register_nor_read() {
     let ours = "Origin: http://127.0.0.1\r\nSec-Fetch-Site: same-origin\r\n";
     assert_eq!(ask("POST", "/torrents", ours, b.as_ref()).0, 201);
     assert_eq!(ask("GET", &paths[0], ours, b"").0, 200);
-    // Clients announce by whatever name is in the torrent.
+    // Clients announce to any host name in the torrent.
     let mut stream = tracker.connect();
     let (info_hash, id) = (escaped(&hash.0), escaped(&peer_id(1).0));
     let head = format!(

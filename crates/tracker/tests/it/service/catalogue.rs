@@ -1,4 +1,4 @@
-//! Torrents come, are given out, and go; the catalogue lives over restarts.
+//! Registering, fetching and removing torrents, and the catalogue after a restart.
 
 use super::*;
 
@@ -31,7 +31,7 @@ fn the_catalogue_lists_gives_and_removes() {
         assert!(got.head.to_lowercase().contains("application/x-bittorrent"));
     }
     assert_eq!(tracker.get(&format!("/torrents/{}", hash(9))).status, 404);
-    // What is unlisted shows in no log that is open to all.
+    // Public logs do not show unlisted torrents.
     tracker.announce_http(secret.info_hash(), 1001, 0, "");
     let logs = tracker.get("/logs/requests").text() + &tracker.get("/logs/files").text();
     assert!(!logs.contains("secret") && !logs.contains(&secret.info_hash().to_string()));
@@ -59,7 +59,7 @@ fn an_unlisted_torrent_stays_out_of_public_logs_when_it_is_removed() {
     };
     let tracker = Tracker::with(config());
     tracker.register(&open, "");
-    // Before anybody can know that it is to be unlisted.
+    // From before the registration as unlisted.
     tracker.announce_http(hash, 1001, 0, "");
     assert!(is_told(&tracker));
     let token = tracker.register(&secret, "?unlisted=1")["token"].as_str().unwrap().to_owned();
@@ -96,7 +96,7 @@ fn an_unlisted_torrent_stays_out_of_public_logs_when_it_is_removed() {
     assert!(!is_told(&tracker), "announced after a restart");
     let console = tracker.console("request logs");
     assert!(console.contains("secret"), "the operator sees all: {console}");
-    // Registered for all to see, it is like any other from then on.
+    // Registered as listed, it is like any other from then on.
     let before = tracker.get("/logs/requests").text().matches("\"peer\"").count();
     tracker.register(&secret, "");
     tracker.announce_http(hash, 1004, 0, "");
@@ -204,7 +204,7 @@ fn whoever_fills_the_catalogue_makes_way_and_the_rest_survives_a_restart() {
     let new = torrent("new", 4);
     let bytes = new.bytes().unwrap();
     let start = Instant::now();
-    // Who registers a torrent has ten seconds to announce it.
+    // A registered torrent has to be announced within ten seconds.
     loop {
         let http = tracker.http("POST", "/torrents", bytes.as_ref());
         if http.status == 201 {

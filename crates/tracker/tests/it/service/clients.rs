@@ -1,8 +1,8 @@
-//! What clients send beside the letter of the BEPs, and how it is answered.
+//! Requests of clients that deviate from the BEPs, and their answers.
 
 use super::*;
 
-/// An announce over UDP as bytes, with an event and what stands behind it.
+/// Returns the bytes of an announce over UDP, with an event and the bytes after the announce.
 fn datagram(udp: &Udp, announce: Announce, event: u32, behind: &[u8]) -> Vec<u8> {
     let request = Request::Announce {
         connection_id: udp.id,
@@ -32,7 +32,7 @@ fn an_event_that_is_not_known_is_none_over_http_and_udp() {
         let http = tracker.announce_http(hash(1), port, 9, &format!("&event={event}"));
         assert_eq!(http.int("incomplete"), Some(i64::from(port) - 1000), "{}", http.text());
     }
-    // None of them is a stop, whatever comes behind.
+    // None of them is a stop, whatever follows.
     let (stopped, _) = udp.ask_raw(&datagram(&udp, said(hash(1), 1001, 9), 3, b"\0\0\0"));
     let Response::Announce { reply, .. } = stopped else { panic!("{stopped:?}") };
     assert_eq!(reply.incomplete, 5);

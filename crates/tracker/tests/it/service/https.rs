@@ -27,7 +27,7 @@ fn put(dir: &Path, name: &str) {
     }
 }
 
-/// What is answered over HTTPS to who trusts this certificate alone.
+/// Returns the answer over HTTPS to a client that trusts only this certificate.
 fn ask(tracker: &Tracker, trusted: &str, path: &str) -> Result<Vec<u8>, String> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let trusted = reqwest::Certificate::from_pem(certificate(trusted).0).unwrap();
@@ -82,7 +82,7 @@ fn what_is_no_tls_costs_nobody_else_anything() {
     for begin in [&b""[..], b"\x16", b"\x16\x03\x01\xff\xff", &[0x16; 600], b"\x80garbage"] {
         let mut stream = tracker.connect();
         stream.write_all(begin).unwrap();
-        // It is hung up on, whatever it waits for.
+        // The connection is closed, whatever the client waits for.
         let _ = stream.read_to_end(&mut Vec::new());
     }
     assert!(ask(&tracker, "one", "/stats").is_ok());

@@ -1,4 +1,4 @@
-//! The tracker over real sockets, asked by clients that know only bytes.
+//! The tracker over real sockets, tested at the level of bytes.
 
 mod abuse;
 mod catalogue;
@@ -327,12 +327,12 @@ fn http_and_udp_announces_see_each_other() {
     let third = tracker.announce_http(hash(1), 1003, 9, "");
     assert_eq!(third.peers(), [local(1001), local(1002)]);
     assert_eq!(third.int("interval"), Some(120));
-    // A seed that has somebody to give to, or is asked over HTTP, has all the time; one alone comes soon.
+    // A seed with leechers, or over HTTP, gets the usual interval; a lone seed over UDP a short one.
     let interval = |hash, port| udp.announce(said(hash, port, 0)).interval.as_secs();
     assert_eq!((interval(hash(1), 1004), interval(hash(2), 1004)), (120, 15));
     assert_eq!(interval(hash(2), 1005), 15, "two seeds have nobody to give to either");
     assert_eq!(tracker.announce_http(hash(2), 1006, 0, "").int("interval"), Some(120));
-    // Seeds are not given seeds, nobody is given itself, and who stops is gone.
+    // Seeds do not get seeds, no peer gets itself, and a peer that stops is gone.
     assert_eq!(tracker.announce_http(hash(1), 1001, 0, "").peers(), [local(1002), local(1003)]);
     let mut stopped = said(hash(1), 1002, 9);
     stopped.event = AnnounceEvent::Stopped;
@@ -375,7 +375,7 @@ fn ipv6_peers_are_served_over_http_and_udp() {
     let config = TrackerConfig { listen: "[::1]:0".parse().unwrap(), ..TrackerConfig::in_memory() };
     let tracker = match Tracker::try_with(config) {
         Ok(tracker) => tracker,
-        // A machine without IPv6 has nothing to show here.
+        // Cannot be tested on a machine without IPv6.
         Err(TrackerStartError::Listen { .. }) => return,
         Err(error) => panic!("{error}"),
     };
@@ -458,7 +458,7 @@ fn holdings_of_many_torrents_are_reported_in_one_request_and_each_is_answered() 
     };
     assert_eq!(row(0), (json!("all"), json!("reported")));
     assert_eq!(row(1), (json!({"bits": "8A=="}), json!("reported")));
-    // What is refused whole changes nothing.
+    // A batch that is refused as a whole changes nothing.
     let many = json!((0..501).map(|_| report(1, key, json!("none"))).collect::<Vec<_>>());
     assert_eq!(post(many).0, 413);
     assert_eq!(post(json!([{"info_hash": "x"}])).0, 400);
@@ -476,7 +476,7 @@ fn silent_peers_expire_and_announcing_ones_stay() {
     tracker.clock.advance(Duration::from_secs(150));
     tracker.announce_http(hash(1), 1002, 0, "");
     tracker.clock.advance(Duration::from_secs(31));
-    // Not given out from that moment on, whenever it is swept.
+    // Not handed out from that moment on, even before it is removed.
     assert_eq!(tracker.announce_http(hash(1), 1003, 9, "").peers(), [local(1002)]);
     tracker.until_peers(2);
     assert_eq!(tracker.json("/stats")["expired"], 1);
@@ -546,7 +546,7 @@ fn the_ip_parameter_counts_only_where_it_is_trusted() {
 #[test]
 fn peers_on_loopback_are_given_to_others_by_an_address_that_reaches_them() {
     let config = TrackerConfig {
-        // Lets this test ask as if from elsewhere.
+        // Lets this test send requests as if from other addresses.
         trust_ip_parameter: true,
         external_ip: Some([10, 1, 1, 1].into()),
         ..TrackerConfig::in_memory()

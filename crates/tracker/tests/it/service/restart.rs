@@ -1,4 +1,4 @@
-//! A tracker that was ended, killed, or finds a damaged file knows what it can know.
+//! State after a shutdown, a kill, or with a damaged file.
 
 use super::*;
 
@@ -84,7 +84,7 @@ fn a_damaged_file_of_peers_is_told_and_set_aside_and_the_tracker_starts() {
         });
         assert_eq!(aside.count(), at, "what was there can be looked at");
     }
-    // Who wants none of it keeps none.
+    // With 0 kept peers there is no file.
     std::fs::remove_file(peers_file(dir.path())).unwrap();
     let tracker = Tracker::with(TrackerConfig { kept_peers: 0, ..on_disk(dir.path()) });
     tracker.announce_http(hash(1), 1001, 0, "");

@@ -10,14 +10,14 @@ use piecework_core::InfoHash;
 
 /// Answer to `GET /peers?find=TEXT`.
 #[derive(Serialize)]
-pub(super) struct FoundPeers {
-    pub peers: Vec<FoundRow>,
+pub(super) struct PeerSearchAnswer {
+    pub peers: Vec<PeerSearchRow>,
     /// Whether there are more results, or not all peers were examined.
     pub more: bool,
 }
 
 #[derive(Serialize)]
-pub(super) struct FoundRow {
+pub(super) struct PeerSearchRow {
     info_hash: InfoHash,
     name: String,
     peer: SocketAddr,
@@ -28,7 +28,7 @@ pub(super) struct FoundRow {
     pieces: u32,
 }
 
-impl FoundPeers {
+impl PeerSearchAnswer {
     /// Returns the peers of listed torrents whose address or client name contains `text`, ignoring case. Takes time
     /// in proportion to the peers of the catalogue, up to a limit.
     pub(super) fn of(catalogue: &Catalogue, swarms: &Swarms, text: &str) -> Self {
@@ -48,7 +48,7 @@ impl FoundPeers {
                 registry.find_peers(entry.info_hash, room + 1, &mut looked, fits)
             });
             found.more |= peers.len() > room;
-            found.peers.extend(peers.into_iter().take(room).map(|peer| FoundRow {
+            found.peers.extend(peers.into_iter().take(room).map(|peer| PeerSearchRow {
                 info_hash: entry.info_hash,
                 name: entry.name.to_string(),
                 peer: peer.addr,
