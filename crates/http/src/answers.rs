@@ -30,22 +30,22 @@ pub(super) struct Answers {
     /// The maximum number of bytes, in all and to one network. A single answer may be longer.
     most: usize,
     most_per_network: usize,
-    under_way: Mutex<UnderWay>,
+    under_way: Mutex<PendingAnswers>,
 }
 
 #[derive(Debug, Default)]
-struct UnderWay {
+struct PendingAnswers {
     bytes: usize,
     by_network: HashMap<IpAddr, usize>,
-    answers: BTreeMap<u64, Answer>,
+    answers: BTreeMap<u64, PendingAnswer>,
     next: u64,
 }
 
 #[derive(Debug)]
-struct Answer {
+struct PendingAnswer {
     network: IpAddr,
     bytes: usize,
-    progress: Arc<Progress>,
+    progress: Arc<ReadProgress>,
     lasting: Lasting,
 }
 
@@ -63,7 +63,7 @@ pub struct TooManyAnswers;
 
 /// The reading progress of a connection's client.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(super) struct ReadProgress {
     start: Instant,
     /// The number of bytes that the system has accepted.
     written: AtomicU64,
@@ -75,13 +75,13 @@ pub(super) struct Progress {
 
 /// A connection whose progress is recorded.
 #[derive(Debug)]
-pub(super) struct Watched<I> {
+pub(super) struct WatchedConnection<I> {
     io: I,
-    progress: Arc<Progress>,
+    progress: Arc<ReadProgress>,
 }
 
 /// A body that is passed to its connection in frames and keeps its room until all of it is written.
-struct Framed {
+struct FramedBody {
     body: Body,
     /// Data from the body that the connection has not taken yet.
     rest: Bytes,
@@ -110,7 +110,7 @@ impl Answers {
         self: &Arc<Self>,
         ip: IpAddr,
         bytes: usize,
-        progress: &Arc<Progress>,
+        progress: &Arc<ReadProgress>,
         lasting: &Lasting,
     ) -> Result<AnswerPlace, TooManyAnswers> {
         let network = network_of(ip);
@@ -139,8 +139,12 @@ impl Answers {
         under_way.next += 1;
         under_way.bytes += bytes;
         *under_way.by_network.entry(network).or_default() += bytes;
-        let answer =
-            Answer { network, bytes, progress: Arc::clone(progress), lasting: lasting.clone() };
+        let answer = PendingAnswer {
+            network,
+            bytes,
+            progress: Arc::clone(progress),
+            lasting: lasting.clone(),
+        };
         under_way.answers.insert(number, answer);
         Ok(AnswerPlace { answers: Arc::clone(self), number })
     }
@@ -150,7 +154,7 @@ impl Answers {
     pub(super) fn admit(
         self: &Arc<Self>,
         ip: IpAddr,
-        progress: &Arc<Progress>,
+        progress: &Arc<ReadProgress>,
         lasting: &Lasting,
         response: Response,
     ) -> Response {
@@ -161,7 +165,7 @@ impl Answers {
         }
         match self.take(ip, usize::try_from(size).unwrap_or(usize::MAX), progress, lasting) {
             Ok(place) => {
-                let framed = Framed { body, rest: Bytes::new(), _place: place };
+                let framed = FramedBody { body, rest: Bytes::new(), _place: place };
                 Response::from_parts(head, Body::new(framed))
             }
             Err(refusal) => refusal.into_response(),
@@ -169,8 +173,8 @@ impl Answers {
     }
 }
 
-impl UnderWay {
-    fn remove(&mut self, number: u64) -> Option<Answer> {
+impl PendingAnswers {
+    fn remove(&mut self, number: u64) -> Option<PendingAnswer> {
         let answer = self.answers.remove(&number)?;
         self.bytes -= answer.bytes;
         if let Some(here) = self.by_network.get_mut(&answer.network) {
@@ -197,7 +201,7 @@ impl IntoResponse for TooManyAnswers {
     }
 }
 
-impl Progress {
+impl ReadProgress {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             start: Instant::now(),
@@ -250,8 +254,8 @@ impl Progress {
     }
 }
 
-impl<I> Watched<I> {
-    pub(super) fn new(io: I, progress: Arc<Progress>) -> Self {
+impl<I> WatchedConnection<I> {
+    pub(super) fn new(io: I, progress: Arc<ReadProgress>) -> Self {
         Self { io, progress }
     }
 
@@ -260,7 +264,7 @@ impl<I> Watched<I> {
     }
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
+impl<I: AsyncRead + Unpin> AsyncRead for WatchedConnection<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -270,7 +274,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
+impl<I: AsyncWrite + Unpin> AsyncWrite for WatchedConnection<I> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -309,7 +313,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     }
 }
 
-impl HttpBody for Framed {
+impl HttpBody for FramedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -367,8 +371,8 @@ mod tests {
     const IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
     const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 
-    fn stuck() -> Arc<Progress> {
-        let progress = Progress::new();
+    fn stuck() -> Arc<ReadProgress> {
+        let progress = ReadProgress::new();
         progress.note(&Poll::Pending);
         progress
     }
@@ -376,7 +380,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn answers_are_bounded_by_network_and_in_all_and_given_back() {
         let answers = Answers::with_room(100, 60);
-        let (progress, lasting) = (Progress::new(), Lasting::default());
+        let (progress, lasting) = (ReadProgress::new(), Lasting::default());
         let take = |ip, bytes| answers.take(ip, bytes, &progress, &lasting);
         let first = take(IP, 40).unwrap();
         assert_eq!(take(IP, 30).unwrap_err(), TooManyAnswers);
@@ -400,11 +404,11 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         let read = stuck();
         let second = answers.take(IP, 30, &read, &lasting[1]).unwrap();
-        let refused = answers.take(IP, 30, &Progress::new(), &lasting[2]);
+        let refused = answers.take(IP, 30, &ReadProgress::new(), &lasting[2]);
         assert!(refused.is_err(), "nobody has waited for long");
         tokio::time::advance(Duration::from_secs(5)).await;
         read.note(&Poll::Ready(Ok(1)));
-        let third = answers.take(IP, 30, &Progress::new(), &lasting[2]).unwrap();
+        let third = answers.take(IP, 30, &ReadProgress::new(), &lasting[2]).unwrap();
         lasting[0].closed().await;
         assert_eq!(answers.bytes(), 60);
         drop(first);
@@ -415,7 +419,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_reads_all_there_is_reads_enough() {
-        let progress = Progress::new();
+        let progress = ReadProgress::new();
         let unread = tokio::spawn({
             let progress = Arc::clone(&progress);
             async move { progress.unread().await }

@@ -47,7 +47,7 @@ pub enum EntranceError {
 }
 
 /// A connection that is ready for HTTP.
-pub(super) enum Entered {
+pub(super) enum EnteredConnection {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
@@ -85,8 +85,8 @@ impl Entrance {
         mut stream: TcpStream,
         peer: IpAddr,
         patience: Duration,
-    ) -> Option<Entered> {
-        let Some(tls) = &self.tls else { return Some(Entered::Plain(stream)) };
+    ) -> Option<EnteredConnection> {
+        let Some(tls) = &self.tls else { return Some(EnteredConnection::Plain(stream)) };
         let begun = timeout(patience, async {
             let mut first = [0];
             let len = stream.peek(&mut first).await?;
@@ -96,7 +96,7 @@ impl Entrance {
             Ok(Ok(Some(HANDSHAKE))) => {}
             Ok(Ok(Some(_))) => {
                 if self.plain == PlainHttp::Everybody || peer.to_canonical().is_loopback() {
-                    return Some(Entered::Plain(stream));
+                    return Some(EnteredConnection::Plain(stream));
                 }
                 refuse_plain(&mut stream, patience).await;
                 return None;
@@ -105,7 +105,7 @@ impl Entrance {
             Ok(Ok(None) | Err(_)) | Err(_) => return None,
         }
         match timeout(patience, tls.acceptor().accept(stream)).await {
-            Ok(Ok(stream)) => Some(Entered::Tls(Box::new(stream))),
+            Ok(Ok(stream)) => Some(EnteredConnection::Tls(Box::new(stream))),
             Ok(Err(error)) => {
                 tracing::debug!(%peer, %error, "a TLS handshake failed");
                 None

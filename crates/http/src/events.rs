@@ -57,7 +57,7 @@ pub fn answer_in_parts(
 fn channel(lasting: Lasting, place: Option<AnswerPlace>) -> (Teller, Body) {
     let (told, heard) = mpsc::channel(1);
     let taken = Arc::<AtomicU64>::default();
-    let stream = Stream { heard, rest: Bytes::new(), taken: Arc::clone(&taken), _place: place };
+    let stream = StreamBody { heard, rest: Bytes::new(), taken: Arc::clone(&taken), _place: place };
     (Teller { told, taken, lasting }, Body::new(stream))
 }
 
@@ -110,7 +110,7 @@ impl Drop for Teller {
 }
 
 /// The body of a stream.
-struct Stream {
+struct StreamBody {
     heard: mpsc::Receiver<Bytes>,
     /// Data that was received and not yet taken.
     rest: Bytes,
@@ -118,7 +118,7 @@ struct Stream {
     _place: Option<AnswerPlace>,
 }
 
-impl HttpBody for Stream {
+impl HttpBody for StreamBody {
     type Data = Bytes;
     type Error = Infallible;
 

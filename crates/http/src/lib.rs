@@ -67,10 +67,10 @@ use tower::ServiceExt;
 
 use piecework_listener::Listener;
 
-use shares::Shares;
+use shares::SharedPlaces;
 
-use answers::{AnswerPlace, Answers, Progress, Watched};
-use entrance::Entered;
+use answers::{AnswerPlace, Answers, ReadProgress, WatchedConnection};
+use entrance::EnteredConnection;
 
 pub use answers::TooManyAnswers;
 pub use entrance::{Entrance, EntranceError, PlainHttp};
@@ -108,28 +108,31 @@ pub struct Ends {
 /// Controls the lifetime of a request's connection, for answers that have no end. Found in the extensions of each
 /// request.
 #[derive(Debug, Clone, Default)]
-pub struct Lasting(Arc<Hold>);
+pub struct Lasting(Arc<ConnectionHold>);
 
 /// The open connections, in all and from each address.
 #[derive(Debug)]
 pub struct Connections {
     limits: Limits,
-    shares: Mutex<Shares>,
+    shares: Mutex<SharedPlaces>,
     rejected: AtomicU64,
     answers: Arc<Answers>,
 }
 
 impl Lasting {
-    fn of(client: IpAddr, answers: &Arc<Answers>, progress: &Arc<Progress>) -> Self {
-        let connection =
-            Connection { client, answers: Arc::clone(answers), progress: Arc::clone(progress) };
-        Self(Arc::new(Hold { connection: Some(connection), ..Hold::default() }))
+    fn of(client: IpAddr, answers: &Arc<Answers>, progress: &Arc<ReadProgress>) -> Self {
+        let connection = AnswerConnection {
+            client,
+            answers: Arc::clone(answers),
+            progress: Arc::clone(progress),
+        };
+        Self(Arc::new(ConnectionHold { connection: Some(connection), ..ConnectionHold::default() }))
     }
 
     /// Takes room for an answer of `bytes` bytes.
     fn take(&self, bytes: usize) -> Result<Option<AnswerPlace>, TooManyAnswers> {
         let Some(connection) = &self.0.connection else { return Ok(None) };
-        let Connection { client, answers, progress } = connection;
+        let AnswerConnection { client, answers, progress } = connection;
         answers.take(*client, bytes, progress, self).map(Some)
     }
 
@@ -163,7 +166,10 @@ impl Connections {
     pub fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Self {
             limits,
-            shares: Mutex::new(Shares::new(limits.max_connections, limits.max_connections_per_ip)),
+            shares: Mutex::new(SharedPlaces::new(
+                limits.max_connections,
+                limits.max_connections_per_ip,
+            )),
             rejected: AtomicU64::new(0),
             answers: Answers::new(),
         })
@@ -185,15 +191,15 @@ impl Connections {
     }
 
     /// Takes a place for a connection from `peer`, if there is one.
-    fn take(self: &Arc<Self>, peer: SocketAddr) -> Option<Place> {
+    fn take(self: &Arc<Self>, peer: SocketAddr) -> Option<ConnectionPlace> {
         self.shares.lock().take(peer, Senders::now).ok()?;
-        Some(Place { connections: Arc::clone(self), peer: Some(peer) })
+        Some(ConnectionPlace { connections: Arc::clone(self), peer: Some(peer) })
     }
 
     /// Takes a place for a proxy, whose connections come from many clients.
-    fn take_shared(self: &Arc<Self>) -> Option<Place> {
+    fn take_shared(self: &Arc<Self>) -> Option<ConnectionPlace> {
         self.shares.lock().take_shared().ok()?;
-        Some(Place { connections: Arc::clone(self), peer: None })
+        Some(ConnectionPlace { connections: Arc::clone(self), peer: None })
     }
 }
 
@@ -232,7 +238,7 @@ pub async fn serve(
             connections.rejected.fetch_add(1, Ordering::Relaxed);
             continue;
         };
-        let terms = Terms {
+        let terms = ServerState {
             limits,
             entrance: entrance.clone(),
             answers: Arc::clone(&connections.answers),
@@ -253,7 +259,7 @@ pub async fn serve(
 }
 
 /// The shared state of all connections of a server.
-struct Terms {
+struct ServerState {
     limits: Limits,
     entrance: Entrance,
     answers: Arc<Answers>,
@@ -262,7 +268,12 @@ struct Terms {
 }
 
 /// Serves one connection until it ends.
-async fn converse(stream: TcpStream, peer: SocketAddr, terms: Terms, stop: watch::Receiver<bool>) {
+async fn converse(
+    stream: TcpStream,
+    peer: SocketAddr,
+    terms: ServerState,
+    stop: watch::Receiver<bool>,
+) {
     // Answers are written whole, so that waiting for more data would only delay them.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection is already gone");
@@ -272,11 +283,11 @@ async fn converse(stream: TcpStream, peer: SocketAddr, terms: Terms, stop: watch
     let entered = entrance.enter(stream, peer.ip(), terms.limits.header_timeout).await;
     let reset = match entered {
         None => return,
-        Some(Entered::Plain(stream)) => match talk(stream, ends, terms, stop).await {
+        Some(EnteredConnection::Plain(stream)) => match talk(stream, ends, terms, stop).await {
             None => return,
             Some(stream) => stream.set_zero_linger(),
         },
-        Some(Entered::Tls(stream)) => match talk(stream, ends, terms, stop).await {
+        Some(EnteredConnection::Tls(stream)) => match talk(stream, ends, terms, stop).await {
             None => return,
             Some(stream) => stream.get_ref().0.set_zero_linger(),
         },
@@ -288,13 +299,18 @@ async fn converse(stream: TcpStream, peer: SocketAddr, terms: Terms, stop: watch
 
 /// Serves one connection until it ends. Returns it if it has to be reset, because a client that does not read would
 /// leave the system with megabytes to send.
-async fn talk<I>(stream: I, ends: Ends, terms: Terms, mut stop: watch::Receiver<bool>) -> Option<I>
+async fn talk<I>(
+    stream: I,
+    ends: Ends,
+    terms: ServerState,
+    mut stop: watch::Receiver<bool>,
+) -> Option<I>
 where
     I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let Terms { limits, entrance, answers, router, timed_out } = terms;
+    let ServerState { limits, entrance, answers, router, timed_out } = terms;
     let proxies = entrance.proxies;
-    let progress = Progress::new();
+    let progress = ReadProgress::new();
     let lasting = Lasting::of(ends.peer.ip(), &answers, &progress);
     let (extension, watched) = (lasting.clone(), Arc::clone(&progress));
     let answer = hyper::service::service_fn(move |request: Request<Incoming>| {
@@ -327,7 +343,10 @@ where
         .max_header_size(MAX_HEADER)
         .max_buf_size(MAX_BUFFER)
         .max_headers(MAX_HEADERS)
-        .serve_connection(TokioIo::new(Watched::new(stream, Arc::clone(&progress))), answer);
+        .serve_connection(
+            TokioIo::new(WatchedConnection::new(stream, Arc::clone(&progress))),
+            answer,
+        );
     let ended = tokio::select! {
         ended = &mut connection => ended,
         () = lasting.closed() => return Some(connection.into_parts().io.into_inner().into_inner()),
@@ -362,29 +381,29 @@ async fn too_old(lasting: &Lasting) {
 
 /// Whether a connection is kept open or closed.
 #[derive(Debug, Default)]
-struct Hold {
+struct ConnectionHold {
     kept: AtomicBool,
     close: Notify,
     /// `None` in an instance that only waits for [`Lasting::close`].
-    connection: Option<Connection>,
+    connection: Option<AnswerConnection>,
 }
 
 /// The connection of an answer.
 #[derive(Debug)]
-struct Connection {
+struct AnswerConnection {
     client: IpAddr,
     answers: Arc<Answers>,
-    progress: Arc<Progress>,
+    progress: Arc<ReadProgress>,
 }
 
 /// The place of one open connection.
-struct Place {
+struct ConnectionPlace {
     connections: Arc<Connections>,
     /// `None` for a proxy.
     peer: Option<SocketAddr>,
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         let mut shares = self.connections.shares.lock();
         match self.peer {
@@ -447,10 +466,10 @@ mod tests {
     const ENDS: Ends =
         Ends { peer: SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1), local: None };
 
-    fn terms(router: Router) -> Terms {
+    fn terms(router: Router) -> ServerState {
         let timed_out = || Response::new(Body::empty());
         let entrance = Entrance::default();
-        Terms { limits: LIMITS, entrance, answers: Answers::new(), router, timed_out }
+        ServerState { limits: LIMITS, entrance, answers: Answers::new(), router, timed_out }
     }
 
     /// Serves a stream that sends `chunk` bytes at a time for as long as it may. Returns the client's end of the

@@ -25,12 +25,12 @@ pub struct PartWriter {
     gzip: bool,
     /// Data that is not in a part yet.
     buffer: Vec<u8>,
-    stage: Stage,
+    stage: AnswerStage,
 }
 
 /// The stage of an answer.
 #[derive(Debug)]
-enum Stage {
+enum AnswerStage {
     /// Everything written so far is in the buffer.
     Begun(oneshot::Sender<Response>),
     Told(Teller, Option<Box<GzEncoder<Vec<u8>>>>),
@@ -68,7 +68,7 @@ pub fn part_writer(
         lasting,
         gzip: takes_gzip(asked),
         buffer: Vec::new(),
-        stage: Stage::Begun(answer),
+        stage: AnswerStage::Begun(answer),
     };
     let answered = async {
         let ended = || StatusCode::INTERNAL_SERVER_ERROR.into_response();
@@ -125,7 +125,7 @@ impl PartWriter {
     /// # Errors
     /// See [`PartWriter::write`].
     pub async fn end(mut self) -> Result<(), Left> {
-        if let Stage::Begun(_) = self.stage {
+        if let AnswerStage::Begun(_) = self.stage {
             let body = std::mem::take(&mut self.buffer);
             let content_type = [(CONTENT_TYPE, HeaderValue::from_static(self.content_type))];
             let response = match self.gzip && body.len() >= WORTH_IT {
@@ -138,13 +138,13 @@ impl PartWriter {
             return self.respond(response);
         }
         self.flush().await?;
-        match std::mem::replace(&mut self.stage, Stage::Left) {
-            Stage::Told(teller, Some(encoder)) => match encoder.finish() {
+        match std::mem::replace(&mut self.stage, AnswerStage::Left) {
+            AnswerStage::Told(teller, Some(encoder)) => match encoder.finish() {
                 Ok(rest) => teller.tell(rest).await,
                 Err(error) => Err(failed(&error)),
             },
-            Stage::Told(..) => Ok(()),
-            Stage::Begun(_) | Stage::Left => Err(Left),
+            AnswerStage::Told(..) => Ok(()),
+            AnswerStage::Begun(_) | AnswerStage::Left => Err(Left),
         }
     }
 
@@ -153,9 +153,9 @@ impl PartWriter {
     /// # Errors
     /// If a part was already sent, or the client has left.
     pub fn respond(mut self, response: Response) -> Result<(), Left> {
-        match std::mem::replace(&mut self.stage, Stage::Left) {
-            Stage::Begun(answer) => answer.send(response).map_err(|_| Left),
-            Stage::Told(..) | Stage::Left => Err(Left),
+        match std::mem::replace(&mut self.stage, AnswerStage::Left) {
+            AnswerStage::Begun(answer) => answer.send(response).map_err(|_| Left),
+            AnswerStage::Told(..) | AnswerStage::Left => Err(Left),
         }
     }
 
@@ -164,15 +164,15 @@ impl PartWriter {
     }
 
     async fn flush(&mut self) -> Result<(), Left> {
-        if let Stage::Begun(_) = self.stage {
+        if let AnswerStage::Begun(_) = self.stage {
             self.begin()?;
         }
         match &mut self.stage {
-            Stage::Told(teller, None) => {
+            AnswerStage::Told(teller, None) => {
                 let part = std::mem::replace(&mut self.buffer, Vec::with_capacity(FRAME + ROOM));
                 teller.tell(part).await
             }
-            Stage::Told(teller, Some(encoder)) => {
+            AnswerStage::Told(teller, Some(encoder)) => {
                 encoder.write_all(&self.buffer).map_err(|error| failed(&error))?;
                 self.buffer.clear();
                 if encoder.get_ref().len() < PACKED_PART {
@@ -183,7 +183,7 @@ impl PartWriter {
                 let part = std::mem::take(encoder.get_mut());
                 teller.tell(part).await
             }
-            Stage::Begun(_) | Stage::Left => {
+            AnswerStage::Begun(_) | AnswerStage::Left => {
                 self.buffer.clear();
                 Err(Left)
             }
@@ -192,7 +192,8 @@ impl PartWriter {
 
     /// Switches to sending the answer in parts.
     fn begin(&mut self) -> Result<(), Left> {
-        let Stage::Begun(answer) = std::mem::replace(&mut self.stage, Stage::Left) else {
+        let AnswerStage::Begun(answer) = std::mem::replace(&mut self.stage, AnswerStage::Left)
+        else {
             return Err(Left);
         };
         let (teller, response) = match answer_in_parts(self.lasting.clone(), self.content_type) {
@@ -213,7 +214,7 @@ impl PartWriter {
         answer.send(response).map_err(|_| Left)?;
         // It may take longer than a connection's usual lifetime, and ends if it is not read.
         self.lasting.keep();
-        self.stage = Stage::Told(teller, encoder);
+        self.stage = AnswerStage::Told(teller, encoder);
         Ok(())
     }
 }

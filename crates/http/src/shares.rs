@@ -11,7 +11,7 @@ use piecework_core::network_of;
 /// A client is an IPv4 address or IPv6 /64. Loopback, which proxies and all users of the machine share, may have
 /// three quarters of all places, and each user of the machine half of these.
 #[derive(Debug)]
-pub(super) struct Shares {
+pub(super) struct SharedPlaces {
     most: usize,
     most_per_network: usize,
     taken: usize,
@@ -29,7 +29,7 @@ pub(super) enum NoPlace {
     ToOne,
 }
 
-impl Shares {
+impl SharedPlaces {
     pub fn new(most: usize, most_per_network: usize) -> Self {
         Self { most, most_per_network, taken: 0, by_network: HashMap::new(), local: Vec::new() }
     }
@@ -85,7 +85,7 @@ impl Shares {
         Ok(())
     }
 
-    /// Releases a place of [`Shares::take_shared`].
+    /// Releases a place of [`SharedPlaces::take_shared`].
     pub fn give_back_shared(&mut self) {
         self.taken -= 1;
     }
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn places_are_bounded_by_network_and_in_all_and_given_back() {
-        let mut shares = Shares::new(3, 1);
+        let mut shares = SharedPlaces::new(3, 1);
         let mut take = |addr: &str| shares.take(peer(addr), two_users);
         assert_eq!(take("192.0.2.1:1"), Ok(()));
         assert_eq!(take("192.0.2.1:2"), Err(NoPlace::ToOne));
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn no_user_of_this_machine_takes_the_places_of_another_or_of_other_machines() {
-        let mut shares = Shares::new(40, 10);
+        let mut shares = SharedPlaces::new(40, 10);
         let mut take = |addr: String| shares.take(peer(&addr), two_users);
         let mut counts = [0; 3];
         for port in 100..200 {

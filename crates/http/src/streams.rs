@@ -6,14 +6,14 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::Senders;
-use super::shares::{NoPlace, Shares};
+use super::shares::{NoPlace, SharedPlaces};
 
 /// The open streams.
 #[derive(Debug)]
 pub struct Streams {
     most: usize,
     most_per_ip: usize,
-    shares: Mutex<Shares>,
+    shares: Mutex<SharedPlaces>,
 }
 
 /// The place of a stream. Dropping it releases the place.
@@ -38,7 +38,7 @@ impl Streams {
     /// Returns limits of `most` streams in all and `most_per_ip` to one IPv4 address or IPv6 /64. Loopback may have
     /// three quarters of all instead, and each user of this machine half of these.
     pub fn new(most: usize, most_per_ip: usize) -> Arc<Self> {
-        let shares = Mutex::new(Shares::new(most, most_per_ip));
+        let shares = Mutex::new(SharedPlaces::new(most, most_per_ip));
         Arc::new(Self { most, most_per_ip, shares })
     }
 

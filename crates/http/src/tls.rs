@@ -64,19 +64,19 @@ pub enum TlsError {
 #[derive(Debug)]
 pub struct ServerTls {
     files: CertificateFiles,
-    current: Mutex<Current>,
+    current: Mutex<CurrentCertificate>,
 }
 
 #[derive(Debug)]
-struct Current {
+struct CurrentCertificate {
     config: Arc<ServerConfig>,
     /// The files at the last check, whether or not they could be used.
-    stamps: Option<[Stamp; 2]>,
+    stamps: Option<[FileStamp; 2]>,
 }
 
 /// The identity of a file's contents: device, inode, length, and modification time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp(u64, u64, u64, i64, i64);
+struct FileStamp(u64, u64, u64, i64, i64);
 
 impl ServerTls {
     /// Reads certificate and key. Blocks.
@@ -86,7 +86,7 @@ impl ServerTls {
     pub fn open(files: CertificateFiles) -> Result<Arc<Self>, TlsError> {
         let stamps = stamps(&files);
         let config = Arc::new(read(&files)?);
-        Ok(Arc::new(Self { files, current: Mutex::new(Current { config, stamps }) }))
+        Ok(Arc::new(Self { files, current: Mutex::new(CurrentCertificate { config, stamps }) }))
     }
 
     /// Returns the acceptor for connections with the present certificate.
@@ -151,11 +151,11 @@ fn read(files: &CertificateFiles) -> Result<ServerConfig, TlsError> {
 }
 
 /// Returns `None` while one of the files does not exist.
-fn stamps(files: &CertificateFiles) -> Option<[Stamp; 2]> {
+fn stamps(files: &CertificateFiles) -> Option<[FileStamp; 2]> {
     let stamp = |path: &Path| {
         let metadata = fs::metadata(path).ok()?;
         let (changed, nanos) = (metadata.ctime(), metadata.ctime_nsec());
-        Some(Stamp(metadata.dev(), metadata.ino(), metadata.len(), changed, nanos))
+        Some(FileStamp(metadata.dev(), metadata.ino(), metadata.len(), changed, nanos))
     };
     Some([stamp(&files.certificate)?, stamp(&files.key)?])
 }

@@ -10,7 +10,7 @@ use tokio::sync::broadcast;
 
 use super::catalogue::Catalogue;
 use super::catalogue_torrent::CatalogueTorrent;
-use super::counters::Counters;
+use super::counters::TrackerCounters;
 use super::unlisted::RemovedUnlisted;
 use piecework_core::{InfoHash, PeerId};
 use piecework_journal::{HandedList, RequestEvent, RequestLog, RequestRecord, Via};
@@ -19,7 +19,7 @@ use piecework_journal::{HandedList, RequestEvent, RequestLog, RequestRecord, Via
 pub(super) struct AccessLog {
     log: RequestLog,
     catalogue: Arc<Catalogue>,
-    counters: Arc<Counters>,
+    counters: Arc<TrackerCounters>,
     removed_unlisted: RwLock<RemovedUnlisted>,
 }
 
@@ -57,7 +57,11 @@ impl AccessRecord {
 }
 
 impl AccessLog {
-    pub(super) fn new(log: RequestLog, catalogue: Arc<Catalogue>, counters: Arc<Counters>) -> Self {
+    pub(super) fn new(
+        log: RequestLog,
+        catalogue: Arc<Catalogue>,
+        counters: Arc<TrackerCounters>,
+    ) -> Self {
         // These were removed before the restart, or their files were deleted from the folder.
         let mut removed = RemovedUnlisted::default();
         for record in log.last(usize::MAX).iter().filter(|record| record.unlisted) {

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use super::access_log::{AccessLog, AccessRecord};
 use super::addresses::{local_ip_towards, may_name};
 use super::config::TrackerConfig;
-use super::counters::Counters;
+use super::counters::TrackerCounters;
 use super::swarms::Swarms;
 use piecework_core::{InfoHash, is_of_one_machine};
 use piecework_journal::{HandedList, RequestEvent, Via};
@@ -20,7 +20,7 @@ pub(super) struct Announces {
     pub(super) config: Arc<TrackerConfig>,
     pub(super) swarms: Arc<Swarms>,
     pub(super) log: Arc<AccessLog>,
-    pub(super) counters: Arc<Counters>,
+    pub(super) counters: Arc<TrackerCounters>,
 }
 
 /// The origin of an announce.

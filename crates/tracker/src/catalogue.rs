@@ -133,20 +133,20 @@ impl Catalogue {
     /// already there, returns its entry and does nothing. Blocks.
     ///
     /// # Errors
-    /// If a limit is reached, or the file or row cannot be written. [`AddError::MakesWay`] has another torrent, which
+    /// If a limit is reached, or the file or row cannot be written. [`AddTorrentError::MakesWay`] has another torrent, which
     /// the caller has to remove first.
     pub(super) fn add(
         &self,
         new: &NewEntry,
         bounds: &CatalogueBounds,
         save: impl FnOnce(StoreRow) -> Result<(), StoreError>,
-    ) -> Result<AddOutcome, AddError> {
+    ) -> Result<AddOutcome, AddTorrentError> {
         let _changing = self.changing.lock();
         let info_hash = new.metainfo.info_hash();
         if let Some(entry) = self.get(info_hash) {
             return Ok(AddOutcome::Known(entry));
         }
-        let bytes = new.metainfo.bytes().map_err(AddError::Torrent)?;
+        let bytes = new.metainfo.bytes().map_err(AddTorrentError::Torrent)?;
         {
             let known = self.known.read();
             let all = (known.by_hash.len(), known.bytes);
@@ -155,9 +155,9 @@ impl Catalogue {
                 let entries = known.by_hash.values();
                 let way = known.shares.who_makes_way(bounds, no_room, new.registrar, entries);
                 return Err(match (way, no_room) {
-                    (Some(entry), _) => AddError::MakesWay(entry),
-                    (None, NoRoom::InAll) => AddError::Full,
-                    (None, NoRoom::ForNetwork) => AddError::TooMany {
+                    (Some(entry), _) => AddTorrentError::MakesWay(entry),
+                    (None, NoRoom::InAll) => AddTorrentError::Full,
+                    (None, NoRoom::ForNetwork) => AddTorrentError::TooMany {
                         torrents: bounds.torrents_per_network,
                         bytes: bounds.bytes_per_network,
                     },
@@ -169,7 +169,7 @@ impl Catalogue {
             None => TorrentBody::Memory(Bytes::copy_from_slice(&bytes)),
             Some(folder) => {
                 let file = free_name(folder, &name, info_hash);
-                write_durably(folder, &file, &bytes).map_err(AddError::File)?;
+                write_durably(folder, &file, &bytes).map_err(AddTorrentError::File)?;
                 TorrentBody::File(file)
             }
         };
@@ -186,7 +186,7 @@ impl Catalogue {
             && let Err(error) = save(row)
         {
             self.delete_file(&entry);
-            return Err(AddError::Row(error));
+            return Err(AddTorrentError::Row(error));
         }
         Ok(AddOutcome::New(self.insert(entry)))
     }
@@ -354,7 +354,7 @@ pub(super) enum AddOutcome {
 
 /// Why a torrent was not added.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum AddError {
+pub(super) enum AddTorrentError {
     #[error("the catalogue is full")]
     Full,
     #[error(
@@ -623,7 +623,7 @@ mod tests {
         let found = Catalogue::open(dir.path(), Vec::new(), 10).unwrap();
         let added =
             found.catalogue.add(&new("a", None), &room(10, 1 << 20), |_| Err(StoreError::Ended));
-        assert!(matches!(added, Err(AddError::Row(_))));
+        assert!(matches!(added, Err(AddTorrentError::Row(_))));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         assert_eq!(found.catalogue.len(), 0);
     }
@@ -632,10 +632,10 @@ mod tests {
     fn the_catalogue_is_bounded() {
         let catalogue = Catalogue::in_memory();
         let add = |name, bytes| catalogue.add(&new(name, None), &room(1, bytes), |_| Ok(()));
-        assert!(matches!(add("a", 10), Err(AddError::Full)));
+        assert!(matches!(add("a", 10), Err(AddTorrentError::Full)));
         assert!(matches!(add("a", 1_000), Ok(AddOutcome::New(_))));
         assert!(matches!(add("a", 1_000), Ok(AddOutcome::Known(_))));
-        assert!(matches!(add("b", 1_000), Err(AddError::Full)));
+        assert!(matches!(add("b", 1_000), Err(AddTorrentError::Full)));
         let hash = torrent("a").info_hash();
         catalogue.remove(hash, || Ok(())).unwrap();
         assert!(catalogue.named("a").is_empty());
@@ -649,12 +649,12 @@ mod tests {
         network: &str,
         torrents: usize,
         after: i64,
-    ) -> Result<Option<String>, AddError> {
+    ) -> Result<Option<String>, AddTorrentError> {
         let new = NewEntry { registrar: Some(network.parse().unwrap()), ..new(name, None) };
         let bounds = room(torrents, 1 << 20);
         let bounds = CatalogueBounds { now: bounds.now + after, ..bounds };
         match catalogue.add(&new, &bounds, |_| Ok(())) {
-            Err(AddError::MakesWay(entry)) => {
+            Err(AddTorrentError::MakesWay(entry)) => {
                 catalogue.remove(entry.info_hash, || Ok(())).unwrap();
                 assert!(matches!(catalogue.add(&new, &bounds, |_| Ok(())), Ok(AddOutcome::New(_))));
                 Ok(Some(entry.name.to_string()))
@@ -671,7 +671,10 @@ mod tests {
         for name in ["a", "b", "c"] {
             assert_eq!(add(name, "192.0.2.1", 0).unwrap(), None);
         }
-        assert!(matches!(add("d", "192.0.2.1", 0), Err(AddError::TooMany { torrents: 3, .. })));
+        assert!(matches!(
+            add("d", "192.0.2.1", 0),
+            Err(AddTorrentError::TooMany { torrents: 3, .. })
+        ));
         for name in ["e", "f", "g", "h", "i"] {
             assert_eq!(add(name, "127.0.0.1", 0).unwrap(), None, "loopback is not counted");
         }
@@ -697,7 +700,7 @@ mod tests {
             add(&format!("junk {n}"), "127.0.0.1", 0).unwrap();
         }
         assert!(
-            matches!(add("x", "192.0.2.1", 1), Err(AddError::Full)),
+            matches!(add("x", "192.0.2.1", 1), Err(AddTorrentError::Full)),
             "they may be announced yet"
         );
         for (n, network) in ["192.0.2.1", "192.0.2.2", "127.0.0.1"].into_iter().enumerate() {

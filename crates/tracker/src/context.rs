@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 
-use super::parts::{Part, Parts};
+use super::parts::{AnswerPart, AnswerParts};
 use super::refusal::CatalogueRefusal;
 use super::service::Service;
 use piecework_core::InfoHash;
@@ -164,7 +164,7 @@ impl From<CatalogueRefusal> for HttpFault {
 pub(super) async fn answer_parts(
     context: &RouteContext,
     lasting: Lasting,
-    parts: impl Parts,
+    parts: impl AnswerParts,
 ) -> Result<Option<Response>> {
     let (mut parts, Some(first)) = next(context, parts).await? else { return Ok(None) };
     if first.is_last {
@@ -189,7 +189,10 @@ pub(super) async fn answer_parts(
     Ok(Some(response))
 }
 
-async fn next<P: Parts>(context: &RouteContext, mut parts: P) -> Result<(P, Option<Part>)> {
+async fn next<P: AnswerParts>(
+    context: &RouteContext,
+    mut parts: P,
+) -> Result<(P, Option<AnswerPart>)> {
     blocking_report(context, move |_| {
         let part = parts.next();
         (parts, part)

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 
 /// Counters since the start.
 #[derive(Default)]
-pub(super) struct Counters {
+pub(super) struct TrackerCounters {
     pub announces_http: AtomicU64,
     pub announces_udp: AtomicU64,
     pub scrapes: AtomicU64,

@@ -19,7 +19,7 @@ use super::catalogue::Catalogue;
 use super::catalogue_torrent::CatalogueTorrent;
 use super::format::event;
 use super::listing::listed;
-use super::parts::{Part, Parts};
+use super::parts::{AnswerPart, AnswerParts};
 use super::swarm_views::{CountsEvent, Map, MapSource, changes};
 use super::views::RequestView;
 use piecework_core::InfoHash;
@@ -217,7 +217,7 @@ async fn tell_map(
     Err(Left)
 }
 
-async fn next_part(mut map: Map) -> Option<(Map, Part)> {
+async fn next_part(mut map: Map) -> Option<(Map, AnswerPart)> {
     let made = tokio::task::spawn_blocking(move || {
         let part = map.next()?;
         Some((map, part))

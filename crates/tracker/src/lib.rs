@@ -77,7 +77,7 @@ use datagrams::Datagrams;
 use observer::ObserverParts;
 use operator::OperatorToken;
 use service::{Service, StartState};
-use store::{Store, StoreContents};
+use store::{StoreContents, TrackerStore};
 use tokens::os_random;
 
 pub use store::StoreError;
@@ -310,13 +310,13 @@ fn load(
     let (store, saved) = match &config.state {
         None => (None, StoreContents::default()),
         Some(path) => {
-            let (store, saved) = Store::open(path)
+            let (store, saved) = TrackerStore::open(path)
                 .map_err(|source| TrackerStartError::State { path: path.clone(), source })?;
             (Some(store), saved)
         }
     };
     let mut notices: Vec<String> = saved.notice.into_iter().collect();
-    if let Some(trouble) = store.as_ref().and_then(Store::trouble) {
+    if let Some(trouble) = store.as_ref().and_then(TrackerStore::trouble) {
         notices.push(format!("{trouble}; until then nothing can be registered or removed"));
     }
     let log = request_log(&config, &mut notices);

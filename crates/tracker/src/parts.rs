@@ -3,19 +3,19 @@
 use serde::Serialize;
 
 /// An answer in parts.
-pub(super) trait Parts: Send + 'static {
+pub(super) trait AnswerParts: Send + 'static {
     /// Makes the next part; `None` if there is no answer or it cannot be made.
-    fn next(&mut self) -> Option<Part>;
+    fn next(&mut self) -> Option<AnswerPart>;
 }
 
 /// A part of an answer. All but the last have about [`PART_LEN`] bytes.
-pub(super) struct Part {
+pub(super) struct AnswerPart {
     pub text: String,
     pub is_last: bool,
 }
 
 /// A JSON object with one long array and a tail.
-pub(super) struct Array<T, F> {
+pub(super) struct ArrayAnswer<T, F> {
     head: &'static str,
     tail: String,
     items: std::vec::IntoIter<T>,
@@ -25,20 +25,20 @@ pub(super) struct Array<T, F> {
     is_empty: bool,
 }
 
-impl<T, F> Array<T, F> {
+impl<T, F> ArrayAnswer<T, F> {
     /// Returns an answer. `head` ends with the `[` of the array, `tail` begins with its `]`.
     pub(super) fn new(head: &'static str, items: Vec<T>, tail: String, write: F) -> Self {
         Self { head, tail, items: items.into_iter(), write, begun: false, is_empty: true }
     }
 }
 
-impl<T, S, F> Parts for Array<T, F>
+impl<T, S, F> AnswerParts for ArrayAnswer<T, F>
 where
     T: Send + 'static,
     S: Serialize,
     F: Fn(&T) -> Option<S> + Send + 'static,
 {
-    fn next(&mut self) -> Option<Part> {
+    fn next(&mut self) -> Option<AnswerPart> {
         let mut text = String::new();
         if !std::mem::replace(&mut self.begun, true) {
             text.push_str(self.head);
@@ -46,7 +46,7 @@ where
         while text.len() < PART_LEN {
             let Some(item) = self.items.next() else {
                 text.push_str(&self.tail);
-                return Some(Part { text, is_last: true });
+                return Some(AnswerPart { text, is_last: true });
             };
             let Some(item) = (self.write)(&item) else { continue };
             match serde_json::to_string(&item) {
@@ -58,7 +58,7 @@ where
                 Err(error) => tracing::error!(%error, "an item could not be written as JSON"),
             }
         }
-        Some(Part { text, is_last: false })
+        Some(AnswerPart { text, is_last: false })
     }
 }
 

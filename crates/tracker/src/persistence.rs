@@ -10,14 +10,14 @@ use parking_lot::Mutex;
 use super::catalogue_torrent::CatalogueTorrent;
 use super::config::TrackerConfig;
 use super::peers_file::{self, MAX_BITFIELD_BYTES, MAX_KEPT, PeersFile};
-use super::store::{LoadChanges, Store};
+use super::store::{LoadChanges, TrackerStore};
 use super::swarms::Swarms;
 use piecework_registry::{KeptRoom, LoadEntry};
 
 /// The database and the peers file.
 pub(super) struct Persistence {
     swarms: Arc<Swarms>,
-    store: Mutex<Option<Arc<Store>>>,
+    store: Mutex<Option<Arc<TrackerStore>>>,
     /// The peers file, if there is one, and the maximum number of its peers.
     peers_path: Option<PathBuf>,
     max_peers: usize,
@@ -28,7 +28,11 @@ pub(super) struct Persistence {
 }
 
 impl Persistence {
-    pub(super) fn new(config: &TrackerConfig, swarms: Arc<Swarms>, store: Option<Store>) -> Self {
+    pub(super) fn new(
+        config: &TrackerConfig,
+        swarms: Arc<Swarms>,
+        store: Option<TrackerStore>,
+    ) -> Self {
         Self {
             swarms,
             store: Mutex::new(store.map(Arc::new)),
@@ -148,7 +152,7 @@ impl Persistence {
         changed.map(|(info_hash, downloads, load)| (info_hash, (downloads, load))).collect()
     }
 
-    pub(super) fn store(&self) -> Option<Arc<Store>> {
+    pub(super) fn store(&self) -> Option<Arc<TrackerStore>> {
         self.store.lock().clone()
     }
 }

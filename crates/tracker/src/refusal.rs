@@ -6,7 +6,7 @@ use piecework_core::InfoHash;
 use piecework_core::metainfo::MetainfoError;
 use piecework_registry::Refusal;
 
-use super::catalogue::{AddError, ObserveError, TorrentFileError};
+use super::catalogue::{AddTorrentError, ObserveError, TorrentFileError};
 use super::store::StoreError;
 
 /// Why a request about the catalogue was refused.
@@ -19,9 +19,9 @@ pub(super) enum CatalogueRefusal {
     #[error("the token is not the one that registering this torrent gave")]
     WrongToken,
     #[error(transparent)]
-    Full(AddError),
+    Full(AddTorrentError),
     #[error(transparent)]
-    NotKept(AddError),
+    NotKept(AddTorrentError),
     #[error(transparent)]
     NotChanged(#[from] ObserveError),
     #[error(transparent)]

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::access_log::{AccessLog, AccessRecord};
-use super::catalogue::{AddError, AddOutcome, Catalogue, NewEntry, ObserveError, parse_limits};
+use super::catalogue::{
+    AddOutcome, AddTorrentError, Catalogue, NewEntry, ObserveError, parse_limits,
+};
 use super::catalogue_torrent::CatalogueTorrent;
 use super::config::TrackerConfig;
 use super::feeds::Feeds;
@@ -223,7 +225,7 @@ impl Registration {
                 None => Ok(()),
             });
             match added {
-                Err(AddError::MakesWay(entry)) if made_way < MAKE_WAY => {
+                Err(AddTorrentError::MakesWay(entry)) if made_way < MAKE_WAY => {
                     made_way += 1;
                     tracing::info!(info_hash = %entry.info_hash, "removing a torrent from the full catalogue to make room");
                     self.take_out(&entry).map_err(CatalogueRefusal::NotRemoved)?;
@@ -240,9 +242,11 @@ impl Registration {
                 Ok((registered(&entry, Some(token)), true))
             }
             Ok(AddOutcome::Known(entry)) => Ok((registered(&entry, None), false)),
-            Err(error @ (AddError::Full | AddError::TooMany { .. } | AddError::MakesWay(_))) => {
-                Err(CatalogueRefusal::Full(error))
-            }
+            Err(
+                error @ (AddTorrentError::Full
+                | AddTorrentError::TooMany { .. }
+                | AddTorrentError::MakesWay(_)),
+            ) => Err(CatalogueRefusal::Full(error)),
             Err(error) => Err(CatalogueRefusal::NotKept(error)),
         }
     }

@@ -20,7 +20,7 @@ use super::context::{
 };
 use super::listing::listed;
 use super::metrics;
-use super::parts::Array;
+use super::parts::ArrayAnswer;
 use super::peer_search::PeerSearchAnswer;
 use super::refusal::CatalogueRefusal;
 use super::service::Service;
@@ -135,7 +135,7 @@ async fn list(
     .await?;
     let swarms = Arc::clone(&context.service.swarms);
     let write = move |entry: &Arc<CatalogueTorrent>| Some(listed(&swarms, entry));
-    let list = Array::new("{\"torrents\":[", open, "]}".to_owned(), write);
+    let list = ArrayAnswer::new("{\"torrents\":[", open, "]}".to_owned(), write);
     Ok(answer_parts(&context, lasting, list).await?.unwrap_or_default())
 }
 
@@ -329,7 +329,7 @@ async fn request_logs(
     let more = log.records().len().saturating_sub(records.len());
     let tail = format!("],\"more\":{more},\"dropped\":{}}}", log.records().dropped());
     let open = move |record: &Arc<RequestRecord>| RequestView::open(&log, record);
-    let log = Array::new("{\"requests\":[", records, tail, open);
+    let log = ArrayAnswer::new("{\"requests\":[", records, tail, open);
     Ok(answer_parts(&context, lasting, log).await?.unwrap_or_default())
 }
 

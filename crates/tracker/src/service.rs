@@ -6,14 +6,14 @@ use super::access_log::AccessLog;
 use super::announces::Announces;
 use super::catalogue::Catalogue;
 use super::config::TrackerConfig;
-use super::counters::Counters;
+use super::counters::TrackerCounters;
 use super::feeds::Feeds;
 use super::observation::Observation;
 use super::operator::OperatorToken;
 use super::persistence::Persistence;
 use super::registration::Registration;
 use super::reports::Reports;
-use super::store::Store;
+use super::store::TrackerStore;
 use super::swarm_views::MapSource;
 use super::swarms::Swarms;
 use piecework_clock::Clock;
@@ -26,7 +26,7 @@ pub(super) struct Service {
     pub clock: Clock,
     pub catalogue: Arc<Catalogue>,
     pub swarms: Arc<Swarms>,
-    pub counters: Arc<Counters>,
+    pub counters: Arc<TrackerCounters>,
     pub log: Arc<AccessLog>,
     pub announces: Announces,
     pub reports: Reports,
@@ -41,7 +41,7 @@ pub(super) struct Service {
 /// What a tracker starts with.
 pub(super) struct StartState {
     pub catalogue: Catalogue,
-    pub store: Option<Store>,
+    pub store: Option<TrackerStore>,
     pub log: RequestLog,
     pub operator: Option<OperatorToken>,
 }
@@ -51,7 +51,7 @@ impl Service {
         let StartState { catalogue, store, log, operator } = kept;
         let config = Arc::new(config);
         let catalogue = Arc::new(catalogue);
-        let counters = Arc::<Counters>::default();
+        let counters = Arc::<TrackerCounters>::default();
         let swarms = Arc::new(Swarms::new(&config, clock.clone(), seed));
         let log = Arc::new(AccessLog::new(log, Arc::clone(&catalogue), Arc::clone(&counters)));
         let persistence = Arc::new(Persistence::new(&config, Arc::clone(&swarms), store));

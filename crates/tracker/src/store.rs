@@ -22,7 +22,7 @@ use piecework_database::{
 use piecework_registry::{Load, LoadEntry};
 
 /// The handle of the thread. Dropping it ends the thread once everything is written.
-pub(super) struct Store {
+pub(super) struct TrackerStore {
     queue: Arc<WriteQueue<PendingWrites>>,
     thread: WriterThread,
 }
@@ -119,10 +119,10 @@ enum StoreJob {
     Flush(JobReply),
 }
 
-impl Store {
+impl TrackerStore {
     /// Opens the database at `path` and reads it. Creates its folder if necessary. A damaged database is set aside
     /// under another name, and a new one is created. If the disk is full or read-only, the database is only read,
-    /// and writing is tried again later, see [`Store::trouble`].
+    /// and writing is tried again later, see [`TrackerStore::trouble`].
     ///
     /// # Errors
     /// If the database can be neither opened nor created.
@@ -206,7 +206,7 @@ impl Store {
     }
 }
 
-impl Drop for Store {
+impl Drop for TrackerStore {
     fn drop(&mut self) {
         self.queue.close();
     }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::catalogue_torrent::CatalogueTorrent;
 use super::config::TrackerConfig;
 use super::format::{as_of, event, rfc3339, runs, unseen};
-use super::parts::{PART_LEN, Part, Parts};
+use super::parts::{AnswerPart, AnswerParts, PART_LEN};
 use super::swarms::Swarms;
 use piecework_core::{InfoHash, PieceIndex, base64};
 use piecework_registry::{
@@ -240,8 +240,8 @@ impl Map {
     }
 }
 
-impl Parts for Map {
-    fn next(&mut self) -> Option<Part> {
+impl AnswerParts for Map {
+    fn next(&mut self) -> Option<AnswerPart> {
         let info_hash = self.entry.info_hash;
         let swarms = &self.source.swarms;
         let mut text = String::new();
@@ -254,7 +254,7 @@ impl Parts for Map {
                 self.next = swarms.peers_after(info_hash, self.last, PEERS_AT_A_TIME);
                 let Some((last, _)) = self.next.last() else {
                     text.push_str("]}");
-                    return Some(Part { text, is_last: true });
+                    return Some(AnswerPart { text, is_last: true });
                 };
                 self.last = Some(*last);
             }
@@ -271,7 +271,7 @@ impl Parts for Map {
                 }
             }
         }
-        Some(Part { text, is_last: false })
+        Some(AnswerPart { text, is_last: false })
     }
 }
 

@@ -11,10 +11,10 @@ use super::{Exposition, families};
 /// Writes the metrics that every program has. Values that the system does not provide are left out.
 pub fn process(page: &mut Exposition) {
     page.each(&families::BUILD_INFO, [(env!("CARGO_PKG_VERSION"), 1_u32)]);
-    if let Some(Times { used, started }) = fs::read_to_string("/proc/self/stat")
+    if let Some(ProcessTimes { used, started }) = fs::read_to_string("/proc/self/stat")
         .ok()
         .zip(fs::read_to_string("/proc/stat").ok())
-        .and_then(|(own, all)| Times::parse(&own, &all, clock_ticks_per_second()))
+        .and_then(|(own, all)| ProcessTimes::parse(&own, &all, clock_ticks_per_second()))
     {
         page.one(&families::CPU_SECONDS, used);
         let started = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -39,12 +39,12 @@ pub fn process(page: &mut Exposition) {
 
 /// The processor time used, and the start time of the process.
 #[derive(Debug, PartialEq)]
-struct Times {
+struct ProcessTimes {
     used: Duration,
     started: SystemTime,
 }
 
-impl Times {
+impl ProcessTimes {
     /// Parses the text of `/proc/self/stat` and `/proc/stat`.
     fn parse(own: &str, all: &str, ticks_a_second: u64) -> Option<Self> {
         // The name in parentheses may contain any characters. Field 3 follows it.
@@ -75,11 +75,12 @@ mod tests {
     fn times_are_read_behind_a_name_that_may_be_anything() {
         let mut own = "42 (a ) b) S".to_owned();
         (4..=52).for_each(|field| own.push_str(&format!(" {}", field * 100)));
-        let times = Times::parse(&own, "cpu 1 2\nbtime 1700000000\nprocesses 3\n", 100).unwrap();
+        let times =
+            ProcessTimes::parse(&own, "cpu 1 2\nbtime 1700000000\nprocesses 3\n", 100).unwrap();
         let started = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_022);
-        assert_eq!(times, Times { used: Duration::from_secs(29), started });
-        assert_eq!(Times::parse("42 (x) S 1", "btime 1\n", 100), None);
-        assert_eq!(Times::parse(&own, "cpu 1\n", 100), None);
+        assert_eq!(times, ProcessTimes { used: Duration::from_secs(29), started });
+        assert_eq!(ProcessTimes::parse("42 (x) S 1", "btime 1\n", 100), None);
+        assert_eq!(ProcessTimes::parse(&own, "cpu 1\n", 100), None);
     }
 
     #[test]

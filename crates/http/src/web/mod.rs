@@ -36,14 +36,14 @@ struct Asset {
 
 #[derive(RustEmbed)]
 #[folder = "web/"]
-struct Files;
+struct PageFiles;
 
 /// Returns a router that serves `page` at `/ui/`, and its files below. Only `GET` and `HEAD` are allowed.
 pub fn router<S: Clone + Send + Sync + 'static>(page: Page) -> Router<S> {
     let mut router = Router::new().route("/ui", get(async || redirect()));
-    for name in Files::iter() {
+    for name in PageFiles::iter() {
         let Some(path) = page.path_of(&name) else { continue };
-        let Some(asset) = Files::get(&name).and_then(|file| Asset::new(&name, file)) else {
+        let Some(asset) = PageFiles::get(&name).and_then(|file| Asset::new(&name, file)) else {
             continue;
         };
         let serve = async move |headers: HeaderMap| asset.answer(&headers);
@@ -203,7 +203,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_file_has_a_type_that_is_known_and_all_headers() {
-        for name in Files::iter() {
+        for name in PageFiles::iter() {
             assert!(kind_of(&name).is_some(), "what is `{name}`?");
         }
         let (response, _) = get(Page::Daemon, "/ui/").await;
@@ -216,8 +216,8 @@ mod tests {
     /// The policy forbids them, so a page with one would be broken.
     #[test]
     fn no_page_has_a_script_or_style_in_it() {
-        for name in Files::iter().filter(|name| name.ends_with(".html")) {
-            let file = Files::get(&name).unwrap();
+        for name in PageFiles::iter().filter(|name| name.ends_with(".html")) {
+            let file = PageFiles::get(&name).unwrap();
             let text = String::from_utf8(file.data.into_owned()).unwrap();
             assert!(!text.contains("<style") && !text.contains(" style="), "{name}");
             assert!(!text.contains(" onclick=") && !text.contains("<script>"), "{name}");
@@ -227,8 +227,8 @@ mod tests {
     /// Text from peers must never become markup.
     #[test]
     fn no_script_makes_markup_of_text() {
-        for name in Files::iter().filter(|name| name.ends_with(".js")) {
-            let file = Files::get(&name).unwrap();
+        for name in PageFiles::iter().filter(|name| name.ends_with(".js")) {
+            let file = PageFiles::get(&name).unwrap();
             let text = String::from_utf8(file.data.into_owned()).unwrap();
             for way in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("] {
                 assert!(!text.contains(way), "`{way}` in {name}");

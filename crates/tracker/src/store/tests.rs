@@ -28,7 +28,7 @@ fn load(n: u8, total: u64) -> LoadEntry {
 fn what_was_written_is_read_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("t.sqlite");
-    let (store, kept) = Store::open(&path).unwrap();
+    let (store, kept) = TrackerStore::open(&path).unwrap();
     assert!(kept.rows.is_empty() && kept.notice.is_none());
     store.put(row(1)).unwrap();
     store.put(row(2)).unwrap();
@@ -39,7 +39,7 @@ fn what_was_written_is_read_again() {
     ]);
     store.flush(changes).unwrap();
     store.close();
-    let (store, kept) = Store::open(&path).unwrap();
+    let (store, kept) = TrackerStore::open(&path).unwrap();
     assert_eq!(kept.rows, [StoreRow { downloads: 9, ..row(1) }]);
     assert_eq!(kept.load, [load(1, 5)]);
     store.close();
@@ -96,7 +96,7 @@ fn what_a_full_disk_refuses_is_refused_in_turn_and_what_was_counted_is_written_l
     assert_eq!(trouble(), None);
     assert_eq!(queue.lock().due(), Due::Never);
     drop(writer);
-    let (store, kept) = Store::open(&path).unwrap();
+    let (store, kept) = TrackerStore::open(&path).unwrap();
     assert_eq!(kept.rows, [StoreRow { downloads: 9, ..row(1) }, long(), row(3)]);
     let nine = kept.load.iter().find(|entry| entry.peer.port() == 1).unwrap();
     assert_eq!((nine.assigned.total, kept.load.len()), (9, 2));
@@ -110,7 +110,7 @@ fn what_is_there_can_be_read_without_writing_anything() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("t.sqlite");
     assert!(glance(&path).unwrap().rows.is_empty());
-    let (store, _) = Store::open(&path).unwrap();
+    let (store, _) = TrackerStore::open(&path).unwrap();
     store.put(row(1)).unwrap();
     store.close();
     let names = || std::fs::read_dir(dir.path()).unwrap().count();
@@ -168,7 +168,7 @@ fn a_database_of_the_first_version_is_taken_over() {
         .unwrap();
     drop(connection);
     for _ in 0..2 {
-        let (store, kept) = Store::open(&path).unwrap();
+        let (store, kept) = TrackerStore::open(&path).unwrap();
         assert_eq!((kept.rows.len(), kept.rows[0].observe), (1, true));
         assert_eq!((kept.rows[0].downloads, kept.notice), (2, None));
         store.close();
@@ -185,7 +185,7 @@ fn a_damaged_database_is_set_aside() {
         one hundred bytes are not many at all",
     )
     .unwrap();
-    let (store, kept) = Store::open(&path).unwrap();
+    let (store, kept) = TrackerStore::open(&path).unwrap();
     assert!(kept.notice.unwrap().contains("was damaged"));
     store.put(row(1)).unwrap();
     store.close();
@@ -205,6 +205,6 @@ fn a_database_with_wrong_columns_is_set_aside() {
         .execute_batch("CREATE TABLE torrents (a TEXT); CREATE TABLE load (b TEXT);")
         .unwrap();
     drop(connection);
-    let (_, kept) = Store::open(&path).unwrap();
+    let (_, kept) = TrackerStore::open(&path).unwrap();
     assert!(kept.notice.is_some());
 }
