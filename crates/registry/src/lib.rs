@@ -4,7 +4,7 @@
 //! use std::time::Duration;
 //! use piecework_proto::announce::Announce;
 //! use piecework_core::{InfoHash, Moment, PeerId, Rng};
-//! use piecework_registry::{Registry, RegistryConfig, Want};
+//! use piecework_registry::{Registry, RegistryConfig, PeerQuery};
 //!
 //! let mut registry = Registry::new(RegistryConfig::default(), 1);
 //! let mut rng = Rng::from_seed(1);
@@ -12,7 +12,7 @@
 //! for (n, left) in [(1, 0), (2, 99)] {
 //!     let announce = Announce::new(hash, PeerId([n; 20]), 6881, left);
 //!     let from = [10, 0, 0, n].into();
-//!     let answer = registry.announce(Moment::START, &mut rng, from, &announce, Want::any(50));
+//!     let answer = registry.announce(Moment::START, &mut rng, from, &announce, PeerQuery::any(50));
 //!     assert_eq!(answer.unwrap().peers.len(), usize::from(n) - 1);
 //! }
 //! registry.expire(Moment::START + Duration::from_secs(3600), 1000);
