@@ -1,4 +1,4 @@
-//! Accepts connections of peers.
+//! Accepts connections from peers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::entry::Call;
 use super::means::Means;
 use super::torrents::TorrentMap;
 
-/// Brings connections that peers make to their torrents.
+/// Accepts connections and hands them to their torrents.
 pub(super) struct Acceptor {
     pub means: Arc<Means>,
     pub torrents: Arc<TorrentMap>,
@@ -51,19 +51,19 @@ impl Acceptor {
                     Ok(accepted) => {
                         let accepted = Box::new(accepted);
                         if let Some(entry) = acceptor.torrents.get(accepted.theirs.info_hash) {
-                            // It counts as half open until its torrent has heard of it.
+                            // It counts as half open until its torrent has received it.
                             entry.post(Call::Accepted(accepted)).await;
                         }
                     }
-                    Err(error) => debug!(%addr, %error, "a connection came to nothing"),
+                    Err(error) => debug!(%addr, %error, "the handshake of a connection failed"),
                 }
             });
         }
     }
 }
 
-/// Listens on the other family of each address that stands for all of its family. Without it peers of
-/// that family could not reach us, and trackers could not be told of us over it (BEP 7).
+/// For each address that stands for all of its family, also listens on the other family. Otherwise
+/// peers of that family could not reach us, and trackers could not be told of us over it (BEP 7).
 pub(super) fn listen_beside(
     config: &SessionConfig,
     listeners: &mut Vec<Listener>,

@@ -1,4 +1,4 @@
-//! All announces of a session, carried out by one task.
+//! Schedules all announces of a session and carries them out, in one task.
 
 mod announcing;
 
@@ -33,28 +33,28 @@ pub(super) struct AnnounceScheduler {
     means: Arc<Means>,
     pub trackers: TrackerClient,
     schedule: Mutex<Schedule>,
-    /// Something may be due earlier than it was.
+    /// Wakes the task: something may be due earlier than before.
     sooner: Notify,
 }
 
 struct Schedule {
     torrents: Announcings,
-    /// When which torrent has something to announce.
+    /// When each torrent has something to announce.
     due: BTreeSet<(Moment, InfoHash)>,
-    /// Who may announce to which tracker.
+    /// Limits how many torrents announce to a tracker at a time.
     hosts: Hosts,
     urls: TrackerUrls,
     layouts: Layouts,
-    /// The session ends: no torrent begins to announce any more.
+    /// The session is ending: no torrent starts to announce any more.
     ending: bool,
 }
 
-/// Torrents when a session ends.
+/// What [`AnnounceScheduler::part`] makes of the torrents when a session ends.
 #[derive(Default)]
 pub(super) struct Parting {
-    /// Those whose trackers can be told now.
+    /// Torrents whose trackers can be told now.
     pub parted: Vec<(Arc<Entry>, Announcer)>,
-    /// For each that waits for an answer: it has told its trackers.
+    /// One for each torrent that waits for an answer. Fires when it has told its trackers.
     pub staying: Vec<oneshot::Receiver<()>>,
 }
 
@@ -75,7 +75,6 @@ struct FinishedAnnounce {
 }
 
 impl AnnounceScheduler {
-    /// Returns one without torrents.
     pub fn new(means: Arc<Means>, trackers: TrackerClient) -> Self {
         let hosts = Hosts::new(AT_ONCE, means.rng());
         let (torrents, due) = (Announcings::default(), BTreeSet::new());
@@ -84,12 +83,12 @@ impl AnnounceScheduler {
         Self { means, trackers, schedule: Mutex::new(schedule), sooner: Notify::new() }
     }
 
-    /// Returns an announcer of a torrent to these trackers.
+    /// Returns an announcer to these trackers.
     pub fn announcer(&self, tiers: Vec<Vec<TrackerUrl>>) -> Announcer {
         Announcer::new(tiers, self.means.config.tier_policy, self.means.rng())
     }
 
-    /// A torrent that announces to `announcer`'s trackers once it is started.
+    /// Adds a torrent, which announces once it is started.
     pub fn add(&self, entry: &Arc<Entry>, mut announcer: Announcer) {
         if announcer.is_empty() {
             return;
@@ -100,7 +99,7 @@ impl AnnounceScheduler {
         state.torrents.insert(Box::new(announcing));
     }
 
-    /// Other trackers.
+    /// Gives a torrent other trackers.
     pub fn set_tiers(&self, entry: &Arc<Entry>, tiers: Vec<Vec<TrackerUrl>>) {
         let info_hash = entry.info_hash();
         let known = self.schedule.lock().torrents.get(info_hash).is_some();
@@ -121,7 +120,7 @@ impl AnnounceScheduler {
         });
     }
 
-    /// The torrent is at work: announced from now on.
+    /// Starts to announce a torrent.
     pub fn start(&self, info_hash: InfoHash) {
         if self.is_ending() {
             return;
@@ -134,7 +133,7 @@ impl AnnounceScheduler {
         });
     }
 
-    /// It is not, for some time: trackers that know it are told.
+    /// Stops announcing a torrent for some time. Trackers that know it are told.
     pub fn stop(&self, info_hash: InfoHash) {
         self.change(info_hash, |announcing| {
             if std::mem::replace(&mut announcing.active, false) {
@@ -145,18 +144,18 @@ impl AnnounceScheduler {
         });
     }
 
-    /// The last piece came.
+    /// Announces that the last piece has come.
     pub fn complete(&self, info_hash: InfoHash) {
         self.change(info_hash, |announcing| announcing.busy().announcer.complete());
     }
 
-    /// There are too few peers.
+    /// Asks the trackers for more peers as soon as they allow.
     pub fn more_peers(&self, now: Moment, info_hash: InfoHash) {
         self.change(info_hash, |announcing| announcing.busy().announcer.announce_early(now));
     }
 
-    /// A torrent has no peer, or has one again. As long as it has none, trackers are asked as often
-    /// as they allow, also while the torrent sleeps.
+    /// Notes whether a torrent has peers. As long as it has none, trackers are asked as often as
+    /// they allow, also while the torrent sleeps.
     pub fn set_alone(&self, now: Moment, info_hash: InfoHash, alone: Alone) {
         let torrents = self.schedule.lock().torrents.len();
         self.change(info_hash, |announcing| {
@@ -165,7 +164,7 @@ impl AnnounceScheduler {
         });
     }
 
-    /// A tracker has told of nobody of use.
+    /// Asks again after an answer without a useful peer.
     fn found_nobody(&self, now: Moment, entry: &Arc<Entry>) {
         let torrents = self.schedule.lock().torrents.len();
         self.change(entry.info_hash(), |announcing| {
@@ -184,7 +183,7 @@ impl AnnounceScheduler {
             .is_some_and(|known| known.look(|announcer| !announcer.is_empty()))
     }
 
-    /// Our address has changed: every tracker is told as soon as its least interval allows.
+    /// Tells every tracker as soon as its least interval allows, because our address has changed.
     fn announce_all_early(&self, now: Moment) {
         let active: Vec<InfoHash> = {
             let state = self.schedule.lock();
@@ -194,7 +193,7 @@ impl AnnounceScheduler {
         active.into_iter().for_each(|info_hash| self.more_peers(now, info_hash));
     }
 
-    /// A user asks for an announce.
+    /// Announces because a user asked for it.
     pub fn reannounce(&self, now: Moment, info_hash: InfoHash) {
         self.change(info_hash, |announcing| announcing.busy().announcer.reannounce(now));
     }
@@ -206,14 +205,15 @@ impl AnnounceScheduler {
         known.is_some_and(|known| known.look(|announcer| announcer.is_known_to(at(host, port))))
     }
 
-    /// The tracker at `host` and `port` says that it does not know the torrent or us.
+    /// Takes in that the tracker at `host` and `port` does not know the torrent or us.
     pub fn was_forgotten(&self, info_hash: InfoHash, host: &str, port: u16) {
         self.change(info_hash, |announcing| {
             announcing.busy().announcer.was_forgotten(at(host, port))
         });
     }
 
-    /// The session ends: no torrent is announced anew, and [`AnnounceScheduler::leave`] tells nobody.
+    /// Begins the end of the session: no torrent is announced anew, and
+    /// [`AnnounceScheduler::leave`] tells nobody.
     pub fn begin_end(&self) {
         self.schedule.lock().ending = true;
     }
@@ -222,8 +222,8 @@ impl AnnounceScheduler {
         self.schedule.lock().ending
     }
 
-    /// Gives all torrents away whose trackers can be told now that we leave. Those that wait for an
-    /// answer of a tracker stay here until it has come, and tell their trackers then.
+    /// Gives away all torrents whose trackers can be told now that we leave. A torrent that waits
+    /// for a tracker's answer stays here until the answer has come, and tells its trackers then.
     pub fn part(&self) -> Parting {
         let mut state = self.schedule.lock();
         state.ending = true;
@@ -260,7 +260,7 @@ impl AnnounceScheduler {
         }
     }
 
-    /// It goes for good. Returns when the trackers have been told or have had their time.
+    /// Removes a torrent. Returns when the trackers have been told or have had their time.
     pub async fn leave(&self, entry: &Arc<Entry>) {
         if self.is_ending() {
             return;
@@ -268,12 +268,12 @@ impl AnnounceScheduler {
         let info_hash = entry.info_hash();
         let (told, gone) = oneshot::channel();
         self.change(info_hash, |announcing| {
-            // It may have been added anew by now.
+            // The same torrent may have been added again by now.
             if Arc::ptr_eq(&announcing.entry, entry) {
                 announcing.go(told);
             }
         });
-        // Dropped at once if it has no trackers.
+        // The sender is dropped at once if the torrent has no trackers.
         let _ = tokio::time::timeout(LAST_ANSWER + FAREWELL, gone).await;
         let mut state = self.schedule.lock();
         if state.torrents.get(info_hash).is_some_and(|new| Arc::ptr_eq(&new.entry, entry)) {
@@ -281,14 +281,14 @@ impl AnnounceScheduler {
         }
     }
 
-    /// How things stand with its trackers, with their tiers.
+    /// Returns the status of a torrent's trackers, with their tiers.
     pub fn trackers(&self, info_hash: InfoHash) -> Vec<(usize, TrackerStatus)> {
         let state = self.schedule.lock();
         let known = state.torrents.get(info_hash);
         let statuses = known.map(|announcing| announcing.look(Announcer::statuses_by_tier));
         let mut all = statuses.unwrap_or_default();
         for (_, status) in &mut all {
-            // Whoever asks a tracker that is down asks for all.
+            // A tracker that is down is asked once for all of its torrents.
             let retry_at = state.hosts.retry_at(&status.url);
             status.next_announce = status.next_announce.map(|next| match retry_at {
                 Some(retry_at) => next.min(retry_at),
@@ -324,7 +324,7 @@ impl AnnounceScheduler {
                     let place = places.remove(&id);
                     let done = match (done, place) {
                         (Ok((_, done)), _) => Some(done),
-                        // One that panicked has nothing to tell.
+                        // A task that panicked has no result.
                         (Err(_), place) => {
                             place.map(|place| FinishedAnnounce { place, event: None, outcome: None })
                         }
@@ -336,7 +336,7 @@ impl AnnounceScheduler {
                 () = sleep_until(deadline) => {}
                 _ = look.tick() => {
                     if own.update() {
-                        info!("this host has another address; trackers are told");
+                        info!("the address of this host has changed; announcing to all trackers");
                         self.announce_all_early(self.means.now());
                     }
                 }
@@ -344,8 +344,8 @@ impl AnnounceScheduler {
         }
     }
 
-    /// Carries out one wish. Told to hurry, it gives the tracker [`LAST_ANSWER`] more: it may know of
-    /// us already, and only its answer says that it must hear that we go.
+    /// Makes one announce. If it is told to hurry, it gives the tracker [`LAST_ANSWER`] more: the
+    /// tracker may know us already, and only its answer says that it must hear that we leave.
     async fn announce(
         self: Arc<Self>,
         entry: Arc<Entry>,
@@ -354,7 +354,7 @@ impl AnnounceScheduler {
         hurry: oneshot::Receiver<()>,
     ) -> FinishedAnnounce {
         let request = request(&entry, &wish);
-        // The answer may be long in coming, and nothing is to hold on to a torrent that has gone.
+        // The answer may take long, and must not keep a torrent alive that was removed.
         let torrent = Arc::downgrade(&entry);
         drop(entry);
         let scheduler = Arc::downgrade(&self);
@@ -434,7 +434,8 @@ impl AnnounceScheduler {
         }
     }
 
-    /// An answer came over the other family of addresses, after the one that its announce ended with.
+    /// Takes in an answer that came over the other family of addresses, after the announce had
+    /// ended.
     fn found_later(&self, entry: &Arc<Entry>, reply: AnnounceReply) {
         let is_active = {
             let state = self.schedule.lock();
@@ -447,26 +448,26 @@ impl AnnounceScheduler {
     }
 }
 
-/// Gives a torrent the peers that a tracker told of. Returns whether they are of use to it.
+/// Gives a torrent the peers that a tracker named. Returns whether they are of use to it.
 fn hand_over(entry: &Arc<Entry>, reply: AnnounceReply) -> bool {
-    // A seed that sleeps is woken only for somebody it could serve.
+    // A seed that sleeps is woken only if there is somebody to serve.
     let sleeps = entry
         .asleep(|record| !record.is_active(&entry.metainfo, &entry.options.lock().files))
         .unwrap_or(false);
     let are_of_use = !sleeps || reply.incomplete > 0;
     if are_of_use {
-        // Never waits: a torrent that has enough to do needs no peers.
+        // Does not wait: a torrent whose channel is full needs no more peers.
         entry.try_post(Call::Found(reply.peers));
     }
     are_of_use
 }
 
-/// Returns a test for trackers at this place, by whatever protocol.
+/// Returns a test for trackers at this host and port, over any protocol.
 fn at(host: &str, port: u16) -> impl Fn(&TrackerUrl) -> bool + '_ {
     move |url| url.port() == port && url.host() == host
 }
 
-/// What a look at the announcers has brought.
+/// What is due at one look at the announcers.
 #[derive(Default)]
 struct DueAnnounces {
     announces: Vec<(Arc<Entry>, AnnounceTarget, Wish, oneshot::Receiver<()>)>,
@@ -476,7 +477,7 @@ struct DueAnnounces {
     next: Option<Moment>,
 }
 
-/// What an announce has brought.
+/// The result of an announce.
 struct AnnounceResult {
     answer: Result<AnnounceReply, AnnounceFailure>,
     /// Whether the tracker answered at all; `None` if that is not known.
@@ -490,7 +491,7 @@ impl AnnounceResult {
             Some(Err(error)) => {
                 (error.to_string(), error.is_refusal(), error.retry(), error.was_answered())
             }
-            // A goodbye had its time, others were cut short.
+            // A farewell had its time; other announces were cut short.
             None => {
                 let is_farewell = done.event == Some(AnnounceEvent::Stopped);
                 let was_answered = is_farewell.then_some(false);
@@ -500,7 +501,8 @@ impl AnnounceResult {
         Self { answer: Err(AnnounceFailure { reason, refused, retry }), was_answered }
     }
 
-    /// What it says about the tracker, to which the torrent has announced in vain so often in a row.
+    /// Returns what the result says about the tracker. `failures` is the number of announces of
+    /// this torrent in a row that failed.
     fn at_host(&self, failures: u32) -> Outcome {
         match (&self.answer, self.was_answered) {
             (_, Some(true)) => Outcome::Answered,
@@ -513,7 +515,7 @@ impl AnnounceResult {
 }
 
 impl Schedule {
-    /// Puts what is due in line, and begins what has a place.
+    /// Queues what is due, and begins what has a place.
     fn begin(&mut self, now: Moment) -> DueAnnounces {
         let mut begun = DueAnnounces::default();
         for _ in 0..STEPS {
@@ -544,7 +546,7 @@ impl Schedule {
         begun
     }
 
-    /// Puts a torrent in line at each of its trackers that are to be asked now.
+    /// Queues a torrent at each of its trackers that are to be asked now.
     fn line_up(&mut self, now: Moment, info_hash: InfoHash, begun: &mut DueAnnounces) {
         let Some(announcing) = self.torrents.get_mut(info_hash) else { return };
         announcing.set_due(None);
@@ -562,14 +564,14 @@ impl Schedule {
         self.schedule(info_hash);
         let Some(announcing) = self.torrents.get_mut(info_hash) else { return };
         if let Some(due) = announcing.due().filter(|due| *due <= now) {
-            // Nothing to say though it is due: not before some time has passed.
+            // It has nothing to announce though it is due. Look again after some time.
             self.due.remove(&(due, info_hash));
             announcing.set_due(Some(now + SPACING));
             self.due.insert((now + SPACING, info_hash));
         }
     }
 
-    /// Begins an announce of a torrent that has a place for it, if there still is one to be made.
+    /// Begins the announce of a torrent that has got a place, if it still wants to announce.
     fn take_turn(
         &mut self,
         now: Moment,
@@ -595,7 +597,8 @@ impl Schedule {
         self.schedule(info_hash);
     }
 
-    /// Puts a torrent where its announcer wants it, and answers those who wait for its end.
+    /// Schedules a torrent for its announcer's deadline, and answers those who wait until it has
+    /// left.
     fn schedule(&mut self, info_hash: InfoHash) {
         let Some(announcing) = self.torrents.get_mut(info_hash) else { return };
         if let Some(due) = announcing.due() {
@@ -611,7 +614,7 @@ impl Schedule {
             announcing.set_due(Some(due));
             self.due.insert((due, info_hash));
         }
-        // One that is due at once is needed again at once.
+        // A torrent that is due at once would be unpacked again at once.
         if deadline != Some(Moment::START) {
             announcing.rest(&mut self.layouts);
         }
@@ -623,13 +626,13 @@ impl Schedule {
             self.due.remove(&(due, info_hash));
         }
         for told in announcing.busy().leaving.take().into_iter().flatten() {
-            // Whoever asked may have gone too.
+            // The caller may be gone.
             let _ = told.send(());
         }
     }
 }
 
-/// Returns the announce that `wish` asks for, as things stand now.
+/// Returns the announce that `wish` asks for, with the current totals.
 pub(super) fn request(entry: &Entry, wish: &Wish) -> Announce {
     let identity = &entry.means().identity;
     let shown = entry.shown();
@@ -640,8 +643,8 @@ pub(super) fn request(entry: &Entry, wish: &Wish) -> Announce {
         port: identity.announced_port(),
         uploaded: shown.uploaded,
         downloaded: shown.downloaded,
-        // All that is missing, wanted or not, as libtorrent counts: who lacks something is no
-        // seed, and is not to be taken for one.
+        // All that is missing, wanted or not, as libtorrent counts: a peer that lacks something is
+        // not a seed.
         left: total - shown.bytes_have,
         event: wish.event,
         num_want: (wish.event == AnnounceEvent::Stopped).then_some(0),
@@ -653,7 +656,7 @@ pub(super) fn request(entry: &Entry, wish: &Wish) -> Announce {
     }
 }
 
-/// Never, if there is no deadline.
+/// Sleeps until `deadline`, or forever without one.
 async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -661,19 +664,19 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     }
 }
 
-/// Announces under way at a time: each may hold a socket for 15 s, and ten thousand torrents that
-/// start together must neither flood a tracker nor take the descriptors of peers.
+/// Announces at a time: each may hold a socket for 15 s, and ten thousand torrents that start
+/// together must neither flood a tracker nor take the descriptors of peers.
 const AT_ONCE: usize = 64;
-/// Announces in a row that a tracker may leave unanswered before its silence is taken to be about the
+/// Announces in a row that a tracker may leave unanswered before its silence is attributed to the
 /// torrent, and says nothing about others.
 const OWN_FAILURES: u32 = 2;
-/// Torrents that are looked at before others may have the lock.
+/// Torrents handled before others may have the lock.
 const STEPS: usize = 256;
-/// What an announce that is under way has left when we are told to go.
+/// Time left for an announce that is under way when we are told to leave.
 const LAST_ANSWER: Duration = Duration::from_secs(1);
-/// Time a tracker has to take that we leave.
+/// Time for a tracker to take that we leave.
 pub(super) const FAREWELL: Duration = Duration::from_secs(3);
-/// Between two looks at the addresses of this host, which are two system calls each.
+/// Time between two looks at the addresses of this host, which are two system calls each.
 const LOOK_AT_ADDRESSES: Duration = Duration::from_secs(30);
-/// Between two looks at a torrent that should have had something to say and had not.
+/// Time before another look at a torrent that was due and had nothing to announce.
 const SPACING: Duration = Duration::from_secs(1);

@@ -15,29 +15,29 @@ use super::memory::Portion;
 /// The buffers of one torrent that are not yet written, by piece.
 ///
 /// A piece waits in memory until it is whole, is hashed there and written once. Pieces longer than
-/// [`STREAM_OVER`] would need more memory than a session has, and for others there may be none left:
-/// their blocks go to their place on disk as they come, and the piece is read back to be hashed; it
-/// counts as held only then.
+/// [`STREAM_OVER`] would need more memory than a session has, and for others there may be none
+/// left. Blocks of such pieces are written as they come, and the piece is read back to be hashed;
+/// it counts as held only then.
 pub(super) struct Assembly {
     geometry: Geometry,
     store: Arc<Store>,
-    /// Where the hash service's threads put what they have finished.
+    /// Where the hash service's threads send their results.
     steps: mpsc::Sender<Step>,
-    /// Buffers the swarm has been told of and has not decided on. Decisions come within the same
-    /// turn, so this is empty between turns.
+    /// Buffers that the swarm was told of and has not decided on. It decides within the same turn,
+    /// so this is empty between turns.
     undecided: Vec<Option<BlockBuf>>,
     first_undecided: u64,
     pieces: HashMap<PieceIndex, Piece>,
     portion: Portion,
-    /// Blocks that were kept and not told of yet.
+    /// Blocks that were kept since [`Assembly::take_came`] was last called.
     came: u64,
-    /// Blocks that go to the disk on their own and are not there yet.
+    /// Blocks that are being written on their own.
     writing: usize,
-    /// Jobs the hash service has not answered.
+    /// Jobs that the hash service has not answered.
     under_way: usize,
 }
 
-/// Something the hash service finished.
+/// A result of the hash service.
 #[derive(Debug)]
 pub(super) enum Step {
     /// A piece was hashed, and written if it was right. Until now it took memory for `blocks`.
@@ -48,32 +48,32 @@ pub(super) enum Step {
 
 #[derive(Default)]
 struct Piece {
-    /// Blocks for which it has memory; 0 if they go to the disk as they come.
+    /// Blocks that memory is reserved for; 0 if they are written as they come.
     reserved: u32,
     blocks: Vec<Option<BlockBuf>>,
-    /// Blocks on their way to disk.
+    /// Blocks that are being written.
     writing: u32,
-    /// Blocks on their way to disk that the piece had before it was dropped.
+    /// Blocks of the dropped piece that are still being written.
     stale: u32,
-    /// Blocks that wait for the stale ones: those might come last and undo them.
+    /// Blocks that wait for the stale ones, which might otherwise overwrite them.
     held: Vec<(BlockRef, BlockBuf)>,
     failed: Option<StorageError>,
-    /// The swarm wants it verified as soon as nothing is on its way.
+    /// The swarm wants it verified as soon as no block is being written.
     verify: Option<bool>,
 }
 
-/// The answer that a job owes. A job that breaks off answers as well: the swarm waits for it.
+/// The answer that a job owes. A job that panics answers as well, because the swarm waits for it.
 struct Answer {
     steps: mpsc::Sender<Step>,
     store: Arc<Store>,
     piece: PieceIndex,
-    /// Blocks for which the piece has memory; `None` for a single block.
+    /// Blocks that the piece has memory for; `None` for a single block.
     reserved: Option<u32>,
     given: bool,
 }
 
 impl Assembly {
-    /// What the hash service finishes comes to `steps`.
+    /// Returns an empty assembly. The hash service's results go to `steps`.
     pub fn new(
         geometry: Geometry,
         store: Arc<Store>,
@@ -94,13 +94,13 @@ impl Assembly {
         }
     }
 
-    /// A received buffer; the id is for the swarm.
+    /// Registers a received buffer. Returns its id for the swarm.
     pub fn received(&mut self, data: BlockBuf) -> BufferId {
         self.undecided.push(Some(data));
         BufferId(self.first_undecided + self.undecided.len() as u64 - 1)
     }
 
-    /// The swarm keeps the buffer.
+    /// Keeps the buffer, as the swarm wants.
     pub fn keep(&mut self, hashing: &HashPool, buffer: BufferId, block: BlockRef) {
         let Some(data) = self.take(buffer) else { return };
         let Some(index) = self.geometry.block_index(block) else { return };
@@ -128,24 +128,24 @@ impl Assembly {
         }
     }
 
-    /// Returns how many blocks were kept since this was asked last.
+    /// Returns how many blocks were kept since the last call.
     pub fn take_came(&mut self) -> u64 {
         std::mem::take(&mut self.came)
     }
 
-    /// The torrent's part of the session's memory.
+    /// Returns the torrent's part of the session's memory.
     pub fn portion(&mut self) -> &mut Portion {
         &mut self.portion
     }
 
-    /// Returns when the torrent's share is another one: others lack the memory that
+    /// Returns when the torrent's share has changed: others lack memory that
     /// [`Assembly::give_back`] can give, or there is more.
     pub async fn nudged(&self) {
         self.portion.nudged().await;
     }
 
-    /// Has blocks of pieces in memory written to the disk until no more is reserved than the
-    /// torrent's share; first of those pieces of which least has come.
+    /// Writes blocks of pieces in memory to the disk until no more is reserved than the torrent's
+    /// share, beginning with the pieces of which least has come.
     pub fn give_back(&mut self, hashing: &HashPool) {
         let in_memory = self.pieces.iter().filter(|(_, piece)| piece.reserved > 0);
         let mut pieces: Vec<(usize, u32, PieceIndex)> = in_memory
@@ -162,7 +162,7 @@ impl Assembly {
         }
     }
 
-    /// A piece in memory goes on as one whose blocks go to the disk as they come.
+    /// Turns a piece in memory into one whose blocks are written as they come.
     fn spill(&mut self, hashing: &HashPool, index: PieceIndex) {
         let Some(piece) = self.pieces.get_mut(&index) else { return };
         let reserved = std::mem::take(&mut piece.reserved);
@@ -177,20 +177,20 @@ impl Assembly {
         }
     }
 
-    /// The swarm does not want the buffer.
+    /// Drops the buffer, as the swarm wants.
     pub fn discard(&mut self, buffer: BufferId) {
         drop(self.take(buffer));
     }
 
-    /// Every decision on buffers of this turn has been taken. One that the swarm forgot would be
-    /// a fault of the swarm; its buffer is freed all the same.
+    /// Frees buffers that the swarm has not decided on in this turn. There are none unless the
+    /// swarm has a fault.
     pub fn turn_over(&mut self) {
         debug_assert!(self.undecided.iter().all(Option::is_none), "a buffer was not decided on");
         self.first_undecided += self.undecided.len() as u64;
         self.undecided.clear();
     }
 
-    /// All blocks of `piece` are kept: hash it.
+    /// Verifies `piece`, all of whose blocks are kept.
     pub fn verify(&mut self, hashing: &HashPool, piece: PieceIndex, want_digests: bool) {
         let waiting = self.pieces.entry(piece).or_default();
         if waiting.reserved == 0 {
@@ -212,7 +212,7 @@ impl Assembly {
         });
     }
 
-    /// Throws away what is there of `piece`.
+    /// Drops what there is of `piece`.
     pub fn drop_piece(&mut self, piece: PieceIndex) {
         let Some(state) = self.pieces.get_mut(&piece) else { return };
         self.writing -= state.held.len();
@@ -226,7 +226,7 @@ impl Assembly {
         }
     }
 
-    /// A step has come out of the channel. Gives the outcome of a piece if that settles one.
+    /// Takes in a result. Returns the outcome of a piece if that settles one.
     pub fn stepped(&mut self, hashing: &HashPool, step: Step) -> Option<(PieceIndex, PieceResult)> {
         self.under_way = self.under_way.saturating_sub(1);
         match step {
@@ -242,12 +242,12 @@ impl Assembly {
         }
     }
 
-    /// Whether so much waits for the disk that peers must wait too.
+    /// Returns whether so much waits for the disk that peers must wait too.
     pub fn is_behind(&self) -> bool {
         self.writing > if self.portion.is_full() { WRITES_LEAST } else { WRITES_MOST }
     }
 
-    /// Whether there are steps to come.
+    /// Returns whether results are outstanding.
     pub fn is_working(&self) -> bool {
         self.under_way > 0
     }
@@ -269,7 +269,7 @@ impl Assembly {
         state.writing = state.writing.saturating_sub(1);
         if let Some(error) = error {
             if state.verify.is_none() {
-                // Not only when the piece is whole: until then much would come in vain.
+                // At once, not only when the piece is whole: until then much would come in vain.
                 return Some(PieceResult::Failed(error));
             }
             state.failed = Some(error);
@@ -284,7 +284,7 @@ impl Assembly {
         None
     }
 
-    /// The last stale block is out of the way.
+    /// Writes the held blocks when the last stale one is done.
     fn write_held(&mut self, hashing: &HashPool, piece: PieceIndex) {
         let Some(state) = self.pieces.get_mut(&piece) else { return };
         let held = std::mem::take(&mut state.held);
@@ -338,10 +338,10 @@ impl Answer {
         self.send(step);
     }
 
-    /// On the hash service's threads, which may wait.
+    /// Called on the hash service's threads, which may block.
     fn send(&mut self, step: Step) {
         self.given = true;
-        // A torrent that is gone needs no more steps.
+        // A torrent that is gone needs no results.
         let _ = self.steps.blocking_send(step);
     }
 }
@@ -367,7 +367,7 @@ impl Drop for Answer {
 /// Pieces up to 16 MiB are assembled in memory: four of them fill the default budget.
 pub(super) const STREAM_OVER: u32 = 16 << 20;
 
-/// Blocks on their way to disk on their own: 16 MiB, and 256 KiB while all memory is in use.
+/// Blocks that are written on their own at a time: 16 MiB, or 256 KiB while all memory is in use.
 const WRITES_MOST: usize = 1_024;
 const WRITES_LEAST: usize = 16;
 

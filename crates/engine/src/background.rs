@@ -1,4 +1,4 @@
-//! Long work on a thread of its own, while the torrent's task hears calls.
+//! Long work on a thread of its own, while the torrent's task goes on hearing calls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,19 +11,20 @@ use super::checking::Progress;
 use super::torrent::Torrent;
 use super::{TorrentError, TorrentState};
 
-/// Work on the side, as it is seen from here.
+/// Progress of a job in the background, and a way to cancel it.
 #[derive(Default)]
 pub(super) struct BackgroundJob {
     pub done: AtomicU64,
     pub total: AtomicU64,
     pub cancel: AtomicBool,
-    /// How far a check is, to be kept.
+    /// How far a check has come, to be kept.
     pub progress: Mutex<Option<Box<Progress>>>,
 }
 
 impl Torrent {
-    /// Does `job` on a thread that may wait, shows how far it is, and hears calls meanwhile. It is
-    /// cancelled when the torrent is to stop it, and when its `owner` is gone. Returns whether it was.
+    /// Does `job` on a thread that may block. Shows its progress and hears calls meanwhile. Cancels
+    /// it if the torrent has to stop it or its `owner` is gone. Returns the result and whether it
+    /// was cancelled.
     pub(super) async fn in_background<T: Send + 'static>(
         &mut self,
         job: impl FnOnce(Arc<BackgroundJob>) -> T + Send + 'static,
@@ -31,7 +32,7 @@ impl Torrent {
         owner: Option<&mut oneshot::Sender<Result<(), TorrentError>>>,
     ) -> (Result<T, tokio::task::JoinError>, bool) {
         let background = Arc::new(BackgroundJob::default());
-        // However this ends; a runtime that shuts down would wait for the whole of it.
+        // However this ends: a runtime that shuts down would wait for the whole job.
         let cancel = CancelOnDrop(Arc::clone(&background));
         let mut working = {
             let background = Arc::clone(&background);
@@ -78,7 +79,7 @@ impl Torrent {
     }
 }
 
-/// Tells work on the side to end when nobody waits for it any more.
+/// Cancels a job when nobody waits for it any more.
 struct CancelOnDrop(Arc<BackgroundJob>);
 
 impl CancelOnDrop {

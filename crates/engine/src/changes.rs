@@ -14,10 +14,10 @@ pub struct Changes {
     marks: Arc<ChangeMarks>,
 }
 
-/// The torrents that changed since they were given last.
+/// The torrents that have changed since they were last returned.
 #[derive(Default)]
 pub(super) struct ChangeMarks {
-    /// Without anybody who asks nothing is noted.
+    /// Nothing is noted unless somebody listens.
     heard: AtomicBool,
     dirty: Mutex<HashSet<InfoHash, foldhash::fast::FixedState>>,
     more: Notify,
@@ -29,8 +29,8 @@ impl Changes {
         Self { marks }
     }
 
-    /// Waits until there is at least one, then gives all there are, those that were removed
-    /// included.
+    /// Waits until there is at least one, then returns all there are, including torrents that were
+    /// removed.
     pub async fn next(&mut self) -> Vec<InfoHash> {
         loop {
             let more = self.marks.more.notified();
@@ -51,7 +51,7 @@ impl Drop for Changes {
 }
 
 impl ChangeMarks {
-    /// Those that changed and were not given since.
+    /// Returns the torrents that have changed and were not returned since.
     pub fn marked(&self) -> Vec<InfoHash> {
         self.dirty.lock().iter().copied().collect()
     }

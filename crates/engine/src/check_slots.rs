@@ -31,8 +31,8 @@ impl CheckSlots {
         Self { line: Mutex::new(CheckLine { free: slots.max(1), waiting: VecDeque::new() }) }
     }
 
-    /// Returns whether a slot is free, which is taken then. If not, `waiter` gets one when it is its
-    /// turn.
+    /// Returns whether a slot is free; if so, it is taken. Otherwise `waiter` gets one later, in
+    /// order.
     pub fn ask(&self, waiter: Arc<dyn CheckWaiter>) -> bool {
         let mut line = self.line.lock();
         let is_free = line.free > 0;
@@ -43,7 +43,7 @@ impl CheckSlots {
         is_free
     }
 
-    /// Gives up whoever waits.
+    /// Drops all waiters.
     pub fn clear(&self) {
         let waiting = std::mem::take(&mut self.line.lock().waiting);
         // Not under the lock: this may be the last reference to a torrent.

@@ -1,4 +1,4 @@
-//! A few threads that look at files, one torrent after the other.
+//! A few threads that survey files, one torrent after the other.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
-/// Jobs that look at files, and the threads that do them.
+/// Jobs that survey files, and the threads that do them.
 #[derive(Default)]
 pub(super) struct CheckWorkers {
     queue: Mutex<WorkQueue>,

@@ -1,4 +1,4 @@
-//! Hashing what is on the disk: a check that goes on where an earlier one was cut short.
+//! Hashing what is on the disk. A check that was cut short goes on where it stopped.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,21 +20,21 @@ use piecework_core::{Bitfield, Fingerprint};
 use piecework_storage::{self as storage, CheckProgress, CheckResult, StorageError, Store};
 use piecework_swarm::lifecycle::{CheckEnd, LifecycleEvent};
 
-/// How far a check is.
+/// The progress of a check.
 pub(super) struct Progress {
-    /// Pieces that are right.
+    /// Pieces that are right so far.
     have: Bitfield,
-    /// Pieces that it has not looked at.
+    /// Pieces that have not been hashed yet.
     unchecked: Bitfield,
     /// The files as they were before it began.
     files: Vec<Option<Fingerprint>>,
-    /// Of `have`, pieces that nobody has hashed since an unclean end.
+    /// Pieces of `have` that nobody has hashed since an unclean end.
     unproven: Option<Bitfield>,
 }
 
 impl Progress {
-    /// Of a check of the pieces in `left` that has found `checked`, where `held` was right before and
-    /// nobody has hashed `unproven` since.
+    /// Returns the progress of a check of the pieces in `left` that has found `checked`. `held` was
+    /// right before, and nobody has hashed `unproven` since.
     fn new(
         held: &Bitfield,
         left: &Bitfield,
@@ -51,7 +51,7 @@ impl Progress {
 }
 
 impl Torrent {
-    /// Hashes what is to be hashed. How far it is is kept now and then, so that a later process goes
+    /// Hashes what is to be hashed. Keeps its progress now and then, so that a later process goes
     /// on from there.
     pub async fn check(&mut self) {
         let pieces = self.geometry.pieces();
@@ -78,7 +78,7 @@ impl Torrent {
         let store = self.entry.store();
         let checked = checked.unwrap_or_else(|panic| Err(broke_off(&store, &panic)));
         if cancelled {
-            // What comes in between comes first, then it goes on.
+            // Other work comes first, then the check goes on.
             if let Ok((checked, files)) = checked {
                 let (held, left) = (known_right(&survey), survey.left());
                 let unproven = survey.unproven.clone();
@@ -107,14 +107,14 @@ impl Torrent {
         });
     }
 
-    /// Has it kept how far a check is.
+    /// Keeps the progress of a check.
     pub fn keep_progress(&mut self, progress: Progress) {
         if !self.means.keeps_checkpoints() {
             return;
         }
         let Progress { have, unchecked, mut files, unproven } = progress;
         if let Some(unproven) = &unproven {
-            // So that the next start does not believe them either.
+            // The next start must not believe them either.
             doubt::mark_unsure(&self.entry.metainfo, &mut files, unproven);
         }
         let metainfo = Arc::clone(&self.entry.metainfo);
@@ -122,7 +122,8 @@ impl Torrent {
         self.keep_noted();
     }
 
-    /// Of what was to be hashed `found` is right; `files` are as they were before.
+    /// Takes in the end of a check that has found the pieces in `found` to be right. `files` are as
+    /// they were before it.
     async fn checked(&mut self, survey: Survey, found: Bitfield, files: Vec<Option<Fingerprint>>) {
         let entry = Arc::clone(&self.entry);
         let (store, is_all) = (entry.store(), survey.check.is_full());
@@ -172,20 +173,20 @@ impl Torrent {
     }
 }
 
-/// What is to be hashed on a thread of its own.
+/// A check, to be run on a thread of its own.
 struct HashJob {
     store: Arc<Store>,
     left: Bitfield,
-    /// The files as they were before the check began, if it goes on.
+    /// The files as they were before the check began, if this is a later part of it.
     files: Option<Vec<Option<Fingerprint>>>,
-    /// What is right as far as is known.
+    /// Pieces that are right as far as is known.
     held: Bitfield,
     /// What an earlier part of the check has found.
     found: Option<CheckResult>,
     unproven: Option<Bitfield>,
-    /// Files that are too long are replaced.
+    /// Files that are too long are cut.
     any_length: bool,
-    /// Its progress is kept after so many bytes.
+    /// Bytes after which the progress is kept.
     keep_every: u64,
     keeps: bool,
 }
@@ -227,7 +228,7 @@ impl HashJob {
     }
 }
 
-/// What is right as far as a check that was cut short knows.
+/// Returns the pieces that are right as far as an unfinished check knows.
 fn known_right(survey: &Survey) -> Bitfield {
     let mut right = Bitfield::empty(survey.check.len());
     let found = survey.checked.iter().map(|checked| &checked.right);
@@ -237,7 +238,8 @@ fn known_right(survey: &Survey) -> Bitfield {
     right
 }
 
-/// What else is to be hashed because a piece that stood for others is wrong: those in its files.
+/// Returns what else has to be hashed because a sampled piece is wrong: the unproven pieces of its
+/// files.
 fn more_to_check(survey: &Survey, found: &Bitfield, metainfo: &Metainfo) -> Option<Bitfield> {
     let (sample, unproven) = (survey.sample.as_ref()?, survey.unproven.as_ref()?);
     let wrong = doubt::minus(sample, found);
@@ -247,5 +249,6 @@ fn more_to_check(survey: &Survey, found: &Bitfield, metainfo: &Metainfo) -> Opti
     (more.count() > 0).then_some(more)
 }
 
-/// How far a check is is kept so often, and more often if the disk is fast.
+/// Time after which the progress of a check is kept. A fast disk reaches the number of bytes
+/// earlier.
 const KEEP_CHECK: Duration = Duration::from_secs(30);

@@ -1,10 +1,10 @@
-//! Which torrent has which paths: every path of a session has one owner, or owners that only read.
+//! Which torrent has which paths. Every path of a session has one owner, or owners that only read.
 //!
-//! A table holds, for each torrent, a hash of each name in its folder with which its paths begin:
-//! one of a folder of files, two of a single file (its name, and that with the ending for
-//! unfinished files). Torrents that share such a name are few, and only their paths are compared.
-//! A torrent costs 16 bytes and each of its names 9 to 18. Names that differ in case only have one
-//! hash, because some disks take them for one name.
+//! For each torrent, a table holds a hash of each name in its folder with which its paths begin:
+//! one name for a folder of files, two for a single file (its name, and that with the ending for
+//! unfinished files). Few torrents share such a name, and only their paths are compared. A torrent
+//! costs 16 bytes and each of its names 9 to 18. Names that differ only in case have the same hash,
+//! because some disks take them for one name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -17,21 +17,21 @@ use hashbrown::{HashMap, HashTable};
 use piecework_core::text_of_name;
 use piecework_storage::{FilePath, FolderIdentity};
 
-/// The claims of a session's torrents, of which `T` names one.
+/// The claims of a session's torrents. `T` identifies a torrent.
 #[derive(Debug)]
 pub(super) struct Claims<T> {
     folders: Vec<Option<ClaimedFolder>>,
-    /// Places in `folders` that nobody has.
+    /// Unused indices of `folders`.
     free_folders: Vec<u32>,
     by_path: BTreeMap<PathBuf, u32>,
     by_inode: HashMap<(u64, u64), u32, FixedState>,
     slots: Vec<Option<TorrentClaim<T>>>,
-    /// Places in `slots` that nobody has.
+    /// Unused indices of `slots`.
     free: Vec<u32>,
     table: HashTable<ClaimedName>,
 }
 
-/// A folder that torrents lie in.
+/// A folder with torrents in it.
 #[derive(Debug)]
 struct ClaimedFolder {
     path: PathBuf,
@@ -39,18 +39,18 @@ struct ClaimedFolder {
     torrents: u32,
 }
 
-/// One torrent's claim.
+/// The claim of one torrent.
 #[derive(Debug)]
 struct TorrentClaim<T> {
     owner: T,
     folder: u32,
-    /// Names in `table`; that many, or more than can be counted.
+    /// Number of its names in `table`, or `u16::MAX` for more.
     names: u16,
     /// Its files are being removed.
     leaving: bool,
 }
 
-/// A name in a folder that somebody's paths begin with.
+/// A name in a folder with which a torrent's paths begin.
 #[derive(Debug, Clone, Copy)]
 struct ClaimedName {
     hash: u32,
@@ -61,37 +61,37 @@ struct ClaimedName {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ClaimId(u32);
 
-/// Somebody whose paths may meet those of another, with the folder they lie in.
+/// A torrent whose paths may meet those of the torrent that asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Neighbour<T> {
     pub owner: T,
-    /// Names that lead from the folder of the one who asks to that of the neighbour, if that one
-    /// lies within; and the other way round.
+    /// Names that lead from the folder of the torrent that asks to the neighbour's, if that lies
+    /// within, and the other way round.
     pub below: Vec<String>,
     pub above: Vec<String>,
     pub leaving: bool,
 }
 
-/// Two paths that cannot both be.
+/// Two paths that cannot both exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Overlap {
-    /// Index of a path of the one who asks.
+    /// Index of a path of the torrent that asks.
     pub ours: usize,
     /// Index of a path of the neighbour.
     pub theirs: usize,
-    /// Both are the path of a file; else one is a folder on the way to the other.
+    /// Both paths are files. Otherwise one is a folder on the way to the other.
     pub same: bool,
-    /// They differ in case: both can be, unless the disk takes them for one.
+    /// They differ in case only: both can exist, unless the disk takes them for one.
     pub by_case: bool,
 }
 
 impl ClaimId {
-    /// Back from [`ClaimId::to_number`]; `None` for the number of no claim.
+    /// The inverse of [`ClaimId::to_number`]. Returns `None` for [`NO_CLAIM`].
     pub fn from_number(number: u32) -> Option<Self> {
         (number != NO_CLAIM).then_some(Self(number))
     }
 
-    /// As it is kept in an atomic.
+    /// Returns the number that is kept in an atomic.
     pub fn to_number(self) -> u32 {
         self.0
     }
@@ -112,7 +112,7 @@ impl<T> Default for Claims<T> {
 }
 
 impl<T: Clone> Claims<T> {
-    /// Notes that the paths of `owner` in `folder` begin with `names`.
+    /// Adds a claim: the paths of `owner` in `folder` begin with `names`.
     pub fn insert(
         &mut self,
         owner: T,
@@ -143,7 +143,7 @@ impl<T: Clone> Claims<T> {
         ClaimId(slot)
     }
 
-    /// Forgets a claim. `names` are those it was made with.
+    /// Removes a claim. `names` are those it was made with.
     pub fn remove(&mut self, id: ClaimId, names: &BTreeSet<String>) {
         let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::take) else { return };
         let mut left = slot.names;
@@ -156,7 +156,7 @@ impl<T: Clone> Claims<T> {
             }
         }
         if left > 0 || slot.names == u16::MAX {
-            // Its names were changed without a word: rare, and a look at all of them finds them.
+            // Its names have changed meanwhile. That is rare, and a scan finds them.
             self.table.retain(|it| it.slot != id.0);
         }
         self.free.push(id.0);
@@ -170,14 +170,14 @@ impl<T: Clone> Claims<T> {
         }
     }
 
-    /// The folder a claim is for.
+    /// Returns the folder of a claim.
     pub fn folder_of(&self, id: ClaimId) -> Option<FolderIdentity> {
         let slot = self.slots.get(id.0 as usize)?.as_ref()?;
         let known = self.folders.get(slot.folder as usize)?.as_ref()?;
         Some(FolderIdentity { path: known.path.clone(), inode: known.inode, mount: None })
     }
 
-    /// Who else has paths that may meet those that begin with `names` in `folder`.
+    /// Returns the torrents with paths that may meet those that begin with `names` in `folder`.
     pub fn neighbours(
         &mut self,
         folder: &FolderIdentity,
@@ -193,7 +193,7 @@ impl<T: Clone> Claims<T> {
         let path = known
             .and_then(|known| self.folders[known as usize].as_ref())
             .map_or(folder.path.as_path(), |known| known.path.as_path());
-        // Torrents in the folders above, with a name that is on the way to this one.
+        // Torrents in the folders above, with a name on the way to this one.
         for above in path.ancestors().skip(1) {
             let (Some(folder), Ok(rest)) = (self.by_path.get(above), path.strip_prefix(above))
             else {
@@ -204,7 +204,7 @@ impl<T: Clone> Claims<T> {
                 found.push((slot, Vec::new(), way.clone()));
             }
         }
-        // Torrents in folders within what has one of our names.
+        // Torrents in folders below one of our names.
         for name in names {
             let within = path.join(name);
             let range = (Bound::Included(within.clone()), Bound::Unbounded);
@@ -227,19 +227,19 @@ impl<T: Clone> Claims<T> {
         found.into_iter().filter_map(neighbour).collect()
     }
 
-    /// Claims there are.
+    /// Returns the number of claims.
     #[cfg(test)]
     fn len(&self) -> usize {
         self.slots.iter().flatten().count()
     }
 
-    /// Who has this name in the folder.
+    /// Returns the claims that have this name in the folder.
     fn having(&self, folder: u32, name: &str) -> impl Iterator<Item = u32> + use<'_, T> {
         let hash = hash_of(folder, name);
         self.table.iter_hash(spread(hash)).filter(move |it| it.hash == hash).map(|it| it.slot)
     }
 
-    /// The number of a folder, new or known.
+    /// Returns the index of a folder, which is added if it is new.
     fn folder(&mut self, folder: &FolderIdentity) -> u32 {
         if let Some(known) = self.known(folder) {
             return known;
@@ -263,14 +263,14 @@ impl<T: Clone> Claims<T> {
         index
     }
 
-    /// The number of the folder if torrents lie in it, by whatever path.
+    /// Returns the index of a folder that torrents lie in, by whatever path it is known.
     fn known(&mut self, folder: &FolderIdentity) -> Option<u32> {
         if let Some(index) = self.by_path.get(&folder.path).copied() {
             if let (Some(Some(known)), Some(inode)) =
                 (self.folders.get_mut(index as usize), folder.inode)
                 && known.inode.is_none()
             {
-                // It has been made since it was looked at.
+                // The folder has been created since it was looked up.
                 known.inode = Some(inode);
                 self.by_inode.entry(inode).or_insert(index);
             }
@@ -295,9 +295,9 @@ impl<T: Clone> Claims<T> {
 }
 
 impl<T> Neighbour<T> {
-    /// The pairs of paths, `ours` of the one who asked and `theirs` of this one, that cannot both
-    /// be: one file twice, or a file where the other has a folder; also two files whose paths differ
-    /// in case only. Of each of `ours` one pair.
+    /// Returns the pairs of paths that cannot both exist, `ours` of the torrent that asks and
+    /// `theirs` of this one: one file twice, a file where the other has a folder, or two files
+    /// whose paths differ in case only. There is one pair for each of `ours` at most.
     pub fn overlaps(&self, ours: &[FilePath], theirs: &[FilePath]) -> Vec<Overlap> {
         let of = |way: &[String], path: &FilePath| -> Vec<String> {
             way.iter().chain(&path.names).cloned().collect()
@@ -330,7 +330,7 @@ impl<T> Neighbour<T> {
     }
 }
 
-/// The names of a path's components.
+/// Returns the names of a path's components.
 fn texts(path: &Path) -> Option<Vec<String>> {
     let names = path.components().map(|component| match component {
         Component::Normal(name) => Some(text_of_name(name.as_bytes()).into_owned()),
@@ -344,12 +344,12 @@ fn hash_of(folder: u32, name: &str) -> u32 {
     FixedState::default().hash_one((folder, name.to_lowercase())) as u32
 }
 
-/// A hash of 64 bits for a table that looks at the upper and the lower ones.
+/// Spreads a hash over 64 bits, for a table that looks at the upper and the lower ones.
 fn spread(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// The number of no claim.
+/// The number that stands for no claim.
 pub(super) const NO_CLAIM: u32 = u32::MAX;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! Peers that leave right after we gave them something: it may be wrong what we give.
+//! Peers that leave right after they got a piece from us: the piece may be wrong.
 //!
-//! A peer that finds a wrong piece bans us and says nothing. One that leaves in the middle may have
-//! its reasons; several that do so right after they had a piece have one in common.
+//! A peer that finds a wrong piece bans us and says nothing. One that leaves may have its own
+//! reasons. Several that leave right after a piece have a reason in common.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -11,11 +11,11 @@ use smallvec::SmallVec;
 
 use piecework_core::{Moment, PeerId, PieceIndex};
 
-/// Who has left, and what it had last.
+/// The peers that have left, and what each had received last.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Complaints {
     left: VecDeque<Complaint>,
-    /// When pieces were last looked at because of them.
+    /// When pieces were last checked because of them.
     heard: Option<Moment>,
 }
 
@@ -26,7 +26,7 @@ struct Complaint {
     pieces: Pieces,
 }
 
-/// The pieces a peer was sent blocks of last, the latest last.
+/// The pieces a peer was last sent blocks of, the latest last.
 #[derive(Default)]
 pub(super) struct LastSent {
     pieces: Pieces,
@@ -36,7 +36,7 @@ pub(super) struct LastSent {
 type Pieces = SmallVec<[PieceIndex; PIECES]>;
 
 impl LastSent {
-    /// Blocks of these pieces went out.
+    /// Notes that blocks of these pieces were sent.
     pub fn note(&mut self, now: Moment, pieces: impl Iterator<Item = PieceIndex>) {
         self.at = Some(now);
         for piece in pieces {
@@ -50,7 +50,7 @@ impl LastSent {
         }
     }
 
-    /// What was sent, if that was just now.
+    /// Returns what was sent, if that was just now.
     fn lately(self, now: Moment) -> Pieces {
         match self.at {
             Some(at) if now.since(at) <= AT_ONCE => self.pieces,
@@ -60,13 +60,13 @@ impl LastSent {
 }
 
 impl Complaints {
-    /// Whether nobody has left lately and nothing was looked at.
+    /// Returns whether nobody has left lately and nothing was checked.
     pub fn is_empty(&self) -> bool {
         self.left.is_empty() && self.heard.is_none()
     }
 
-    /// A peer has gone of its own accord, and lacks `lacks` pieces as far as it has told. Gives the
-    /// pieces that are to be looked at, if there are reasons to.
+    /// Notes that a peer has left of its own accord. It lacks `lacks` pieces, as far as it has
+    /// told. Returns the pieces to check, if there are reasons to.
     pub fn left(
         &mut self,
         now: Moment,
@@ -75,7 +75,7 @@ impl Complaints {
         lacks: u32,
     ) -> Vec<PieceIndex> {
         let pieces = sent.lately(now);
-        // Who has all with these has left because it was done.
+        // A peer that has everything with these pieces has left because it was done.
         if pieces.is_empty() || lacks as usize <= pieces.len() {
             return Vec::new();
         }
@@ -94,7 +94,7 @@ impl Complaints {
         self.heard = Some(now);
         let mut pieces: Vec<_> =
             self.left.drain(..).flat_map(|complaint| complaint.pieces).collect();
-        // Those that several had first would be best, but all are few.
+        // Those that several peers had would suffice, but all of them are few.
         pieces.sort_unstable();
         pieces.dedup();
         pieces
@@ -103,14 +103,14 @@ impl Complaints {
 
 /// Pieces remembered of each peer: as many as may be under way to it while it hashes one.
 const PIECES: usize = 4;
-/// Peers that have to leave for it to be more than chance.
+/// Peers that have to leave before it is more than chance.
 const SEVERAL: usize = 2;
-/// Peers remembered, so that at most 32 pieces are looked at.
+/// Peers remembered, so that at most 32 pieces are checked.
 const MOST: usize = 8;
-/// Within this time of the last block it is about what was sent.
+/// A peer that leaves within this time of the last block may leave because of it.
 const AT_ONCE: Duration = Duration::from_secs(10);
 const REMEMBERED: Duration = Duration::from_secs(600);
-/// What peers that come and go can have us hash.
+/// Time between two checks, so that peers that come and go cannot keep us hashing.
 const NOT_OFTENER: Duration = Duration::from_secs(60);
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! What a session has done since it started, over all its torrents, those that are gone included.
+//! What a session has done since it started, over all of its torrents, including those that were
+//! removed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,39 +14,35 @@ use piecework_swarm::{Cause, Waiting};
 /// Counters that only grow.
 #[derive(Default)]
 pub(super) struct Counters {
-    /// Payload bytes.
     pub downloaded: Counter,
     pub uploaded: Counter,
-    /// Received bytes that were of no use.
+    /// Payload bytes received to no use.
     pub wasted: Counter,
-    /// Received bytes of pieces that failed their hash.
+    /// Received payload bytes of pieces that failed their hash.
     pub corrupt: Counter,
-    /// Pieces.
     pub verified: Counter,
     pub failed: Counter,
-    /// Peers.
     pub banned: Counter,
-    /// Announces.
     pub announced: Counter,
     pub unanswered: Counter,
-    /// Microseconds that downloads waited for each cause.
+    /// Microseconds that downloads have waited, for each cause.
     pub waited: [Counter; Cause::ALL.len()],
-    /// The most that was ever said of each cause.
+    /// The most that was ever reported for each cause.
     said: Mutex<[Duration; Cause::ALL.len()]>,
 }
 
-/// A sum that several torrents add to.
+/// A counter that several torrents add to.
 #[derive(Default)]
 pub(super) struct Counter(AtomicU64);
 
-/// How a session does as a whole.
+/// Figures of a session as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionFigures {
     /// Payload bytes received since it started, wasted ones included.
     pub downloaded: u64,
     /// Payload bytes sent since it started.
     pub uploaded: u64,
-    /// Received payload bytes that were of no use: they came twice, unasked, or wrong.
+    /// Received payload bytes of no use: duplicate, unrequested, or wrong.
     pub wasted: u64,
     /// Received payload bytes of pieces that failed their hash.
     pub corrupt: u64,
@@ -59,8 +56,8 @@ pub struct SessionFigures {
     pub announces_answered: u64,
     /// Announces that failed.
     pub announces_failed: u64,
-    /// Time that downloads spent on each cause, in the order of [`Cause::ALL`]; downloads that run
-    /// side by side count each.
+    /// Time that downloads have waited for each cause, in the order of [`Cause::ALL`]. Downloads
+    /// that run side by side each count.
     pub waited: [Duration; Cause::ALL.len()],
     /// Connections to peers.
     pub connections: usize,
@@ -70,7 +67,7 @@ pub struct SessionFigures {
     pub half_open_in: usize,
     /// Torrents that download.
     pub leeching: usize,
-    /// What the hash service has to do.
+    /// The load of the hash service.
     pub pool: PoolLoad,
 }
 
@@ -90,10 +87,10 @@ impl Counters {
         self.waited[cause as usize].add(waited.as_micros() as u64);
     }
 
-    /// Time that downloads waited for each cause up to `now`: what was added, and what `shown` says
-    /// they have waited for since. A change is shown up to 200 ms late: a wait that has ended
-    /// meanwhile is counted to `now`, and what was just added may be counted twice. So that nothing
-    /// that was said is taken back, no cause is ever less than before.
+    /// Returns the time that downloads have waited for each cause up to `now`: what was added, and
+    /// what they have waited since, as `shown` says. A change is shown up to 200 ms late: a wait
+    /// that has ended meanwhile is counted up to `now`, and what was just added may be counted
+    /// twice. To keep reported times from going back, no cause is ever less than before.
     pub fn waited(
         &self,
         now: Moment,
@@ -102,7 +99,7 @@ impl Counters {
         let mut waited: [Duration; Cause::ALL.len()] =
             std::array::from_fn(|at| Duration::from_micros(self.waited[at].get()));
         for waiting in shown {
-            // What has not been added yet, because nothing happens where one waits.
+            // A wait that goes on has not been added yet.
             if let Some(standing) = waiting.standing() {
                 waited[standing.cause as usize] += now.since(waiting.since());
             }
@@ -131,7 +128,7 @@ mod tests {
         let first = counters.waited(at(150), std::iter::once(shown));
         assert_eq!(first[cause], Duration::from_millis(150));
 
-        // It had ended after 20 ms, which is shown only now.
+        // It ended after 20 ms, which is shown only now.
         waiting.note(at(20), standing(Cause::Choked));
         counters.waited[cause].add(20_000);
         let shown = Arc::new(waiting);
@@ -139,7 +136,7 @@ mod tests {
         assert_eq!(next[cause], first[cause]);
         assert_eq!(next[Cause::Choked as usize], Duration::from_millis(180));
 
-        // What comes on top of what was counted is not lost.
+        // What is added to what was counted is not lost.
         counters.waited[cause].add(200_000);
         assert_eq!(
             counters.waited(at(500), std::iter::once(shown))[cause],

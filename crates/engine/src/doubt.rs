@@ -6,37 +6,36 @@ use super::TorrentError;
 use piecework_core::metainfo::Metainfo;
 use piecework_core::{Bitfield, Fingerprint, Geometry, PieceIndex, Rng, printable_bytes};
 
-/// Files that may not hold what they held, and why that is.
+/// Files that may not hold any more what they held, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Doubt {
-    /// Whether each is a download of ours that is not finished: what is wrong of it is fetched
-    /// again. A file that was finished is not written to, for somebody may have changed it on
-    /// purpose.
+    /// Whether each file is an unfinished download of ours. What is wrong in such a file is fetched
+    /// again. A finished file is not written to: somebody may have changed it on purpose.
     pub files: BTreeMap<usize, bool>,
-    /// What gave rise to it: a sentence without a full stop.
+    /// How the doubt arose: a sentence without a full stop.
     pub why: String,
 }
 
-/// What a check has found of files in doubt.
+/// The result of a check of files in doubt.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Everything is right.
     Right,
-    /// What is wrong is fetched again.
+    /// Pieces that are wrong are fetched again.
     Again(String),
     /// The torrent stops.
     Stop(TorrentError),
 }
 
 impl Doubt {
-    /// Takes in another one.
+    /// Adds another doubt to this one.
     pub fn merge(&mut self, other: Self) {
         for (file, ours) in other.files {
             *self.files.entry(file).or_insert(true) &= ours;
         }
     }
 
-    /// The pieces that lie in its files, at least in part.
+    /// Returns the pieces that lie in its files, at least in part.
     pub fn pieces(&self, metainfo: &Metainfo) -> Bitfield {
         let (geometry, entries) = (metainfo.info().geometry(), metainfo.info().files().entries());
         let mut pieces = Bitfield::empty(geometry.pieces());
@@ -48,7 +47,8 @@ impl Doubt {
         pieces
     }
 
-    /// What follows if of the held pieces `checked` those in `right` are right.
+    /// Returns the verdict when the held pieces `checked` were hashed and those in `right` are
+    /// right.
     pub fn verdict(&self, metainfo: &Metainfo, checked: &Bitfield, right: &Bitfield) -> Verdict {
         let wrong = minus(checked, right);
         if wrong.count() == 0 {
@@ -70,7 +70,7 @@ impl Doubt {
     }
 }
 
-/// The files that a piece lies in, padding left out.
+/// Returns the files that a piece lies in, without padding.
 pub(super) fn files_of(metainfo: &Metainfo, piece: PieceIndex) -> impl Iterator<Item = usize> + '_ {
     let geometry = metainfo.info().geometry();
     let start = geometry.piece_offset(piece);
@@ -79,14 +79,14 @@ pub(super) fn files_of(metainfo: &Metainfo, piece: PieceIndex) -> impl Iterator<
     slices.map(|slice| slice.file).filter(|file| !files.entries()[*file].padding)
 }
 
-/// Whether all pieces of the file are among `have`.
+/// Returns whether all pieces of the file are in `have`.
 pub(super) fn is_whole(metainfo: &Metainfo, have: &Bitfield, file: usize) -> bool {
     let entry = &metainfo.info().files().entries()[file];
     let mut pieces = metainfo.info().geometry().pieces_of(entry.span()).map(PieceIndex);
     pieces.all(|piece| have.contains(piece))
 }
 
-/// What is in `all` and not in `less`.
+/// Returns what is in `all` and not in `less`.
 pub(super) fn minus(all: &Bitfield, less: &Bitfield) -> Bitfield {
     let mut rest = all.clone();
     for piece in less.iter() {
@@ -95,7 +95,7 @@ pub(super) fn minus(all: &Bitfield, less: &Bitfield) -> Bitfield {
     rest
 }
 
-/// What is in both.
+/// Returns what is in both.
 pub(super) fn common(a: &Bitfield, b: &Bitfield) -> Bitfield {
     let mut both = Bitfield::empty(a.len());
     for piece in a.iter().filter(|piece| b.contains(*piece)) {
@@ -104,8 +104,8 @@ pub(super) fn common(a: &Bitfield, b: &Bitfield) -> Bitfield {
     both
 }
 
-/// Of each file some of the pieces in `doubtful`, at least one, by chance: so many that one is
-/// hit if a fair part of them is wrong, so few that a start after a crash takes no longer for it.
+/// Picks pieces of `doubtful` from each file at random, at least one: enough to hit one if a fair
+/// part of them is wrong, and so few that a start after a crash takes no longer.
 pub(super) fn sample(metainfo: &Metainfo, doubtful: &Bitfield, rng: &mut Rng) -> Bitfield {
     let geometry = metainfo.info().geometry();
     let mut chosen = Bitfield::empty(geometry.pieces());
@@ -123,7 +123,7 @@ pub(super) fn sample(metainfo: &Metainfo, doubtful: &Bitfield, rng: &mut Rng) ->
     chosen
 }
 
-/// Some of `pieces` by chance, `bytes` bytes of them, but one in any case if there are any.
+/// Picks some of `pieces` at random, `bytes` bytes of them, but at least one.
 pub(super) fn pick(
     geometry: &Geometry,
     mut pieces: Vec<PieceIndex>,
@@ -140,7 +140,7 @@ pub(super) fn pick(
     pieces
 }
 
-/// Notes of the files with a piece in `unproven` that it is not known what they are like.
+/// Marks the files with a piece in `unproven` as unsure.
 pub(super) fn mark_unsure(
     metainfo: &Metainfo,
     files: &mut [Option<Fingerprint>],
@@ -155,15 +155,16 @@ pub(super) fn mark_unsure(
     }
 }
 
-/// A sentence that begins with the path of a file.
+/// Returns a sentence that begins with the path of a file.
 pub(super) fn about(path: &std::path::Path, what: &str) -> String {
     format!("`{}` {what}", printable_bytes(path.as_os_str().as_encoded_bytes()))
 }
 
-/// What is hashed of a file that was being written when a process died: 0.1 s on a usual machine.
+/// Bytes that are hashed of a file that was being written when a process died: 0.1 s on a usual
+/// machine.
 const SAMPLE_OF_A_FILE: u64 = 32 << 20;
 
-/// The same for all of a torrent's files, but for one piece of each.
+/// The same for all files of a torrent, beside one piece of each.
 const SAMPLE_OF_ALL: u64 = 128 << 20;
 
 #[cfg(test)]
@@ -173,7 +174,7 @@ mod tests {
 
     const PIECE: u64 = 16 << 10;
 
-    /// Files of two and a half pieces, a half, and two.
+    /// Files of two and a half pieces, half a piece, and two pieces.
     fn torrent() -> Metainfo {
         let file = |name: &str, len| (vec![name.to_owned()], len);
         let files = vec![file("a", PIECE * 5 / 2), file("b", PIECE / 2), file("c", PIECE * 2)];
@@ -203,7 +204,7 @@ mod tests {
         assert!(sentence.starts_with("`a` was changed: `2` of its `3` pieces"), "{sentence}");
         assert!(sentence.contains("have the torrent checked"), "{sentence}");
         assert!(matches!(verdict(true, &[0]), Verdict::Again(_)));
-        // Who has a reason to believe that a file is not ours alone is right.
+        // If one doubt says that a file is not ours alone, it is not.
         let mut both = doubt(true);
         both.merge(doubt(false));
         assert!(matches!(both.verdict(&torrent, &checked, &bits(&[0])), Verdict::Stop(_)));

@@ -1,8 +1,8 @@
 //! A torrent as its session knows it, awake or asleep.
 //!
 //! A torrent that has something to do is *awake*: a task owns its [`Record`], and calls reach it
-//! over a channel. One that has not is *asleep*: the record lies here, and there is no task, no
-//! channel, no timer. Whoever calls wakes it.
+//! over a channel. A torrent that has nothing to do is *asleep*: the record lies here, without
+//! task, channel or timer. Calls wake it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -34,14 +34,14 @@ use super::{PeerStatus, TorrentError, TorrentOptions};
 /// What a torrent has of its session.
 pub(super) struct SessionLink {
     pub means: Arc<Means>,
-    /// Held by the session: whoever held it here would keep the session's torrents alive.
+    /// Weak: the session holds it, and it holds the session's torrents.
     driver: OnceLock<Weak<dyn Driver>>,
 }
 
-/// What a session does for torrents that sleep.
+/// What a session does for its torrents.
 pub(super) trait Driver: Send + Sync {
-    /// Takes a call in for a torrent that sleeps. Returns whether the torrent has to wake up for
-    /// what follows, or gives the call back if only a task can answer it.
+    /// Takes in a call for a torrent that sleeps. Returns whether the torrent has to wake up now,
+    /// or gives the call back if only a task can answer it.
     fn hear_asleep(
         &self,
         entry: &Arc<Entry>,
@@ -49,10 +49,10 @@ pub(super) trait Driver: Send + Sync {
         call: Call,
     ) -> Result<bool, Call>;
 
-    /// Starts the task of a torrent, which hears `calls`.
+    /// Starts the task of a torrent, which receives `calls`.
     fn wake(&self, entry: Arc<Entry>, record: Box<Record>, calls: mpsc::Receiver<Call>);
 
-    /// Starts reporting to a tracker, until nothing is left to report.
+    /// Starts a task that reports to a tracker until nothing is left to report.
     fn report(&self, reporter: &Arc<Reporter>);
 }
 
@@ -61,11 +61,11 @@ pub(super) struct Entry {
     link: Arc<SessionLink>,
     pub metainfo: Arc<Metainfo>,
     pub options: Mutex<BoxedDefault<TorrentOptions>>,
-    /// Who tells a tracker of ours which pieces are held.
+    /// Reports to a tracker of ours which pieces are held.
     pub reporter: Option<Arc<Reporter>>,
-    /// It has heard that there is something to report.
+    /// Whether the reporter was told that there is something to report.
     pub to_report: AtomicBool,
-    /// How many pieces were reported last, plus one.
+    /// Number of pieces in the last report plus one, or 0.
     reported: AtomicU32,
     /// The number of its claim on its paths.
     pub claim: AtomicU32,
@@ -86,63 +86,61 @@ enum Life {
     Gone,
 }
 
-/// What a torrent is told or asked.
+/// A call to a torrent.
 pub(super) enum Call {
-    /// Connected peers.
+    /// Returns the connected peers.
     Peers(oneshot::Sender<Vec<PeerStatus>>),
-    /// Pieces held.
+    /// Returns the pieces held.
     Have(oneshot::Sender<Bitfield>),
-    /// Peers that hold each piece.
+    /// Returns how many peers hold each piece.
     Availability(oneshot::Sender<Vec<u32>>),
-    /// How a piece stands.
+    /// Returns how a piece stands.
     Stage(PieceIndex, oneshot::Sender<PieceStage>),
-    /// Stop.
     Pause,
-    /// Go on.
     Resume,
-    /// The time has come to try again what may have passed.
+    /// Try again what failed for a reason that may have passed.
     Retry {
-        /// There is room on the disk.
+        /// Whether there is room on the disk.
         room: bool,
     },
     /// Hash everything anew.
     Recheck,
-    /// Replace files that are not the torrent's and in its way.
+    /// Replace files in the torrent's way that are not its own.
     Overwrite,
-    /// Further peers to dial.
+    /// Peers that a user named.
     AddPeers(Vec<SocketAddr>),
-    /// Peers that a tracker knows.
+    /// Peers that a tracker named.
     Found(Vec<SocketAddr>),
-    /// A peer has connected.
+    /// A connection that a peer has made.
     Accepted(Box<Accepted>),
-    /// [`Entry::options`] are others.
+    /// [`Entry::options`] have changed.
     Options,
-    /// The session's limits are others.
+    /// The session's limits have changed.
     Bounds,
-    /// Other addresses are blocked.
+    /// The block list has changed.
     Blocked,
-    /// What a survey has found.
+    /// The result of a survey.
     Surveyed(Result<Box<Survey>, TorrentError>),
-    /// It may be checked now.
+    /// The right to hash what is on the disk.
     CheckSlot(CheckSlot),
-    /// It may begin to download now.
+    /// The right to begin a download.
     StartSlot(StartSlot),
-    /// Other places for its files.
+    /// Do something to its files.
     Files(FileWork, oneshot::Sender<Result<(), TorrentError>>),
-    /// Leave the swarm; answered when trackers are told and data is flushed.
+    /// Leave the swarm. Answered when the trackers have been told and data is flushed.
     Stop(oneshot::Sender<()>),
 }
 
-/// What is to be done to a torrent's files.
+/// Work on a torrent's files.
 pub(super) enum FileWork {
     Move(PathBuf),
-    /// Take what is there.
+    /// Use the files that are there.
     Find(PathBuf),
     Rename(BTreeMap<usize, Vec<String>>),
     Remove,
 }
 
-/// What became of a call.
+/// The result of offering a call.
 enum Offer {
     Taken,
     Full(mpsc::Sender<Call>, Call),
@@ -196,17 +194,17 @@ impl Entry {
         self.state.lock().shown.unfold(&self.metainfo)
     }
 
-    /// Returns how it stands while it has no swarm.
+    /// Returns its status while it has no swarm.
     pub fn shown_of(&self, record: &Record) -> StatusView {
         record.shown(&self.metainfo, &self.options.lock().files)
     }
 
-    /// Returns what there is to do for it of its own accord once it is known what it holds.
+    /// Returns what it has to do of its own accord once it is known what it holds.
     pub fn workload_of(&self, record: &Record) -> Workload {
         record.workload(&self.metainfo, &self.options.lock().files)
     }
 
-    /// Hands what was kept last to the keeper, with these totals.
+    /// Hands the last checkpoint, with these totals, to the keeper.
     pub fn keep(&self, record: &Record, moved: TransferTotals) {
         if let Some(keeper) = &self.means().config.keeper
             && let Some(checkpoint) = record.checkpoint(&self.metainfo, moved)
@@ -215,22 +213,22 @@ impl Entry {
         }
     }
 
-    /// What sums over many torrents are made of.
+    /// Returns the part of its status that counts and sums use.
     pub fn summary(&self) -> StatusSummary {
         self.state.lock().shown.summary()
     }
 
-    /// What it has waited for, if it has.
+    /// Returns what it has waited for, if it has.
     pub fn waiting(&self) -> Option<Arc<Waiting>> {
         self.state.lock().shown.waiting()
     }
 
-    /// Whether pieces that are wanted are missing, and are fetched from whoever has them.
+    /// Returns whether it lacks wanted pieces and downloads them.
     pub fn is_downloading(&self) -> bool {
         self.state.lock().shown.is_downloading()
     }
 
-    /// Whether peers that connect are to be let in.
+    /// Returns whether it accepts connections.
     pub fn admits(&self) -> bool {
         let state = self.state.lock();
         state.shown.admits() && !state.gone
@@ -239,7 +237,7 @@ impl Entry {
     pub fn show(&self, shown: StatusView) {
         let held = self.reporter.as_ref().and_then(|_| shown.reportable());
         let shown = CompactStatus::new(shown, &self.metainfo);
-        // What it showed before is dropped when the lock is free again.
+        // The old status is dropped after the lock is released.
         let _old = std::mem::replace(&mut self.state.lock().shown, shown);
         self.touch();
         if let Some(held) = held {
@@ -247,7 +245,7 @@ impl Entry {
         }
     }
 
-    /// Something that can be seen has changed.
+    /// Notes that something visible has changed.
     pub fn touch(&self) {
         self.bump(false);
     }
@@ -256,7 +254,7 @@ impl Entry {
         self.state.lock().version
     }
 
-    /// Waits until the version is another than `seen`, and gives it.
+    /// Waits until the version differs from `seen`, and returns it.
     pub async fn changed(&self, seen: u32) -> Result<u32, TorrentError> {
         loop {
             let changed = self.means().watchers.of(self.info_hash()).notified();
@@ -273,7 +271,7 @@ impl Entry {
         }
     }
 
-    /// Tells the torrent, waking it if need be. Says whether it is there.
+    /// Sends a call, and wakes the torrent if it has to. Returns whether the torrent exists.
     pub async fn post(self: &Arc<Self>, mut call: Call) -> bool {
         loop {
             match self.offer(call) {
@@ -281,14 +279,14 @@ impl Entry {
                 Offer::Gone(_) => return false,
                 Offer::Full(calls, back) => {
                     call = back;
-                    // Only waits for room; what is sent is sent under the lock.
+                    // Only waits for room: calls are sent under the lock.
                     let _ = calls.reserve().await;
                 }
             }
         }
     }
 
-    /// The same where nobody may wait: if there is no room, a task waits for it. Gives the call
+    /// Sends a call without waiting: if the channel is full, a task waits for room. Gives the call
     /// back if the torrent is gone.
     pub fn post_soon(self: &Arc<Self>, call: Call) -> Option<Call> {
         match self.offer(call) {
@@ -302,15 +300,15 @@ impl Entry {
         }
     }
 
-    /// The same on a thread that may wait.
+    /// Sends a call from a thread that may block.
     pub fn post_blocking(self: &Arc<Self>, call: Call) {
         if let Offer::Full(_, call) = self.offer(call) {
-            // One that is gone needs no answer.
+            // A torrent that is gone needs no answer.
             self.means().runtime.block_on(self.post(call));
         }
     }
 
-    /// Asks the torrent. Returns `None` if it is gone.
+    /// Sends a call and waits for the answer. Returns `None` if the torrent is gone.
     pub async fn ask<T>(
         self: &Arc<Self>,
         call: impl FnOnce(oneshot::Sender<T>) -> Call,
@@ -330,19 +328,19 @@ impl Entry {
         }
     }
 
-    /// Tells it only if that can be done at once.
+    /// Sends a call if that can be done at once.
     pub fn try_post(self: &Arc<Self>, call: Call) {
         self.offer(call);
     }
 
-    /// Tells it if it is awake.
+    /// Sends a call if the torrent is awake.
     pub fn nudge(self: &Arc<Self>, call: Call) {
         if matches!(*self.life.lock(), Life::Awake(_)) {
             self.post_soon(call);
         }
     }
 
-    /// Looks at the record if the torrent is asleep.
+    /// Calls `look` with the record if the torrent is asleep.
     pub fn asleep<T>(&self, look: impl FnOnce(&Record) -> T) -> Option<T> {
         match &*self.life.lock() {
             Life::Asleep(record) => Some(look(record)),
@@ -350,7 +348,7 @@ impl Entry {
         }
     }
 
-    /// The record if it is asleep, for good: the torrent is gone then.
+    /// Takes the record if the torrent is asleep. The torrent is gone then.
     pub fn take_asleep(&self) -> Option<Box<Record>> {
         let mut life = self.life.lock();
         if !matches!(*life, Life::Asleep(_)) {
@@ -375,13 +373,13 @@ impl Entry {
         true
     }
 
-    /// Begins its life, asleep.
+    /// Begins the torrent's life, asleep.
     pub fn put_to_sleep(&self, record: Box<Record>) {
         *self.life.lock() = Life::Asleep(record);
         self.metainfo.let_go();
     }
 
-    /// Puts it to sleep if nothing waits in `calls`; gives the record back otherwise.
+    /// Puts the torrent to sleep if no call waits. Gives the record back otherwise.
     pub fn fall_asleep(
         &self,
         record: Box<Record>,
@@ -398,7 +396,7 @@ impl Entry {
         Ok(())
     }
 
-    /// Nothing will ever come of it again.
+    /// Ends the torrent's life.
     pub fn end(&self) {
         let old = std::mem::replace(&mut *self.life.lock(), Life::Gone);
         drop(old);
@@ -451,7 +449,7 @@ impl Entry {
         }
     }
 
-    /// Has it reported that so many pieces are held, if that is news.
+    /// Has `held` pieces reported, if that was not done.
     fn report(&self, held: u32) {
         if self.is_reported(held) || self.to_report.swap(true, Ordering::AcqRel) {
             return;
@@ -463,8 +461,8 @@ impl Entry {
         }
     }
 
-    /// Tells its reporter that `tracker` has answered an announce. With `is_new` the tracker takes the
-    /// torrent for one that it knows nothing of.
+    /// Tells the reporter that `tracker` has answered an announce. With `is_new` the tracker knows
+    /// nothing of the torrent yet.
     pub fn announced(&self, tracker: &TrackerUrl, is_new: bool) {
         let Some(reporter) = self.reporter.as_ref().filter(|it| it.is_for(tracker)) else { return };
         let is_new = is_new && self.shown().reportable().is_some();
@@ -482,7 +480,7 @@ impl Entry {
         }
     }
 
-    /// The tracker does not know any more what was reported.
+    /// The tracker has forgotten what was reported.
     fn forget_reported(&self) {
         self.reported.store(0, Ordering::Relaxed);
     }
@@ -501,7 +499,7 @@ impl SessionLink {
         Self { means, driver: OnceLock::new() }
     }
 
-    /// Sets who drives the torrents. Only the first call has an effect.
+    /// Sets the driver of the torrents. Only the first call has an effect.
     pub fn set_driver(&self, driver: Weak<dyn Driver>) {
         self.driver.get_or_init(|| driver);
     }
@@ -518,20 +516,20 @@ impl CheckWaiter for Entry {
 
 impl StartWaiter for Entry {
     fn take_start_slot(self: Arc<Self>, slot: StartSlot) {
-        // What comes back of a torrent that is gone frees the slot.
+        // If the torrent is gone, the call comes back, and dropping it frees the slot.
         drop(self.post_soon(Call::StartSlot(slot)));
     }
 }
 
-/// Calls that wait for a torrent's task, connections of peers among them.
+/// Calls that wait for a torrent's task, including connections of peers.
 const CALLS_WAITING: usize = 64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Ten thousand torrents that do nothing are to cost their facts. Whoever makes one of these
-    /// larger should know that it is ten thousand times.
+    /// Ten thousand torrents that do nothing must cost little more than their facts. Each byte here
+    /// counts ten thousand times.
     #[test]
     fn a_torrent_at_rest_is_small() {
         assert!(size_of::<Entry>() <= 128, "{}", size_of::<Entry>());

@@ -13,14 +13,14 @@ use crate::net::SourceError;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TorrentError {
-    /// The disk said no; nothing verified is lost.
+    /// The disk refused. Nothing that was verified is lost.
     #[error(transparent)]
     Storage(StorageError),
-    /// There is no room left on the disk. With a [`Keeper`](super::Keeper) the torrent goes on by
-    /// itself when there is some again.
+    /// The disk is full. With a [`Keeper`](super::Keeper) the torrent goes on by itself when there
+    /// is room again.
     #[error(transparent)]
     Full(StorageError),
-    /// The process had no open files or memory to spare, or another program has a file. With a
+    /// The process has no open files or memory to spare, or another program has a file. With a
     /// [`Keeper`](super::Keeper) the torrent tries again by itself.
     #[error("{0}; it is tried again by itself")]
     Again(#[source] StorageError),
@@ -40,8 +40,8 @@ pub enum TorrentError {
     /// Content could not be read for a peer.
     #[error(transparent)]
     Unreadable(SourceError),
-    /// Pieces that were held are not right any more, in files that were finished: somebody may have
-    /// changed them on purpose.
+    /// Pieces that were held are wrong now, in files that were finished: somebody may have changed
+    /// them on purpose.
     #[error(
         "{why}: `{wrong}` of its `{checked}` pieces are not right any more; put the file back and \
          have the torrent checked, or start it to download these pieces again"
@@ -65,7 +65,7 @@ pub enum TorrentError {
     Removed,
 }
 
-/// Files that are not the torrent's, where its files are to be.
+/// Files that are not the torrent's, in the place of its files.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StrangeFiles {
@@ -85,7 +85,7 @@ pub enum StrangeFiles {
     },
 }
 
-/// A path that two torrents of a session would have.
+/// A path that two torrents of a session want.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PathConflict {
@@ -123,21 +123,21 @@ pub enum PathConflict {
 /// A path that a torrent cannot have, because another torrent of the session has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathTaken {
-    /// The torrent that is not to have it.
+    /// The torrent that cannot have the path.
     pub torrent: (String, InfoHash),
-    /// The torrent that has it.
+    /// The torrent that has the path.
     pub owner: (String, InfoHash),
-    /// The path.
+    /// The path that both want.
     pub path: PathBuf,
-    /// Both could have it if none of them writes: they have all their shared files at the same
-    /// paths, of the same lengths, and the owner has all of its content.
+    /// Both could have it if neither writes: their shared files have the same paths and lengths,
+    /// and the owner has all of its content.
     pub can_be_shared: bool,
-    /// The owner's files are being removed, so it is free soon.
+    /// The owner's files are being removed, so the path is free soon.
     pub leaving: bool,
 }
 
 impl PathTaken {
-    /// The same of two torrents that are here both.
+    /// Returns the sentence for two torrents that are both in the session.
     pub fn standing(&self) -> String {
         format!(
             "`{}` belongs to the torrent {}, which was here before: nothing is done with this one \

@@ -1,4 +1,4 @@
-//! What is done to a torrent's files besides reading and writing them.
+//! Moving, renaming and deleting a torrent's files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,11 +17,11 @@ use super::owners::{PlannedPaths, folder_identity};
 use super::torrent::{Torrent, flat};
 use super::{TorrentError, TorrentState};
 
-/// Told how the work ended; closed when nobody waits for it any more.
+/// Receives the result of the work; closed when nobody waits for it any more.
 type Reply = oneshot::Sender<Result<(), TorrentError>>;
 
 impl FileWork {
-    /// What it is to the torrent's life.
+    /// Returns what it is for the torrent's lifecycle.
     pub fn kind(&self) -> WorkKind {
         match self {
             Self::Move(_) | Self::Rename(_) => WorkKind::Move,
@@ -32,7 +32,7 @@ impl FileWork {
 }
 
 impl Torrent {
-    /// Moves, renames or deletes files, as was asked for first.
+    /// Does the work on files that was asked for first.
     pub(super) async fn work(&mut self) {
         let (done, asked) = match self.works.pop_front() {
             Some((work, mut reply)) => {
@@ -48,7 +48,7 @@ impl Torrent {
         }
         self.show();
         if let Some((reply, result)) = asked {
-            // Whoever asked may have gone away.
+            // The caller may be gone.
             let _ = reply.send(result);
         }
     }
@@ -91,7 +91,7 @@ impl Torrent {
         };
         let root = self.entry.store().root();
         if root != store_root && result.is_ok() {
-            // What it knew of the folder was of an earlier torrent, if anything.
+            // What was known of the new folder's disk came from an earlier torrent.
             let mounts = Arc::clone(&self.means.mounts);
             drop(tokio::task::spawn_blocking(move || mounts.accept(&root)).await);
         }
@@ -101,7 +101,7 @@ impl Torrent {
         result.map_err(TorrentError::from)
     }
 
-    /// Claims the paths that files are to have; `None` if they are to have none.
+    /// Claims the paths that the files will have; `None` if they will have none.
     async fn plan(&self, work: &FileWork) -> Result<Option<PlannedPaths>, TorrentError> {
         let store = self.entry.store();
         let (root, names, reads) = match work {
@@ -142,7 +142,7 @@ fn rename(store: &Store, names: &BTreeMap<usize, Vec<String>>) -> Result<(), Sto
         let Err(error) = store.rename_file(*file, new) else { continue };
         for (file, _) in names.iter().take(at) {
             if let Err(error) = store.rename_file(*file, &old_names(file)) {
-                warn!(%error, "a file keeps its new name though others could not be renamed");
+                warn!(%error, "a file keeps its new name although others could not be renamed");
             }
         }
         return Err(error);

@@ -9,7 +9,7 @@ use tokio::task::AbortHandle;
 
 use piecework_swarm::admission::{HalfOpen, Ticket};
 
-/// Lets every connection in and closes others if there are too many. Cheap to clone.
+/// Lets every connection in, and closes others if there are too many. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Gate {
     inside: Arc<Mutex<HalfOpenTasks>>,
@@ -20,21 +20,21 @@ struct HalfOpenTasks {
     tasks: HashMap<Ticket, AbortHandle, foldhash::fast::FixedState>,
 }
 
-/// A connection is in its handshake for as long as this lives.
+/// A connection that is in its handshake as long as this lives.
 struct GatePass {
     ticket: Ticket,
     inside: Arc<Mutex<HalfOpenTasks>>,
 }
 
 impl Gate {
-    /// For `most` connections at a time.
+    /// Returns a gate for `most` connections at a time.
     pub fn new(most: usize) -> Self {
         let inside = HalfOpenTasks { open: HalfOpen::new(most), tasks: HashMap::default() };
         Self { inside: Arc::new(Mutex::new(inside)) }
     }
 
-    /// Runs `shake_hands`, which is what becomes of a connection from `ip`, on a task of its own. It
-    /// may be broken off when there are too many.
+    /// Runs `shake_hands`, the handshake of a connection from `ip`, on a task of its own. It may be
+    /// aborted when there are too many.
     pub fn enter(&self, ip: IpAddr, shake_hands: impl Future<Output = ()> + Send + 'static) {
         // Locked until the task is noted, so that it cannot leave before.
         let mut inside = self.inside.lock();
@@ -50,12 +50,12 @@ impl Gate {
         inside.tasks.insert(ticket, task.abort_handle());
     }
 
-    /// How many there are.
+    /// Returns how many connections there are.
     pub fn len(&self) -> usize {
         self.inside.lock().open.len()
     }
 
-    /// Closes one of them: the process has no descriptor left.
+    /// Closes one connection, because the process has no descriptor left.
     pub fn make_room(&self) {
         let mut inside = self.inside.lock();
         if let Some(evicted) = inside.open.evict() {

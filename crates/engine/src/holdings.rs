@@ -1,4 +1,4 @@
-//! Tells trackers of ours which pieces we hold, so that they can say in whose hands they are.
+//! Tells Piecework trackers which pieces we hold, so that they can say who holds what.
 //!
 //! Each tracker has one [`Reporter`], whatever the number of torrents. Its task runs while there is
 //! something to report, and sends many torrents in one request.
@@ -34,7 +34,7 @@ struct ReportRun<'a> {
     reporter: &'a Reporter,
 }
 
-/// What is to be reported of a torrent.
+/// A report of one torrent.
 struct PreparedReport {
     entry: Arc<Entry>,
     /// `None` is everything.
@@ -42,7 +42,7 @@ struct PreparedReport {
 }
 
 impl HoldingsReports {
-    /// Reports to one tracker as long as there is something to report.
+    /// Reports to one tracker until nothing is left to report.
     pub async fn run(weak: Weak<Self>, reporter: Arc<Reporter>) {
         while let Some(reports) = weak.upgrade() {
             let means = &reports.means;
@@ -99,13 +99,13 @@ impl ReportRun<'_> {
         was_answered
     }
 
-    /// Returns what there is to report of a torrent now, if there is something.
+    /// Returns what is to be reported of a torrent now, if anything.
     async fn prepare(&self, info_hash: InfoHash, until: Instant) -> Option<PreparedReport> {
         let Some(entry) = self.reports.torrents.get(info_hash) else {
             self.done(info_hash, Reported::Settled);
             return None;
         };
-        // What changes from now on is reported once more.
+        // What changes from now on is reported again.
         entry.to_report.store(false, Ordering::Release);
         let (host, port) = self.reporter.place();
         let Some(count) = entry.shown().reportable().filter(|count| !entry.is_reported(*count))
@@ -117,7 +117,7 @@ impl ReportRun<'_> {
         if !is_announced() {
             self.done(info_hash, Reported::Unannounced);
             if is_announced() {
-                // It was announced between the two looks.
+                // It was announced between the two checks.
                 self.reporter.announced_meanwhile(self.now(), info_hash);
             }
             return None;
@@ -131,7 +131,7 @@ impl ReportRun<'_> {
                 let have = Some(have).filter(|have| !have.is_full());
                 Some(PreparedReport { entry, have })
             }
-            // Gone, or busy for long.
+            // The torrent is gone, or busy for long.
             Ok(None) => {
                 self.done(info_hash, Reported::Settled);
                 None
@@ -206,7 +206,7 @@ impl ReportRun<'_> {
         true
     }
 
-    /// The tracker has answered a report.
+    /// Takes in the tracker's answer to a report.
     fn settle(&self, sent: &PreparedReport, status: u16, reason: Option<&str>) {
         let info_hash = sent.entry.info_hash();
         let reported = match status {
@@ -223,7 +223,7 @@ impl ReportRun<'_> {
         }
         self.done(info_hash, reported);
         if reported == Reported::Unknown {
-            // It has been restarted since we announced: it is told of us at once.
+            // The tracker was restarted since we announced. It is told of us at once.
             let (host, port) = self.reporter.place();
             self.reports.scheduler.was_forgotten(info_hash, host, port);
         }
@@ -238,15 +238,15 @@ impl ReportRun<'_> {
     }
 }
 
-/// Bytes of a bitfield that is reported by itself: a batch has room for three of these.
+/// Bytes of a bitfield that is reported alone: a batch has room for three of these.
 const LARGE_BITFIELD: usize = MAX_BATCH_LEN / 4;
 
 /// Bytes of a batch beside its reports.
 const BATCH_MARGIN: usize = 1_024;
 
-/// How long the torrents of a request may take to say what they hold.
+/// Time for the torrents of a request to say what they hold.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// The status of a report that was taken, and of one of a peer that has not announced.
+/// HTTP status of a report that was taken, and of one from a peer that has not announced.
 const TAKEN: u16 = 204;
 const NOT_ANNOUNCED: u16 = 409;

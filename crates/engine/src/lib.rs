@@ -1,4 +1,4 @@
-//! Owns the swarms, pumps their events and actions: the public API of the engine.
+//! The BitTorrent engine: sessions of any number of torrents, over sockets and files.
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -17,12 +17,14 @@
 //! # }
 //! ```
 //!
-//! `examples/` has programs that download, seed, tell who gave what, and keep content elsewhere than in files.
+//! `examples/` has programs that download, seed, tell who gave what, and keep content elsewhere than in
+//! files.
 //!
 //! A [`Session`] has one set of listening sockets, one memory budget, one hash service and any
 //! number of torrents. A torrent with something to do is one task that owns its
-//! [`Swarm`](piecework_swarm::Swarm) alone and only pumps: what peers, disks and trackers said goes
-//! in, what the swarm wants done is done. One with nothing to do is asleep, and costs no task. A fault of a peer costs that peer, a fault of a torrent pauses that torrent.
+//! [`Swarm`](piecework_swarm::Swarm) alone and only pumps: it passes on what peers, disks and
+//! trackers say, and carries out what the swarm wants done. A torrent with nothing to do is asleep,
+//! and costs no task. A fault of a peer costs that peer, a fault of a torrent pauses that torrent.
 
 #![warn(missing_docs)]
 

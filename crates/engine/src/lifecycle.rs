@@ -1,8 +1,8 @@
-//! Carries out what a torrent's [`Lifecycle`](piecework_swarm::lifecycle::Lifecycle) decides, while the
-//! torrent is awake and while it sleeps.
+//! Carries out what a torrent's [`Lifecycle`](piecework_swarm::lifecycle::Lifecycle) decides, while
+//! the torrent is awake and while it sleeps.
 //!
-//! [`LifecycleDriver::pass`] takes in what happened and does at once whatever needs no task. What needs
-//! one is left to the torrent's [`task`](super::task), which looks at
+//! [`LifecycleDriver::pass`] takes in an event and does at once whatever needs no task. The rest is
+//! left to the torrent's [`task`](super::task), which looks at
 //! [`Lifecycle::occupation`](piecework_swarm::lifecycle::Lifecycle::occupation).
 
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use super::start_slots::StartSlots;
 use super::survey::{Survey, SurveyBasis, survey};
 use super::{TorrentError, TorrentEvent};
 
-/// Does what the lifecycles of a session's torrents want done.
+/// Carries out the effects of a session's lifecycles.
 pub(super) struct LifecycleDriver {
     pub scheduler: Arc<AnnounceScheduler>,
     pub check_workers: Arc<CheckWorkers>,
@@ -32,8 +32,8 @@ pub(super) struct LifecycleDriver {
 }
 
 impl LifecycleDriver {
-    /// Takes in a call for a torrent that sleeps. Returns whether a task is needed now, or gives the
-    /// call back if only a task can answer it.
+    /// Takes in a call for a torrent that sleeps. Returns whether a task is needed now, or gives
+    /// the call back if only a task can answer it.
     pub fn hear_asleep(
         &self,
         entry: &Arc<Entry>,
@@ -42,14 +42,14 @@ impl LifecycleDriver {
     ) -> Result<bool, Call> {
         match call {
             Call::Pause => Ok(self.pass(entry, record, LifecycleEvent::Pause)),
-            // Thousands that seed to nobody go on without a task each.
+            // Thousands of torrents that seed to nobody go on without a task.
             Call::Resume => Ok(self.pass(entry, record, LifecycleEvent::Resume)),
-            // Nobody is woken for nothing.
+            // Not woken unless the lifecycle says so.
             Call::Retry { room } => Ok(self.pass(entry, record, LifecycleEvent::RetryDue { room })),
             Call::Surveyed(surveyed) => Ok(self.pass_survey(entry, record, surveyed)),
             Call::StartSlot(slot) => {
                 let wakes = self.pass(entry, record, LifecycleEvent::StartSlot);
-                // One that does not want it any more frees it here.
+                // If the torrent no longer wants the slot, dropping it here frees it.
                 if record.life.has_start_slot() {
                     slot.forget();
                 }
@@ -59,13 +59,13 @@ impl LifecycleDriver {
         }
     }
 
-    /// Takes in what happened, and does what follows from it. Returns whether a task is needed now.
+    /// Takes in an event and carries out its effects. Returns whether a task is needed now.
     pub fn pass(&self, entry: &Arc<Entry>, record: &mut Record, event: LifecycleEvent) -> bool {
         self.pass_known(entry, record, event, true)
     }
 
-    /// The same with an event that makes the content known; `is_new` if a checkpoint of that would say
-    /// something else than the last one.
+    /// The same with an event that makes the content known. `is_new` says that a checkpoint of it
+    /// would differ from the last one.
     fn pass_known(
         &self,
         entry: &Arc<Entry>,
@@ -91,7 +91,7 @@ impl LifecycleDriver {
                 }
                 Effect::StartAnnouncing => self.scheduler.start(entry.info_hash()),
                 Effect::StopAnnouncing => {
-                    // A swarm counts itself what it waits for.
+                    // A swarm counts its waiting itself.
                     if record.life.occupation() != Some(Occupation::Swarm) {
                         stop_waiting(entry, record);
                     }
@@ -110,10 +110,10 @@ impl LifecycleDriver {
                 }
                 Effect::Wake => wakes = true,
                 Effect::ScheduleRetry { after } => retry_later(entry, after),
-                // A swarm shows itself how it stands.
+                // A swarm publishes its status itself.
                 Effect::Show if record.life.is_exchanging() => {}
                 Effect::Show => entry.show(entry.shown_of(record)),
-                // For its task, which sees by the state what it has to do.
+                // Left to the torrent's task, which sees from the state what it has to do.
                 Effect::StartSwarm
                 | Effect::StopSwarm
                 | Effect::StartCheck
@@ -139,7 +139,7 @@ impl LifecycleDriver {
         }
     }
 
-    /// Takes in an event with a fault, of which `error` says more.
+    /// Takes in an event with a fault. `error` has the details.
     pub fn pass_fault(
         &self,
         entry: &Arc<Entry>,
@@ -152,13 +152,13 @@ impl LifecycleDriver {
         self.pass(entry, record, event)
     }
 
-    /// Takes in that there may be something else to do for it of its own accord.
+    /// Takes in what there is to do of the torrent's own accord, which may have changed.
     pub fn pass_workload(&self, entry: &Arc<Entry>, record: &mut Record) -> bool {
         let workload = entry.workload_of(record);
         self.pass(entry, record, LifecycleEvent::Workload(workload))
     }
 
-    /// Takes in an event by which it is known what is on the disk, and the fault that comes with it.
+    /// Takes in an event that makes known what is on the disk, and the fault that comes with it.
     /// `files` are as they were before they were looked at.
     pub fn pass_content(
         &self,
@@ -177,7 +177,7 @@ impl LifecycleDriver {
         self.pass_known(entry, record, event, is_new) || wakes
     }
 
-    /// Takes in what a survey has found.
+    /// Takes in the result of a survey.
     pub fn pass_survey(
         &self,
         entry: &Arc<Entry>,
@@ -186,7 +186,7 @@ impl LifecycleDriver {
     ) -> bool {
         let surveyed = LifecycleEvent::Surveyed;
         if !record.life.awaits_survey() {
-            // Files have been moved meanwhile, or are to be hashed: it says nothing any more.
+            // Files have been moved meanwhile, or are to be hashed: the result is outdated.
             return self.pass(entry, record, surveyed(SurveyEnd::Incomplete));
         }
         match found {
@@ -209,7 +209,7 @@ impl LifecycleDriver {
         let since = record.checkpoint(&entry.metainfo, record.earlier());
         let basis = match since {
             Some(since) => SurveyBasis::Checkpoint(Box::new(since)),
-            // Without a checkpoint it was added as complete.
+            // A torrent without a checkpoint was added as complete.
             None => SurveyBasis::Complete,
         };
         let entry = Arc::clone(entry);
@@ -230,14 +230,14 @@ fn report_fault(entry: &Entry, record: &Record) {
     }
 }
 
-/// Counts what a download that slept has waited for.
+/// Counts what a sleeping download has waited for.
 fn stop_waiting(entry: &Entry, record: &mut Record) {
     if let Some((cause, waited)) = record.stop_waiting(entry.means().now()) {
         entry.means().counters.add_wait(cause, waited);
     }
 }
 
-/// Says after some time whether what the torrent stopped on may have passed.
+/// After some time, tells the torrent whether what it stopped on may have passed.
 fn retry_later(entry: &Arc<Entry>, after: Duration) {
     let weak = Arc::downgrade(entry);
     entry.means().runtime.spawn(async move {
@@ -248,7 +248,7 @@ fn retry_later(entry: &Arc<Entry>, after: Duration) {
     });
 }
 
-/// Whether there is room on the disk again, if that was missing.
+/// Returns whether there is room on the disk, if that was missing.
 async fn has_room(entry: &Entry) -> bool {
     let shown = entry.shown();
     if !matches!(shown.fault.as_deref(), Some(TorrentError::Full(_))) {
@@ -259,7 +259,7 @@ async fn has_room(entry: &Entry) -> bool {
     let Ok(Ok((free, _))) = free else { return false };
     let pieces = 16 * u64::from(entry.metainfo.info().geometry().piece_len());
     let left = shown.bytes_wanted.saturating_sub(shown.bytes_wanted_have);
-    // It fails again, and is tried again, if that is not enough.
+    // If that is not enough, it fails again and is tried again.
     free >= left.min(pieces.max(ROOM))
 }
 

@@ -1,4 +1,5 @@
-//! What the torrents of a session work with: time and chance, memory, threads, files and limits.
+//! What the torrents of a session work with: clock, random numbers, memory, threads, files, limits
+//! and connections.
 
 use std::io;
 use std::sync::Arc;
@@ -50,8 +51,10 @@ pub(super) struct Means {
 }
 
 impl Means {
+    /// Starts the threads that hash, unless the configuration has some.
+    ///
     /// # Errors
-    /// If the threads that hash cannot be started.
+    /// If the threads cannot be started.
     pub fn new(config: SessionConfig, identity: Identity, rng: Rng) -> io::Result<Self> {
         let blocks = (config.memory_budget / u64::from(BLOCK_LEN)) as usize;
         let open_files = match config.open_files {
@@ -97,12 +100,12 @@ impl Means {
         self.clock.now()
     }
 
-    /// Returns a generator for one user of chance.
+    /// Returns a new random number generator.
     pub fn rng(&self) -> Rng {
         self.rng.lock().fork()
     }
 
-    /// Counts one torrent more that downloads and is awake, or one less. Returns how many there are
+    /// Counts one more torrent that downloads and is awake, or one less. Returns how many there are
     /// now.
     pub fn count_leeching(&self, more: bool) -> usize {
         match more {
@@ -124,6 +127,5 @@ impl Means {
 /// Torrents whose files are made at a time, and downloads that begin at a time: a thread each.
 pub(super) const PREPARING: usize = 16;
 
-/// The part of the memory for pieces that all links may use for long runs of blocks to send: one in
-/// so many bytes.
+/// Long runs of blocks to send may use one in so many bytes of the memory for pieces.
 const RUN_SHARE: u64 = 4;

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use piecework_core::Moment;
 use piecework_swarm::budget::{Budget, MemberId, News};
 
-/// The memory of a session for incomplete pieces. [`Budget`] decides who gets how much.
+/// The memory of a session for incomplete pieces. [`Budget`] divides it.
 pub(super) struct Memory {
     start: Instant,
     state: Mutex<DividedMemory>,
@@ -66,7 +66,7 @@ impl DividedMemory {
 }
 
 impl Portion {
-    /// Reports how the torrent does. Returns how many blocks it may ask for, and whether it should
+    /// Reports the torrent's traffic. Returns how many blocks it may request, and whether it should
     /// report again soon because that number may rise.
     pub fn tell(&mut self, news: News) -> (u64, bool) {
         let now = self.memory.now();
@@ -87,7 +87,7 @@ impl Portion {
         holds_nothing
     }
 
-    /// Reserves memory for a piece, if there is some.
+    /// Reserves memory for a piece, if there is enough.
     pub fn reserve(&mut self, blocks: u32) -> bool {
         let now = self.memory.now();
         let id = self.join(now);
@@ -105,7 +105,7 @@ impl Portion {
         self.full = !self.memory.state.lock().budget.hold(id, 1);
     }
 
-    /// Gives back the memory of so many blocks.
+    /// Gives back the memory of these blocks.
     pub fn release(&mut self, blocks: u32) {
         if let Some(member) = &self.member {
             let mut state = self.memory.state.lock();
@@ -113,7 +113,8 @@ impl Portion {
         }
     }
 
-    /// Whether the session used more memory than it has when this torrent last took or gave back some.
+    /// Returns whether the session used more memory than it has when this torrent last took or gave
+    /// back some.
     pub fn is_full(&self) -> bool {
         self.full
     }
@@ -125,7 +126,7 @@ impl Portion {
         state.budget.used_by(member.id).saturating_sub(state.budget.share(member.id))
     }
 
-    /// Blocks in memory.
+    /// Returns the number of blocks in memory.
     #[cfg(test)]
     pub fn used(&self) -> u64 {
         let id = self.member.as_ref().map(|member| member.id);

@@ -1,5 +1,5 @@
-//! Which disks the folders of a session lie on: what was written to a disk is not begun anew in
-//! the bare mount point that is left when the disk is gone.
+//! Which disks the folders of a session lie on. What was written to a disk is not begun anew in the
+//! bare mount point that is left when the disk is gone.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,9 +9,9 @@ use parking_lot::Mutex;
 
 use piecework_storage::{StorageError, mount_point};
 
-/// Where the file systems are mounted that folders of torrents lie on.
+/// The mount points of the file systems that torrents' folders lie on.
 ///
-/// A folder that is not in it lies on the root file system, or nobody has looked.
+/// A folder that is not listed lies on the root file system, or was never looked at.
 #[derive(Debug, Default)]
 pub(super) struct Mounts {
     known: Mutex<BTreeMap<PathBuf, PathBuf>>,
@@ -19,7 +19,7 @@ pub(super) struct Mounts {
 }
 
 impl Mounts {
-    /// Fails if the disk that `root` lay on is not mounted any more; else notes where it lies.
+    /// Notes where `root` lies, and fails if the disk that it lay on is not mounted any more.
     /// Blocks.
     pub fn check(&self, root: &Path) -> Result<(), StorageError> {
         match self.note(root, mount_point(root)) {
@@ -28,16 +28,16 @@ impl Mounts {
         }
     }
 
-    /// Has `root` belong where it lies now, whatever was known. Blocks.
+    /// Notes where `root` lies now, whatever was known. Blocks.
     pub fn accept(&self, root: &Path) {
         self.replace(root, mount_point(root));
     }
 
-    /// Notes that `root` lies on what is mounted at `now`. Returns the mount point that it lay on
-    /// before if that is gone; then that is still what is known.
+    /// Notes that `root` lies on what is mounted at `now`. If the mount point that it lay on is
+    /// gone, returns that and changes nothing.
     pub fn note(&self, root: &Path, now: Option<PathBuf>) -> Option<PathBuf> {
         if let Some(before) = self.known.lock().get(root) {
-            // Both are above the folder, so the nearer one is the one that is mounted last.
+            // Both are above the folder, so the longer path is the one that was mounted last.
             let is_gone = match &now {
                 Some(now) => now != before && before.starts_with(now),
                 None => true,
@@ -50,7 +50,7 @@ impl Mounts {
         None
     }
 
-    /// Everything that is known: folders and mount points.
+    /// Returns all folders and mount points.
     pub fn all(&self) -> BTreeMap<PathBuf, PathBuf> {
         self.known.lock().clone()
     }
@@ -60,7 +60,7 @@ impl Mounts {
         self.known.lock().extend(known);
     }
 
-    /// Whether anything has changed since this was last asked.
+    /// Returns whether anything has changed since the last call.
     pub fn take_changed(&self) -> bool {
         self.changed.swap(false, Ordering::Relaxed)
     }

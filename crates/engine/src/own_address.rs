@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::net;
 use piecework_proto::announce::udp::Family;
 
-/// The addresses by which this host was last seen to reach others.
+/// The addresses from which this host last reached others.
 #[derive(Debug, Default)]
 pub(super) struct OwnAddresses {
     v4: Option<IpAddr>,
@@ -13,8 +13,8 @@ pub(super) struct OwnAddresses {
 }
 
 impl OwnAddresses {
-    /// Looks at the routes of the system. Returns whether an address has taken the place of
-    /// another. A network that is gone changes nothing: nobody could be told.
+    /// Looks at the system's routes. Returns whether an address has replaced another. A network
+    /// that is gone changes nothing: nobody could be told.
     pub fn update(&mut self) -> bool {
         let v4 = replaces(&mut self.v4, net::source_address(Family::V4));
         let v6 = replaces(&mut self.v6, net::source_address(Family::V6));
@@ -22,7 +22,7 @@ impl OwnAddresses {
     }
 }
 
-/// Returns whether `now` is another address than the one known before; it is known from then on.
+/// Notes `now` as the known address. Returns whether it differs from the one before.
 fn replaces(known: &mut Option<IpAddr>, now: Option<IpAddr>) -> bool {
     let Some(now) = now else { return false };
     known.replace(now).is_some_and(|before| before != now)

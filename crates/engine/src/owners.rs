@@ -1,4 +1,5 @@
-//! One owner for each path: what a torrent claims before it touches files, and gives up after.
+//! Each path has one owner: a torrent claims paths before it touches files, and gives them up
+//! afterwards.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
@@ -21,7 +22,7 @@ use super::error::{PathConflict, PathTaken};
 #[derive(Default)]
 pub(super) struct PathOwners {
     claims: Mutex<Claims<Weak<Entry>>>,
-    /// Held by whoever looks at claims and then makes one.
+    /// Held between a look at the claims and a new claim.
     claiming: Mutex<()>,
 }
 
@@ -33,14 +34,14 @@ pub(super) struct Rival {
     pub paths: Vec<(FilePath, bool)>,
 }
 
-/// The claims that a move or rename holds while it goes on.
+/// The claims of a move or rename while it goes on.
 pub(super) struct PlannedPaths {
     store: Store,
     id: ClaimId,
 }
 
-/// Returns the same as [`FolderIdentity::of`], looked up on a thread that may wait. A disk that does
-/// not answer within two seconds is not waited for: the folder is where its path says.
+/// Returns the same as [`FolderIdentity::of`], looked up on a thread that may block. If a disk does
+/// not answer within two seconds, the folder is taken to be where its path says.
 pub async fn folder_identity(path: &Path) -> FolderIdentity {
     let looked = path.to_owned();
     let job = tokio::task::spawn_blocking(move || FolderIdentity::of(&looked));
@@ -51,8 +52,8 @@ pub async fn folder_identity(path: &Path) -> FolderIdentity {
 }
 
 impl PathOwners {
-    /// Claims the paths of a torrent that is added. `reads`: it writes to none of its files as long
-    /// as others have them.
+    /// Claims the paths of a torrent that is added. `reads` says that it writes to none of its
+    /// files as long as others have them.
     pub fn claim(
         &self,
         entry: &Arc<Entry>,
@@ -64,21 +65,21 @@ impl PathOwners {
         Ok(())
     }
 
-    /// Gives up what a torrent that is gone had.
+    /// Gives up the paths of a torrent that is gone.
     pub fn give_up(&self, entry: &Entry) {
         if let Some(id) = ClaimId::from_number(entry.claim.swap(NO_CLAIM, Ordering::Relaxed)) {
             self.claims.lock().remove(id, &entry.store().top_names());
         }
     }
 
-    /// Notes that what a torrent has is free soon.
+    /// Notes that the torrent's paths are free soon.
     pub fn leave_paths(&self, entry: &Entry) {
         if let Some(id) = ClaimId::from_number(entry.claim.load(Ordering::Relaxed)) {
             self.claims.lock().set_leaving(id);
         }
     }
 
-    /// Who else has paths of this torrent now.
+    /// Returns the other torrents that have paths of this torrent.
     pub fn rivals(&self, entry: &Arc<Entry>) -> Vec<Rival> {
         let store = entry.store();
         let names = store.top_names();
@@ -90,16 +91,16 @@ impl PathOwners {
         self.compare(entry, &store, neighbours)
     }
 
-    /// Notes that the torrent's files are about to be removed, and gives the paths of those that
-    /// stay because others have them.
+    /// Notes that the torrent's files are about to be removed. Returns the paths of files that stay
+    /// because others have them.
     pub fn keep_for_others(&self, entry: &Arc<Entry>) -> BTreeSet<Vec<String>> {
-        // Of two that go at the same time, the second takes the files along.
+        // If two go at the same time, the second removes the shared files.
         self.leave_paths(entry);
         let staying = self.rivals(entry).into_iter().filter(|rival| !rival.leaving);
         staying.flat_map(|rival| rival.paths).map(|(path, _)| path.names).collect()
     }
 
-    /// An error if another torrent has paths to which this one is about to write.
+    /// Fails if another torrent has paths to which this one is about to write.
     pub fn may_write(&self, entry: &Arc<Entry>) -> Result<(), PathConflict> {
         let writes = |path: &FilePath, same: bool| path.len > 0 || !same;
         for rival in self.rivals(entry) {
@@ -111,8 +112,8 @@ impl PathOwners {
         Ok(())
     }
 
-    /// Claims what the files of `entry` are going to be called, before they are brought there.
-    /// Nobody may have them, unless `reads`; and nobody may have them where they are.
+    /// Claims the future paths of the files of `entry` before they are moved there. Nobody else may
+    /// have them, unless `reads`; and nobody else may have the present ones.
     pub fn plan(
         &self,
         entry: &Arc<Entry>,
@@ -130,7 +131,7 @@ impl PathOwners {
         Ok(PlannedPaths { store: planned, id })
     }
 
-    /// Gives up the claims that do not hold after the work is done, or was not.
+    /// Gives up the claims that are no longer needed, depending on whether the work was done.
     pub fn settle_plan(
         &self,
         entry: &Arc<Entry>,
@@ -156,11 +157,11 @@ impl PathOwners {
         reads: bool,
     ) -> Result<ClaimId, Box<PathTaken>> {
         let names = store.top_names();
-        // One at a time: between the look and the claim nobody else claims.
+        // Nobody else may claim between the look and the claim.
         let _claiming = self.claiming.lock();
         let neighbours = self.claims.lock().neighbours(folder, &names);
         for rival in self.compare(entry, store, neighbours) {
-            // The same torrent may be added again while it leaves: its files are the same.
+            // A torrent may be added again while it leaves: its files are the same.
             if rival.leaving && rival.entry.info_hash() == entry.info_hash() {
                 continue;
             }
@@ -204,7 +205,7 @@ impl PathOwners {
             };
             let at = |root: PathBuf, path: &FilePath| path.beneath(&root);
             let mut overlaps = neighbour.overlaps(ours, &theirs);
-            // Rare enough to ask the disk, whether it takes both names for one.
+            // This is rare enough to ask the disk whether both names are one file.
             overlaps.retain(|it| {
                 let (a, b) = (&ours[it.ours], &theirs[it.theirs]);
                 !it.by_case || is_one_file(&at(store.root(), a), &at(other.store().root(), b))
@@ -220,16 +221,16 @@ impl PathOwners {
 }
 
 impl Entry {
-    /// Its name in the torrent, and its info-hash.
+    /// Returns its name in the metainfo, and its info-hash.
     fn named(&self) -> (String, InfoHash) {
         (self.metainfo.info().name().to_owned(), self.info_hash())
     }
 
-    /// Whether all its content was there when that was last known.
+    /// Returns whether all its content was there when that was last known.
     fn is_whole(&self) -> bool {
         let known = self.asleep(|record| match record.life.content() {
             ContentState::Ready => record.have.is_none(),
-            // It was all there a moment ago, and is looked at for the first time.
+            // It was all there a moment ago, and is surveyed for the first time.
             ContentState::Surveying if record.upload_only && record.kept.is_none() => true,
             _ => record.was_whole(),
         });
@@ -240,11 +241,11 @@ impl Entry {
     }
 }
 
-/// Whether both paths lead to one file that exists.
+/// Returns whether both paths lead to one existing file.
 fn is_one_file(a: &Path, b: &Path) -> bool {
     let of = |path: &Path| path.symlink_metadata().ok().map(|it| (it.dev(), it.ino()));
     of(a).is_some_and(|a| Some(a) == of(b))
 }
 
-/// How long a disk may take to say where a folder lies.
+/// Time for a disk to say where a folder lies.
 const LOOK: Duration = Duration::from_secs(2);

@@ -1,25 +1,25 @@
-//! Whose files are that have the names of a torrent's.
+//! Who owns the files that have the names of a torrent's files.
 
 use piecework_core::{Bitfield, PieceIndex};
 use piecework_storage::{StorageError, Store};
 
 use super::error::{StrangeFiles, TorrentError};
 
-/// Whose files are that have the names of a torrent's, as far as it is known.
+/// Who owns the files that have the names of a torrent's files, as far as is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ownership {
-    /// They may be somebody's who does not know of the torrent.
+    /// They may belong to somebody who does not know of the torrent.
     Unknown,
-    /// Unfinished ones are the torrent's. Those of final names may be somebody's.
+    /// Unfinished files are the torrent's. Files with final names may be somebody else's.
     Unfinished,
-    /// The torrent's: it has written to them.
+    /// They are the torrent's: it has written to them.
     Ours,
-    /// Whatever stands in the torrent's way is replaced, for somebody said so.
+    /// Files in the torrent's way are replaced, because somebody asked for that.
     Replaced,
 }
 
-/// An error if files that are not the torrent's would be written to when it gets what it is to get;
-/// unless they are to be replaced, and then they are removed.
+/// Returns an error if the download would write to files that are not the torrent's. If they are to
+/// be replaced, removes them instead.
 pub(super) fn make_way(
     store: &Store,
     have: &Bitfield,
@@ -29,7 +29,7 @@ pub(super) fn make_way(
     if files == Ownership::Ours {
         return Ok(Ok(()));
     }
-    // An unfinished file of which nothing is right is another torrent's of that name.
+    // An unfinished file without a right piece belongs to another torrent of that name.
     let unfinished = matches!(files, Ownership::Unknown | Ownership::Replaced);
     let strange = store.foreign_files(have, wanted, unfinished)?;
     let [first, others @ ..] = &strange[..] else { return Ok(Ok(())) };

@@ -1,4 +1,4 @@
-//! The connections of a session: a bounded number, of which useless ones make way.
+//! The connections of a session: a bounded number, in which useless ones make way.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use crate::net::{self, PeerStream};
 use piecework_core::Moment;
 use piecework_swarm::admission::{Occupant, Shares, who_makes_way};
 
-/// Who has the session's places.
+/// The places for connections, and who has them.
 pub(super) struct Places {
     shares: Shares,
     taken: Arc<Mutex<PlaceTable>>,
@@ -32,16 +32,16 @@ struct Seat {
     stream: Weak<PeerStream>,
 }
 
-/// What went over a connection so far.
+/// What has been transferred over a connection.
 #[derive(Default)]
 struct Activity {
     has_spoken: AtomicBool,
-    /// Nanoseconds since the session's start plus one, 0 for never.
+    /// Nanoseconds since the session's start plus one; 0 for never.
     used_at: AtomicU64,
 }
 
-/// One place, given back when dropped. It may have been lost before that: then the connection was
-/// closed, and its torrent will hear of it.
+/// A place, given back when dropped. It may have been lost before: then the connection was closed,
+/// and its torrent will hear of it.
 pub(super) struct Place {
     number: u64,
     taken: Arc<Mutex<PlaceTable>>,
@@ -53,8 +53,8 @@ impl Places {
         Self { shares, taken: Arc::default() }
     }
 
-    /// A place for `stream`, which goes to `ip`, where there are `most`. If all are taken, somebody
-    /// may have to make way, whose connection is closed; `None` if nobody does.
+    /// Takes one of `most` places for `stream`, which goes to `ip`. If all are taken, a useless
+    /// connection may have to make way and is closed. Returns `None` if none does.
     pub fn take(
         &self,
         now: Moment,
@@ -68,12 +68,12 @@ impl Places {
             let number = who_makes_way(now, self.shares, ip, occupants)?;
             let seat = taken.seats.remove(&number);
             if let Some(seat) = seat {
-                debug!(closed = %seat.ip, newcomer = %ip, "a useless connection made way");
+                debug!(closed = %seat.ip, newcomer = %ip, "a useless connection was closed for a newcomer");
                 if let Some(stream) = seat.stream.upgrade() {
                     net::hang_up(&stream);
                 }
             }
-            // The bound may have been lowered below what there is.
+            // The bound may have been lowered meanwhile.
             if taken.seats.len() >= most {
                 return None;
             }
@@ -92,7 +92,7 @@ impl Places {
         Some(Place { number, taken: Arc::clone(&self.taken), activity })
     }
 
-    /// Whether [`Places::take`] would find one now.
+    /// Returns whether [`Places::take`] would find a place now.
     pub fn has_one(&self, now: Moment, most: usize, ip: IpAddr) -> bool {
         let taken = self.taken.lock();
         let occupants = || taken.seats.iter().map(|(number, seat)| seat.occupant(*number));
@@ -101,7 +101,7 @@ impl Places {
                 && who_makes_way(now, self.shares, ip, occupants()).is_some()
     }
 
-    /// How many are taken.
+    /// Returns how many are taken.
     pub fn len(&self) -> usize {
         self.taken.lock().seats.len()
     }
@@ -121,12 +121,12 @@ impl Seat {
 }
 
 impl Place {
-    /// The peer said something.
+    /// Notes that the peer has sent something.
     pub fn spoke(&self) {
         self.activity.has_spoken.store(true, Ordering::Relaxed);
     }
 
-    /// A block that somebody asked for went over the connection.
+    /// Notes that a requested block was transferred.
     pub fn used(&self, now: Moment) {
         let nanos = u64::try_from(now.since_start().as_nanos()).unwrap_or(u64::MAX - 1);
         self.activity.used_at.store(nanos + 1, Ordering::Relaxed);
@@ -173,7 +173,7 @@ mod tests {
         let (stream, _theirs) = pair().await;
         let place = places.take(at(1), 3, two, &stream).unwrap();
         assert_eq!(places.len(), 3);
-        // The third had said nothing.
+        // The third has sent nothing.
         held[2].2.readable().await.unwrap();
         assert_eq!(held[2].2.try_read(&mut [0]).unwrap(), 0);
         let (second, _theirs) = pair().await;

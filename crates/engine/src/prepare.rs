@@ -1,4 +1,4 @@
-//! A torrent's files are made before anything is written to them.
+//! Makes a torrent's files before anything is written to them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,20 +11,20 @@ use super::ownership::{Ownership, make_way};
 use super::torrent::{Torrent, broke_off, flat};
 use super::{TorrentError, wants};
 
-/// What came of preparing files to be written.
+/// The result of preparing files.
 pub(super) enum Preparation {
-    /// They are there, and like this if it is to be kept that they are being written.
+    /// They exist. If a checkpoint has to say that they are being written, this is what they are
+    /// like.
     Files(Option<Vec<Option<Fingerprint>>>),
     /// Somebody else has written to them.
     Changed,
-    /// They are not the torrent's, or another torrent's too.
+    /// They belong to somebody else, or to another torrent as well.
     Refused(TorrentError),
 }
 
 impl Torrent {
-    /// Before anything is written: makes folders and the files that are wanted.
-    /// [`Preparation::Changed`] if somebody has changed what is held: the files are not to be kept as they
-    /// are now.
+    /// Makes folders and wanted files before anything is written. Returns [`Preparation::Changed`]
+    /// if somebody has changed what is held: then the present state of the files must not be kept.
     pub(super) async fn prepare(&mut self) -> Result<Preparation, StorageError> {
         let record = self.record();
         if record.upload_only
@@ -42,7 +42,8 @@ impl Torrent {
         let kept = record.kept_unwritten().filter(|_| keeps);
         let kept = kept.map(|kept| kept.files().to_vec()).unwrap_or_default();
         let (store, wants) = (self.entry.store(), self.entry.options.lock().files.clone());
-        // Thousands that are added at once take turns, but nobody waits long for a disk that hangs.
+        // Thousands of torrents that are added at once take turns, but none waits long for a disk
+        // that hangs.
         let turn = tokio::time::timeout(TURN, self.means.preparing.acquire()).await;
         let mounts = Arc::clone(&self.means.mounts);
         let prepared = tokio::task::spawn_blocking(move || {
@@ -75,7 +76,7 @@ impl Torrent {
         Ok(prepared)
     }
 
-    /// Has it kept that files, which are like this now, are being written from now on.
+    /// Keeps that files, which are like this now, are being written from now on.
     pub(super) fn note_prepared(&mut self, files: Option<Vec<Option<Fingerprint>>>) {
         let Some(files) = files else { return };
         let metainfo = Arc::clone(&self.entry.metainfo);
@@ -85,7 +86,7 @@ impl Torrent {
         self.keep_noted();
     }
 
-    /// Makes the empty files that are wanted: no piece will come for them.
+    /// Makes the wanted empty files, for which no piece will come.
     pub(super) async fn make_wanted_empty_files(&mut self) {
         let record = self.record();
         let entries = self.entry.metainfo.info().files().entries();
@@ -106,8 +107,7 @@ impl Torrent {
     }
 }
 
-/// Makes the empty files that are wanted and missing: no piece will come with which they would be
-/// made.
+/// Makes the wanted empty files that are missing, for which no piece will come.
 pub(super) fn make_empty_files(store: &Store, wants: &[Priority]) -> Result<(), StorageError> {
     let entries = store.metainfo().info().files().entries();
     if store.options().mode == StoreMode::ReadOnly || entries.iter().all(|entry| entry.len > 0) {
@@ -118,10 +118,10 @@ pub(super) fn make_empty_files(store: &Store, wants: &[Priority]) -> Result<(), 
     })
 }
 
-/// Whether any of these files is not what it was.
+/// Returns whether any of these files has changed.
 pub(super) fn is_changed(then: &[Option<Fingerprint>], now: &[Option<Fingerprint>]) -> bool {
     then.iter().zip(now).any(|(then, now)| then.is_some() && then != now)
 }
 
-/// How long a torrent waits for its turn to have its files made.
+/// Time that a torrent waits for its turn to make its files.
 const TURN: Duration = Duration::from_secs(1);

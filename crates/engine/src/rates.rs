@@ -1,4 +1,4 @@
-//! Rates to show: bytes a second over the last few seconds.
+//! Transfer rates to show: bytes a second over the last few seconds.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,7 +12,7 @@ pub(super) struct Rates {
 }
 
 impl Rates {
-    /// Notes the totals received and sent so far, and gives the rates of both.
+    /// Notes the totals received and sent so far, and returns the rates of both.
     pub fn sample(&mut self, now: Moment, down: u64, up: u64) -> (f64, f64) {
         while self.samples.len() > 1 && now.since(self.samples[1].0) >= WINDOW {
             self.samples.pop_front();

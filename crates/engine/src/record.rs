@@ -1,4 +1,4 @@
-//! What is known of a torrent while it does nothing, and what outlives each of its swarms.
+//! What outlives a torrent's swarms. It is all there is of a torrent that sleeps.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,29 +20,29 @@ use super::survey::Survey;
 use super::wants;
 use super::{TorrentError, TorrentState};
 
-/// Everything of a torrent that outlives its swarms.
+/// The state of a torrent beside its swarm.
 pub(super) struct Record {
-    /// What it does, and what comes next.
+    /// Decides what the torrent does.
     pub life: Lifecycle,
-    /// Pieces held; `None` is all of them. Empty while that is not known.
+    /// Pieces held; `None` means all. Empty while that is not known.
     pub have: Option<Box<Bitfield>>,
     pub rare: BoxedDefault<RecordRare>,
     /// Payload bytes received and sent in earlier swarms.
     downloaded: u64,
     uploaded: u64,
-    /// What was kept last.
+    /// The last checkpoint.
     pub kept: Option<KeptCheckpoint>,
     pub next_peer: u32,
-    /// What was kept last says that files are being written to.
+    /// Whether the last checkpoint says that files are being written to.
     writing: bool,
-    /// Everything was there before the check began that is under way.
+    /// Whether everything was there before the check began that is under way.
     was_whole: bool,
     pub upload_only: bool,
-    /// Whose the files are that have the names of the torrent's.
+    /// Who owns the files that have the names of the torrent's files.
     pub files: Ownership,
 }
 
-/// Payload bytes.
+/// Payload bytes transferred.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct TransferTotals {
     pub downloaded: u64,
@@ -50,43 +50,43 @@ pub(super) struct TransferTotals {
     pub corrupt: u64,
 }
 
-/// What few torrents have.
+/// State that few torrents have.
 #[derive(Default, PartialEq)]
 pub(super) struct RecordRare {
-    /// Addresses of peers that people and links named.
+    /// Addresses of peers that users and links named.
     pub user: Vec<SocketAddr>,
-    /// To begin with when a swarm begins anew: whom we had dialled, and what trackers said.
+    /// Addresses for the next swarm: peers we had dialled, and what trackers said.
     pub lost: Vec<SocketAddr>,
-    /// What its swarms waited for. A download that sleeps goes on waiting for peers.
+    /// What its swarms have waited for. A download that sleeps goes on waiting for peers.
     pub waited: Option<Arc<Waiting>>,
     /// What its swarms know against peers.
     pub blame: Option<Box<Blame>>,
-    /// What it has stopped on.
+    /// The fault that it has stopped on.
     fault: Option<Box<TorrentError>>,
-    /// What is left to be hashed, and what is known so far. `None` if that is everything.
+    /// What is left to be hashed, and what is known so far. `None` means that everything is.
     survey: Option<Box<Survey>>,
     /// Bytes of pieces that failed their hash in earlier swarms.
     corrupt: u64,
-    /// Of `have`, pieces in files that were written to between the last checkpoint and an unclean
+    /// Pieces of `have` in files that were written to between the last checkpoint and an unclean
     /// end: nobody has hashed them since.
     unproven: Option<Bitfield>,
-    /// Of what was kept last, pieces that a check had not looked at.
+    /// Pieces of the last checkpoint that a check had not hashed yet.
     unchecked: Option<Bitfield>,
     /// Peers that may have found a piece of ours wrong.
     pub complaints: Option<Box<Complaints>>,
-    /// What has happened to it that does not stop it: a sentence.
+    /// A sentence about something that has happened and does not stop the torrent.
     pub trouble: Option<Box<str>>,
 }
 
 /// A checkpoint without its totals. Every torrent has one as long as it is there.
 pub(super) struct KeptCheckpoint {
-    /// `None` is everything.
+    /// `None` means all pieces.
     have: Option<Box<Bitfield>>,
     files: Fingerprints,
     taken_at_ns: i64,
 }
 
-/// What the files of a torrent were like. Most torrents are one file.
+/// The files' fingerprints. Most torrents are one file.
 #[derive(PartialEq, Eq)]
 enum Fingerprints {
     One(Option<Fingerprint>),
@@ -94,7 +94,7 @@ enum Fingerprints {
 }
 
 impl Record {
-    /// Returns the record of a torrent of so many pieces whose life is just beginning.
+    /// Returns the record of a new torrent.
     pub fn new(life: Lifecycle, pieces: u32, upload_only: bool) -> Self {
         Self {
             life,
@@ -111,15 +111,15 @@ impl Record {
         }
     }
 
-    /// Takes over what an earlier session has kept.
+    /// Restores what an earlier session has kept.
     pub fn restore(&mut self, checkpoint: &Checkpoint) {
         self.kept = Some(KeptCheckpoint::of(checkpoint));
         self.writing = checkpoint.writing;
         self.set_unchecked(checkpoint.unchecked.clone());
     }
 
-    /// Notes what is held and, if checkpoints are kept, what the files were like when that was found.
-    /// Returns whether this is to be kept: it says something else than what was kept last.
+    /// Notes what is held and, if checkpoints are kept, what the files were like when that was
+    /// found. Returns whether this has to be kept because it differs from the last checkpoint.
     pub fn note_known(
         &mut self,
         metainfo: &Metainfo,
@@ -136,7 +136,7 @@ impl Record {
         !same || was_writing != self.writing
     }
 
-    /// Ends what a download that slept waited for. Returns the cause, and the time that has not been
+    /// Ends the waiting of a download that slept. Returns the cause, and the time that has not been
     /// counted.
     pub fn stop_waiting(&mut self, now: Moment) -> Option<(Cause, Duration)> {
         let waiting = self.rare.waited.as_ref()?;
@@ -149,7 +149,7 @@ impl Record {
         Some((cause, now.since(since)))
     }
 
-    /// Notes that files may not hold any more what they held: they are to be hashed.
+    /// Notes that files may not hold any more what they held, and have to be hashed.
     pub fn doubt(&mut self, metainfo: &Metainfo, doubt: Doubt) {
         let have = self.bitfield(metainfo);
         let check = doubt::common(&have, &doubt.pieces(metainfo));
@@ -162,15 +162,15 @@ impl Record {
         self.set_survey(Some(Box::new(survey)));
     }
 
-    /// Notes that nothing is held any more, as far as is known.
+    /// Notes that nothing is known to be held any more.
     pub fn forget(&mut self, pieces: u32) {
         self.set_have(Some(Bitfield::empty(pieces)));
         self.set_survey(None);
         self.set_unproven(None);
     }
 
-    /// Notes what is kept of it: `files` are as they were when the pieces of `have` were known;
-    /// `None` is all.
+    /// Notes a checkpoint: `files` are as they were when the pieces of `have` were known. `None`
+    /// means all pieces.
     pub fn note_kept(
         &mut self,
         metainfo: &Metainfo,
@@ -180,7 +180,7 @@ impl Record {
     ) {
         let unproven = self.unproven();
         if let Some(unproven) = unproven {
-            // So that the next start does not believe them either.
+            // The next start must not believe them either.
             doubt::mark_unsure(metainfo, &mut files, unproven);
         }
         self.writing = writing || unproven.is_some();
@@ -188,8 +188,8 @@ impl Record {
         self.set_unchecked(None);
     }
 
-    /// Notes how far a check is: `have` is right, `unchecked` is still to be looked at, and `files`
-    /// are as they were before.
+    /// Notes the progress of a check: `have` is right, `unchecked` has not been hashed yet, and
+    /// `files` are as they were before.
     pub fn note_checking(
         &mut self,
         metainfo: &Metainfo,
@@ -198,14 +198,14 @@ impl Record {
         unchecked: Bitfield,
     ) {
         let was_whole = self.was_whole();
-        // Files that are ours stay so when the check goes on in a later process.
+        // Files that are ours stay so when a later process goes on with the check.
         self.note_kept(metainfo, Some(have), files, self.files == Ownership::Ours);
         self.set_unchecked(Some(unchecked));
         self.was_whole = was_whole;
     }
 
-    /// Notes that everything is to be hashed, so that a later session goes on with it. Returns whether
-    /// that is to be kept: not if nothing is kept of the torrent, which is hashed then in any case.
+    /// Notes that everything is to be hashed, so that a later session goes on with it. Returns
+    /// whether that has to be kept: without a checkpoint everything is hashed in any case.
     pub fn note_recheck(&mut self, metainfo: &Metainfo) -> bool {
         let Some(kept) = &self.kept else { return false };
         let (files, pieces) = (kept.files().to_vec(), metainfo.info().geometry().pieces());
@@ -214,7 +214,7 @@ impl Record {
         true
     }
 
-    /// Pieces that a check had not looked at when it was kept last.
+    /// Sets the pieces of the last checkpoint that a check had not hashed yet.
     pub fn set_unchecked(&mut self, unchecked: Option<Bitfield>) {
         if unchecked.is_some() || self.rare.unchecked.is_some() {
             self.rare.change(|rare| rare.unchecked = unchecked);
@@ -222,7 +222,7 @@ impl Record {
         self.was_whole = false;
     }
 
-    /// What is kept of it, with these totals.
+    /// Returns the last checkpoint, with these totals.
     pub fn checkpoint(&self, metainfo: &Metainfo, moved: TransferTotals) -> Option<Checkpoint> {
         let kept = self.kept.as_ref()?;
         let pieces = metainfo.info().geometry().pieces();
@@ -237,17 +237,17 @@ impl Record {
         })
     }
 
-    /// What was kept last, if that says that files are being written to.
+    /// Returns the last checkpoint if it says that files are being written to.
     pub fn kept_writing(&self) -> Option<&KeptCheckpoint> {
         self.kept.as_ref().filter(|_| self.writing)
     }
 
-    /// What was kept last, if that says that nothing is being written.
+    /// Returns the last checkpoint if it says that nothing is being written.
     pub fn kept_unwritten(&self) -> Option<&KeptCheckpoint> {
         self.kept.as_ref().filter(|_| !self.writing)
     }
 
-    /// What moved in earlier swarms.
+    /// Returns the totals of earlier swarms.
     pub fn earlier(&self) -> TransferTotals {
         let (downloaded, uploaded) = (self.downloaded, self.uploaded);
         TransferTotals { downloaded, uploaded, corrupt: self.rare.corrupt }
@@ -271,7 +271,7 @@ impl Record {
         self.rare.change(|rare| rare.survey.take())
     }
 
-    /// Pieces held of which nobody knows whether they are right since an unclean end.
+    /// Returns held pieces that may be wrong since an unclean end.
     pub fn unproven(&self) -> Option<&Bitfield> {
         self.rare.unproven.as_ref()
     }
@@ -288,35 +288,35 @@ impl Record {
         }
     }
 
-    /// Whether all of it was there when it was last looked at, or before a check began.
+    /// Returns whether everything was there when that was last known, or before a check began.
     pub fn was_whole(&self) -> bool {
         self.was_whole || self.kept.as_ref().is_some_and(|kept| kept.have.is_none())
     }
 
-    /// Notes what is held; `None` is all.
+    /// Sets the pieces held; `None` means all.
     pub fn set_have(&mut self, have: Option<Bitfield>) {
         self.have = have.filter(|have| !have.is_full()).map(Box::new);
     }
 
-    /// Notes what it stops on, or that it does not stand still on anything.
+    /// Sets or clears the fault that it has stopped on.
     pub fn set_fault(&mut self, fault: Option<TorrentError>) {
         if fault.is_some() || self.rare.fault.is_some() {
             self.rare.change(|rare| rare.fault = fault.map(Box::new));
         }
     }
 
-    /// What it has stopped on.
+    /// Returns the fault that it has stopped on.
     pub fn fault(&self) -> Option<&TorrentError> {
         self.rare.fault.as_deref()
     }
 
-    /// Whether nothing keeps it from exchanging pieces.
+    /// Returns whether it may exchange pieces: it is neither paused nor has a fault.
     pub fn is_open(&self) -> bool {
         !self.life.is_paused() && self.life.fault().is_none()
     }
 
-    /// Returns what there is to do for it of its own accord once it is known what it holds, if files
-    /// are wanted as `files` says.
+    /// Returns what it has to do of its own accord once it is known what it holds. `files` are the
+    /// priorities of its files.
     pub fn workload(&self, metainfo: &Metainfo, files: &[Priority]) -> Workload {
         if !self.upload_only && !self.is_finished(metainfo, files) {
             return Workload::Download;
@@ -328,14 +328,14 @@ impl Record {
         }
     }
 
-    /// Whether there is something to do for it of its own accord.
+    /// Returns whether it has something to do of its own accord.
     pub fn is_active(&self, metainfo: &Metainfo, files: &[Priority]) -> bool {
         self.is_open()
             && self.life.content() == ContentState::Ready
             && self.workload(metainfo, files) != Workload::None
     }
 
-    /// Whether all that is wanted is held.
+    /// Returns whether everything wanted is held.
     pub fn is_finished(&self, metainfo: &Metainfo, files: &[Priority]) -> bool {
         let Some(have) = &self.have else { return true };
         let pieces = wants::of_pieces(metainfo, files);
@@ -358,7 +358,7 @@ impl Record {
         }
     }
 
-    /// Remembers addresses over swarms.
+    /// Remembers addresses for later swarms.
     pub fn note_user_peers(&mut self, addrs: &[SocketAddr]) {
         for addr in addrs {
             if self.rare.user.len() < USER_PEERS && !self.rare.user.contains(addr) {
@@ -374,7 +374,7 @@ impl Record {
         }
     }
 
-    /// How it stands while it has no swarm.
+    /// Returns its status while it has no swarm.
     pub fn shown(&self, metainfo: &Metainfo, files: &[Priority]) -> StatusView {
         let geometry = metainfo.info().geometry();
         let have = self.have.as_deref();
@@ -420,12 +420,12 @@ impl Record {
 }
 
 impl KeptCheckpoint {
-    /// As it is now. `have` is `None` for everything.
+    /// Returns a checkpoint of now. `None` means all pieces.
     fn new(have: Option<Bitfield>, files: &[Option<Fingerprint>]) -> Self {
         Self { have: have.map(Box::new), files: Fingerprints::new(files), taken_at_ns: now_ns() }
     }
 
-    /// What an earlier run knew.
+    /// Returns what an earlier run has kept.
     fn of(checkpoint: &Checkpoint) -> Self {
         Self {
             have: (!checkpoint.have.is_full()).then(|| Box::new(checkpoint.have.clone())),
@@ -434,7 +434,7 @@ impl KeptCheckpoint {
         }
     }
 
-    /// What the files were like, in the torrent's order.
+    /// Returns the files' fingerprints, in the torrent's order.
     pub fn files(&self) -> &[Option<Fingerprint>] {
         match &self.files {
             Fingerprints::One(file) => std::slice::from_ref(file),
@@ -442,7 +442,7 @@ impl KeptCheckpoint {
         }
     }
 
-    /// Whether they say the same, whenever they were taken.
+    /// Returns whether both say the same, whenever they were taken.
     fn is_same(&self, other: &Self) -> bool {
         self.have == other.have && self.files == other.files
     }
@@ -459,14 +459,14 @@ impl Fingerprints {
 
 shared_default!(RecordRare);
 
-/// The clock, nanoseconds since 1970; the last one it can tell is in 2262.
+/// Returns the time of day in nanoseconds since 1970, until the year 2262.
 fn now_ns() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// Pieces to be hashed, with those that were hashed by the same check before. Without `survey` these are
-/// all.
+/// Returns how many pieces a check hashes, including those that the same check hashed before.
+/// Without `survey` these are all.
 pub(super) fn to_check(geometry: &Geometry, survey: Option<&Survey>) -> u32 {
     survey.map_or(geometry.pieces(), |survey| survey.earlier + survey.check.count())
 }

@@ -1,4 +1,4 @@
-//! Which reports of holdings are due, for each tracker of ours.
+//! Which reports of holdings are due, for each Piecework tracker.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use piecework_proto::announce::catalogue::MAX_BATCH;
 use piecework_proto::announce::{CatalogueUrl, TrackerUrl};
 use piecework_swarm::announcer::{Reported, Reports};
 
-/// The trackers that the torrents of a session report to, each of them once.
+/// One reporter for each tracker that a session's torrents report to.
 #[derive(Default)]
 pub(super) struct Reporters(
     Mutex<HashMap<CatalogueUrl, Weak<Reporter>, foldhash::fast::FixedState>>,
@@ -25,37 +25,37 @@ pub(super) struct Reporter {
     host: String,
     port: u16,
     queue: Mutex<ReportQueue>,
-    /// Something is due earlier than it was.
+    /// Wakes the task: something is due earlier than before.
     sooner: Notify,
 }
 
 struct ReportQueue {
     reports: Reports,
     is_running: bool,
-    /// The tracker takes only single reports, as far as we know, until then.
+    /// Until then, the tracker is known to take only single reports.
     single_until: Option<Moment>,
 }
 
-/// What a reporter has to do next.
+/// What a reporter does next.
 pub(super) enum NextReports {
     /// Nothing, until something changes.
     None,
-    /// Something is due then.
+    /// Wait until then.
     At(Moment),
-    /// These torrents are to be reported now.
+    /// Report these torrents now.
     Now {
         torrents: Vec<InfoHash>,
-        /// In a request each.
+        /// With one request for each torrent.
         is_single: bool,
     },
 }
 
 impl Reporters {
-    /// Returns the reporter to the tracker whose catalogue is at `url`, asked by `client` like any
-    /// tracker.
+    /// Returns the reporter to the tracker whose catalogue is at `url`. `client` makes its
+    /// requests.
     ///
     /// # Errors
-    /// If `url` is no address.
+    /// If `url` is not an address.
     pub fn at(
         &self,
         url: CatalogueUrl,
@@ -93,15 +93,15 @@ impl Reporter {
         (&self.host, self.port)
     }
 
-    /// Notes that other pieces of a torrent are held. Returns whether reporting has to start: nobody
-    /// does it at the moment.
+    /// Notes that the pieces held of a torrent have changed. Returns whether a task has to be
+    /// started.
     #[must_use]
     pub fn changed(&self, now: Moment, info_hash: InfoHash) -> bool {
         self.change(|reports| reports.changed(now, info_hash))
     }
 
-    /// Notes that the tracker has answered an announce of the torrent. With `is_new` it takes the
-    /// torrent for one that it knows nothing of. Returns whether reporting has to start.
+    /// Notes that the tracker has answered an announce of the torrent. With `is_new` the tracker
+    /// knows nothing of the torrent yet. Returns whether a task has to be started.
     #[must_use]
     pub fn announced(&self, now: Moment, info_hash: InfoHash, is_new: bool) -> bool {
         self.change(|reports| reports.announced(now, info_hash, is_new))
@@ -117,17 +117,17 @@ impl Reporter {
         self.queue.lock().reports.forget(info_hash);
     }
 
-    /// Returns what comes next.
+    /// Returns what to do next.
     pub fn next(&self, now: Moment) -> NextReports {
         let mut queue = self.queue.lock();
         let is_single = queue.single_until.is_some_and(|until| now < until);
         let most = if is_single { SINGLE_REPORTS } else { MAX_BATCH };
         let torrents = queue.reports.take(now, most);
-        // There is no deadline while a request is under way.
+        // The state machine has no deadline while a request is under way.
         match queue.reports.deadline() {
             Some(deadline) => NextReports::At(deadline),
             None if torrents.is_empty() => {
-                // What comes from now on starts reporting anew.
+                // The next change starts another task.
                 queue.is_running = false;
                 NextReports::None
             }
@@ -140,7 +140,7 @@ impl Reporter {
         self.sooner.notified().await;
     }
 
-    /// Notes what became of a report.
+    /// Notes the result of a report.
     pub fn done(&self, now: Moment, info_hash: InfoHash, reported: Reported) {
         self.queue.lock().reports.done(now, info_hash, reported);
     }
@@ -172,8 +172,8 @@ impl Reporter {
     }
 }
 
-/// Reports that are sent one after the other before the next pause, to trackers that take no batches.
+/// Reports sent one after the other before the next pause, to trackers that take no batches.
 const SINGLE_REPORTS: usize = 50;
 
-/// After which a tracker is asked again whether it takes batches.
+/// Time after which a tracker is asked again whether it takes batches.
 const SINGLE_FOR: Duration = Duration::from_secs(3_600);

@@ -1,4 +1,4 @@
-//! The session itself.
+//! The session: its parts, and its public API.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -62,28 +62,28 @@ pub(super) struct Parts {
     _tasks: Arc<TorrentTasks>,
 }
 
-/// Why a session does not start.
+/// Why a session cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The address is in use or not ours.
+    /// The address is in use, or not an address of this host.
     #[error("cannot listen for peers on `{addr}`: {error}")]
     Listen {
-        /// Which.
+        /// The address to listen on.
         addr: SocketAddr,
         /// What the system says.
         #[source]
         error: io::Error,
     },
-    /// There is no such network interface, or it is not for us.
+    /// There is no such network interface, or this process may not use it.
     #[error("cannot use the network interface `{}`: {error}", printable(interface))]
     Interface {
-        /// Its name.
+        /// The name of the interface.
         interface: String,
         /// What the system says.
         #[source]
         error: io::Error,
     },
-    /// No tracker could be asked.
+    /// The tracker client could not be set up.
     #[error("cannot set up the tracker client: {0}")]
     Trackers(#[from] TrackerError),
     /// The system gave no random numbers.
@@ -94,10 +94,10 @@ pub enum StartError {
     Threads(#[source] io::Error),
 }
 
-/// Why a torrent is not added.
+/// Why a torrent cannot be added.
 #[derive(Debug, thiserror::Error)]
 pub enum AddError {
-    /// It is there already.
+    /// It is in the session already.
     #[error("torrent `{0}` is in the session already")]
     Duplicate(InfoHash),
     /// Its folder cannot be used.
@@ -106,7 +106,7 @@ pub enum AddError {
     /// Another torrent of the session has one of its paths.
     #[error(transparent)]
     PathTaken(Box<PathTaken>),
-    /// The tracker of ours that is to hear of our pieces has an address that is none.
+    /// The address of the catalogue to report to is not valid.
     #[error(transparent)]
     Catalogue(CatalogueError),
     /// The session was shut down.
@@ -116,9 +116,9 @@ pub enum AddError {
 
 pub(super) struct Listening {
     addrs: Vec<SocketAddr>,
-    /// The task that announces first, then those that accept peers.
+    /// The task that announces, followed by those that accept peers.
     pub loops: Mutex<Vec<JoinHandle<()>>>,
-    /// What is left of the torrents once the session ends.
+    /// What is left of the torrents while the session ends.
     pub ending: Mutex<Ending>,
 }
 
@@ -149,7 +149,7 @@ impl Parts {
         Self { means, torrents, discovery, paths, lifecycle, link, _tasks: tasks }
     }
 
-    /// Ends a torrent that is out of the map.
+    /// Ends a torrent that was taken out of the map.
     pub async fn stop(&self, entry: &Arc<Entry>) {
         if let Some(record) = entry.take_asleep() {
             drop(record);
@@ -158,7 +158,7 @@ impl Parts {
         } else {
             let (reply, stopped) = oneshot::channel();
             if entry.post(Call::Stop(reply)).await {
-                // Not answered if its task broke off, and then it has stopped as well.
+                // Not answered if its task panicked, and then it has stopped as well.
                 let _ = stopped.await;
             }
         }
@@ -174,7 +174,7 @@ impl Session {
     /// Starts listening. Must be called on a tokio runtime.
     ///
     /// # Errors
-    /// If an address cannot be had.
+    /// If an address cannot be listened on, or the system refuses something else.
     pub fn start(config: SessionConfig) -> Result<Self, StartError> {
         if let Some(interface) = &config.interface {
             net::check_interface(interface)
@@ -204,7 +204,8 @@ impl Session {
         };
         let peer_id = PeerId::generate(&mut rng);
         let listen_port = addrs.first().map(SocketAddr::port);
-        // Trackers take the address we ask from for ours: it must be the one we listen on.
+        // Trackers take the address that we announce from for ours, so it must be the one we listen
+        // on.
         let own = addrs.first().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
         let reachable_over = ReachableOver::of(&addrs);
         let options = ClientOptions { local_ip: own, reachable_over, ..ClientOptions::default() };
@@ -223,7 +224,7 @@ impl Session {
         Ok(Self { parts, listening })
     }
 
-    /// Returns the secret that the keys we announce are made from.
+    /// Returns the secret that announce keys are made from.
     pub fn announce_secret(&self) -> [u8; 32] {
         self.parts.means.identity.announce_secret
     }
@@ -231,10 +232,10 @@ impl Session {
     /// Adds a torrent: checks what is on disk, then joins the swarm.
     ///
     /// # Errors
-    /// If it is there already or its folder cannot be used.
+    /// If it is in the session already or its folder cannot be used.
     pub fn add(&self, mut add: AddTorrent) -> Result<TorrentHandle, AddError> {
         let info_hash = add.metainfo.info_hash();
-        // Before the lock: a disk may take its time.
+        // Not under the lock: a disk may be slow.
         let folder = add.folder.take().unwrap_or_else(|| FolderIdentity::of(&add.root));
         let mut torrents = self.parts.torrents.lock();
         if torrents.ended {
@@ -250,35 +251,37 @@ impl Session {
         Ok(self.handle(entry))
     }
 
-    /// Returns the folders of torrents that lie on other file systems than the root, with the
-    /// places where those are mounted: for [`Session::restore_mounts`] of a later session, so that a
-    /// disk that is gone is missed then too.
+    /// Returns the folders of torrents that lie on other file systems than the root, with their
+    /// mount points. A later session takes them with [`Session::restore_mounts`], and so notices
+    /// when a disk is gone.
     pub fn mounts(&self) -> BTreeMap<PathBuf, PathBuf> {
         self.parts.means.mounts.all()
     }
 
-    /// Whether [`Session::mounts`] has changed since this was last asked.
+    /// Returns whether [`Session::mounts`] has changed since the last call.
     pub fn take_mounts_changed(&self) -> bool {
         self.parts.means.mounts.take_changed()
     }
 
-    /// Takes what [`Session::mounts`] of an earlier session gave; before torrents are added.
+    /// Restores what [`Session::mounts`] of an earlier session returned. To be called before
+    /// torrents are added.
     pub fn restore_mounts(&self, known: BTreeMap<PathBuf, PathBuf>) {
         self.parts.means.mounts.restore(known);
     }
 
-    /// The torrent `info_hash`, if it is here.
+    /// Returns the torrent with this info-hash, if it is in the session.
     pub fn get(&self, info_hash: InfoHash) -> Option<TorrentHandle> {
         let entry = self.parts.torrents.get(info_hash);
         entry.map(|entry| self.handle(entry))
     }
 
-    /// All torrents.
+    /// Returns all torrents.
     pub fn torrents(&self) -> Vec<TorrentHandle> {
         self.parts.torrents.all().into_iter().map(|entry| self.handle(entry)).collect()
     }
 
-    /// Leaves the torrent's swarm; what is on disk stays. Says whether it was there.
+    /// Removes a torrent: leaves its swarm. What is on disk stays. Returns whether it was in the
+    /// session.
     pub async fn remove(&self, info_hash: InfoHash) -> bool {
         let entry = self.parts.torrents.lock().take(&info_hash);
         let Some(entry) = entry else { return false };
@@ -287,12 +290,12 @@ impl Session {
         true
     }
 
-    /// Addresses peers can connect to, with the ports the system chose.
+    /// Returns the addresses that peers can connect to, with the ports that the system chose.
     pub fn listen_addrs(&self) -> &[SocketAddr] {
         &self.listening.addrs
     }
 
-    /// How it does as a whole, over all torrents. Looks at every torrent.
+    /// Returns figures of the whole session. Looks at every torrent.
     pub fn figures(&self) -> SessionFigures {
         let Parts { means, torrents, .. } = &*self.parts;
         let counters = &means.counters;
@@ -320,23 +323,24 @@ impl Session {
         }
     }
 
-    /// What we call ourselves.
+    /// Returns the session's peer id.
     pub fn peer_id(&self) -> PeerId {
         self.parts.means.identity.peer_id
     }
 
-    /// The torrents whose status has changed from now on, as it comes; each once, however often it
-    /// changed since it was given last. One such stream may be had from a session at a time.
+    /// Returns a stream of the torrents whose status changes from now on. A torrent that changes
+    /// several times before it is returned is returned once. A session has one such stream at a
+    /// time.
     pub fn changes(&self) -> Changes {
         Changes::new(Arc::clone(&self.parts.means.changes))
     }
 
-    /// The torrents that have changed and that [`Changes::next`] has not given yet.
+    /// Returns the torrents that have changed and that [`Changes::next`] has not returned yet.
     pub fn changed_now(&self) -> Vec<InfoHash> {
         self.parts.means.changes.marked()
     }
 
-    /// Changes what can be changed while it runs: `max_connections`, `max_peers_per_torrent`,
+    /// Changes limits while the session runs: `max_connections`, `max_peers_per_torrent`,
     /// `upload_slots`, `choke` (for torrents that begin anew), `encryption` (of new connections).
     pub fn set_bounds(
         &self,
@@ -351,7 +355,8 @@ impl Session {
         self.nudge(|| Call::Bounds);
     }
 
-    /// Neither dials nor accepts these, and drops those that are connected.
+    /// Sets which addresses are blocked: they are neither dialled nor accepted, and those connected
+    /// are dropped.
     pub fn set_block_list(&self, list: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>) {
         self.parts.means.connections.set_block_list(list);
         self.nudge(|| Call::Blocked);
@@ -368,7 +373,7 @@ impl Session {
         TorrentHandle::new(Arc::clone(&self.parts.discovery.scheduler), entry)
     }
 
-    /// Tells all torrents that are awake.
+    /// Sends a call to all torrents that are awake.
     fn nudge(&self, call: impl Fn() -> Call) {
         for entry in self.parts.torrents.all() {
             entry.nudge(call());
@@ -399,7 +404,7 @@ impl Session {
         paths.claim(&entry, folder, reads).map_err(AddError::PathTaken)?;
         discovery.add(&entry, add.trackers);
         entry.show(entry.shown_of(&record));
-        // From here on it hears what it is told: trackers may answer at once.
+        // From here on it receives calls: trackers may answer at once.
         entry.put_to_sleep(record);
         entry.change_asleep(|record| lifecycle.pass_workload(&entry, record));
         Ok(entry)
@@ -410,13 +415,13 @@ impl Session {
 fn new_record(keeps_checkpoints: bool, add: &AddTorrent) -> Record {
     let pieces = add.metainfo.info().geometry().pieces();
     let content = match &add.checkpoint {
-        // Nobody keeps what it looks like.
+        // Nobody keeps what the files are like.
         _ if add.assume_complete && !keeps_checkpoints => ContentState::Ready,
         _ if add.assume_complete => ContentState::Surveying,
         Some(_) => ContentState::Surveying,
         None => ContentState::Unverified(CheckScope::All),
     };
-    // Who says that it is complete knows more than an earlier session did.
+    // A caller that knows it to be complete knows more than an earlier session.
     let checkpoint = add.checkpoint.as_ref().filter(|_| !add.assume_complete);
     let life = Lifecycle::new(LifecycleConfig {
         content,
@@ -431,7 +436,7 @@ fn new_record(keeps_checkpoints: bool, add: &AddTorrent) -> Record {
     if content == ContentState::Ready {
         record.set_have(None);
     }
-    // What a check has found right says nothing about whose the files are.
+    // Pieces that a check has found to be right do not say who owns the files.
     let is_held = |point: &Checkpoint| point.unchecked.is_none() && point.have.count() > 0;
     record.files = match &add.checkpoint {
         _ if add.overwrite => Ownership::Replaced,
@@ -447,7 +452,7 @@ fn new_record(keeps_checkpoints: bool, add: &AddTorrent) -> Record {
     record
 }
 
-/// Announces until the session ends, and holds its parts as long.
+/// Announces until the session ends, and keeps its parts alive until then.
 async fn announce(parts: Arc<Parts>) {
     Arc::clone(&parts.discovery.scheduler).run().await;
 }

@@ -24,24 +24,24 @@ pub struct ShutdownReport {
     pub untold: Untold,
 }
 
-/// What is left of the torrents of a session that ends.
+/// The torrents of a session that is ending.
 #[derive(Default)]
 pub(super) struct Ending {
-    /// Torrents that stop.
+    /// Torrents that are stopping.
     stops: JoinSet<()>,
-    /// Peers that were connected, of those that had any.
+    /// The number of peers that were connected, for torrents that had any.
     peers: HashMap<InfoHash, usize, foldhash::fast::FixedState>,
 }
 
 impl Session {
-    /// Ends all transfers: no peer and no torrent is taken any more, data is flushed, and what is
-    /// held is handed to the keeper. Trackers are told later, by [`Session::shutdown_by`].
+    /// Ends all transfers: no peer and no torrent is accepted any more, data is flushed, and what
+    /// is held is handed to the keeper. Trackers are told later, by [`Session::shutdown_by`].
     ///
     /// Returns the number of torrents that had not stopped at `deadline`, because a disk does not
     /// answer for instance. They go on stopping.
     pub async fn quiesce(&self, deadline: Instant) -> usize {
         let parts = &self.parts;
-        // The first one announces, which is still to be done.
+        // The first task announces, which is still needed.
         for accepting in self.listening.loops.lock().iter().skip(1) {
             accepting.abort();
         }
@@ -53,7 +53,7 @@ impl Session {
         let mut ending = std::mem::take(&mut *self.listening.ending.lock());
         for entry in entries {
             if let Some(record) = entry.take_asleep() {
-                // A turn that it has goes to nobody.
+                // A slot that it has is handed to nobody.
                 drop(record);
                 if !entry.store().is_unsynced() {
                     entry.end();
@@ -82,8 +82,8 @@ impl Session {
         running
     }
 
-    /// Leaves all swarms: ends all transfers, flushes data, and tells trackers, those first that
-    /// most peers ask. Returns at `deadline` at the latest, and says what was left undone.
+    /// Ends all transfers, flushes data, and tells trackers that we leave, those first that most
+    /// peers ask. Returns at `deadline` at the latest, with what was left undone.
     pub async fn shutdown_by(&self, deadline: Instant) -> ShutdownReport {
         if !self.parts.torrents.lock().ended {
             // One torrent that cannot stop must not keep the trackers of the others waiting.
@@ -96,7 +96,7 @@ impl Session {
         let telling = tell(&scheduler.trackers, parted, &ending.peers, deadline);
         let staying = async {
             for gone in staying {
-                // Dropped if it is gone already.
+                // The sender is dropped if the torrent has left.
                 let _ = timeout_at(deadline, gone).await;
             }
         };
@@ -111,14 +111,14 @@ impl Session {
         }
         let files = Arc::clone(&self.parts.means.files);
         if running == 0 {
-            // A disk may take its time to close a file, or never do it.
+            // A disk may be slow to close a file, or never do it.
             let closing = tokio::task::spawn_blocking(move || files.close_all());
             let _ = timeout_at(deadline, closing).await;
         }
         ShutdownReport { running, untold }
     }
 
-    /// The same within eight seconds; what was left undone is logged as well.
+    /// The same within eight seconds. What was left undone is logged as well.
     pub async fn shutdown(&self) -> ShutdownReport {
         let report = self.shutdown_by(Instant::now() + SHUTDOWN).await;
         report.log();
@@ -131,7 +131,7 @@ impl ShutdownReport {
     pub fn log(&self) {
         if self.running > 0 {
             warn!(
-                "`{}` torrents did not stop in time: what came last is checked again",
+                "`{}` torrents did not stop in time: what came last will be checked again",
                 self.running
             );
         }
@@ -142,7 +142,7 @@ impl ShutdownReport {
 }
 
 impl Ending {
-    /// Returns the number of torrents that have not stopped by then.
+    /// Waits for all torrents to stop. Returns how many have not by then.
     async fn wait(&mut self, deadline: Instant) -> usize {
         wait(&mut self.stops, deadline).await
     }
@@ -150,12 +150,12 @@ impl Ending {
 
 async fn wait(stops: &mut JoinSet<()>, deadline: Instant) -> usize {
     let all = async { while stops.join_next().await.is_some() {} };
-    // How many are left says whether it was in time.
+    // The number left says whether it was in time.
     let _ = timeout_at(deadline, all).await;
     stops.len()
 }
 
-/// Tells the trackers of all these torrents that we leave, until `deadline`.
+/// Tells the trackers of these torrents that we leave, until `deadline`.
 async fn tell(
     trackers: &TrackerClient,
     torrents: Vec<(Arc<Entry>, Announcer)>,
@@ -198,8 +198,9 @@ async fn tell(
     departures.untold()
 }
 
-/// Time for [`Session::shutdown`]: programs that end within ten seconds have other things to do.
+/// Time for [`Session::shutdown`]: programs that must end within ten seconds have other things to
+/// do.
 const SHUTDOWN: Duration = Duration::from_secs(8);
 
-/// Of the time until the deadline, what torrents have to stop before trackers are told.
+/// The part of the time until the deadline in which torrents stop, before trackers are told.
 const QUIET: f64 = 0.4;

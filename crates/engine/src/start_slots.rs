@@ -1,7 +1,8 @@
-//! Downloads that begin: few are awake for that at a time, the others sleep in a line.
+//! Start slots: the right to begin a download, which few torrents have at a time. The others sleep
+//! in a line.
 //!
-//! A download that begins has its files made before it looks for peers, and needs a task for that: some
-//! 16 KiB. A daemon with 50,000 of them that starts would have 50,000 tasks wait for the same disk.
+//! A download that begins has its files made before it looks for peers, which takes a task of some
+//! 16 KiB. A daemon that starts with 50,000 of them would have 50,000 tasks wait for the same disk.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,7 +36,7 @@ struct HeldStart {
     is_held: AtomicBool,
 }
 
-/// Places, and those who wait for one, each of them once.
+/// Free places, and those who wait for one, each once.
 struct Line<T> {
     free: usize,
     waiting: VecDeque<(InfoHash, T)>,
@@ -47,13 +48,13 @@ impl StartSlots {
         Self { line: Mutex::new(Line::new(slots)) }
     }
 
-    /// Returns whether a download may begin at once. If so, a slot is taken; if not, `waiter` is in
-    /// the line, and gets one when it is its turn.
+    /// Returns whether a download may begin at once. If so, a slot is taken. If not, `waiter` waits
+    /// in line and gets a slot in its turn.
     pub fn ask(&self, info_hash: InfoHash, waiter: Arc<dyn StartWaiter>) -> bool {
         self.line.lock().ask(info_hash, waiter)
     }
 
-    /// Gives up whoever waits.
+    /// Drops all waiters.
     pub fn clear(&self) {
         let waiting = std::mem::take(&mut self.line.lock().waiting);
         // Not under the lock: this may be the last reference to a torrent.
@@ -64,7 +65,7 @@ impl StartSlots {
         self.line.lock().free += 1;
     }
 
-    /// Lets those begin whose turn it is.
+    /// Gives free slots to those who wait.
     fn serve(self: &Arc<Self>) {
         // Not under the lock: a torrent asks for a slot while its own lock is held.
         while let Some(waiter) = { self.line.lock().next() } {
@@ -80,7 +81,7 @@ impl StartSlot {
         Self(Arc::new(HeldStart { slots, is_held: AtomicBool::new(true) }))
     }
 
-    /// Lets the next one begin, if that was not done before.
+    /// Gives the slot to the next in line, unless that was done before.
     pub fn hand_on(&self) {
         if let Some(slots) = self.0.free() {
             slots.serve();
@@ -125,7 +126,7 @@ pub(super) async fn begin<T>(start: Option<StartSlot>, work: impl Future<Output 
     }
 }
 
-/// How long a download may keep its slot: nobody waits long for a disk that hangs.
+/// Time that a download may keep its slot, so that nobody waits long for a disk that hangs.
 const TURN: Duration = Duration::from_secs(1);
 
 impl<T> Line<T> {
@@ -144,7 +145,7 @@ impl<T> Line<T> {
         false
     }
 
-    /// The next one, who has a free place from now on.
+    /// Returns the next in line, for whom a place is taken.
     fn next(&mut self) -> Option<T> {
         if self.free == 0 {
             return None;
@@ -153,7 +154,7 @@ impl<T> Line<T> {
         self.free -= 1;
         self.known.remove(&info_hash);
         if self.waiting.is_empty() {
-            // It may have been long.
+            // The line may have been long.
             (self.waiting, self.known) = (VecDeque::new(), HashSet::default());
         }
         Some(who)

@@ -1,4 +1,4 @@
-//! What can be known about a torrent from outside.
+//! The status of torrents, and the events that observers hear.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,20 +11,20 @@ use piecework_proto::encryption::Method;
 use piecework_swarm::announcer::TrackerStatus;
 use piecework_swarm::{BlockRanges, Cause, Direction, Evidence, PeerIdentity, Standing, Waiting};
 
-/// A torrent at one moment.
+/// The status of a torrent.
 #[derive(Debug, Clone)]
 pub struct TorrentStatus {
     /// Its name, unescaped.
     pub name: String,
-    /// Its identity.
+    /// Its info-hash.
     pub info_hash: InfoHash,
     /// What it is doing.
     pub state: TorrentState,
-    /// Pieces in all.
+    /// Number of pieces.
     pub pieces_total: u32,
     /// Pieces verified and written.
     pub pieces_have: u32,
-    /// Bytes of content in all.
+    /// Bytes of content.
     pub bytes_total: u64,
     /// Bytes of content verified and written.
     pub bytes_have: u64,
@@ -34,7 +34,7 @@ pub struct TorrentStatus {
     pub bytes_wanted_have: u64,
     /// Bytes received of pieces that failed their hash.
     pub corrupt: u64,
-    /// Payload bytes received since it was added, wasted ones included.
+    /// Payload bytes received since it was added, including those of no use.
     pub downloaded: u64,
     /// Payload bytes sent since it was added.
     pub uploaded: u64,
@@ -44,22 +44,22 @@ pub struct TorrentStatus {
     pub upload_rate: f64,
     /// Connected peers.
     pub peers: usize,
-    /// Those of them that hold everything.
+    /// Connected peers that hold everything.
     pub seeds: usize,
-    /// Those that gave us payload lately.
+    /// Connected peers that gave us payload lately.
     pub peers_giving: usize,
-    /// Those that we gave payload lately.
+    /// Connected peers that we gave payload lately.
     pub peers_taking: usize,
-    /// Time until complete at the present rate; `None` if there is no telling.
+    /// Time until complete at the present rate; `None` if that is unknown.
     pub eta: Option<Duration>,
     /// Its trackers.
     pub trackers: Vec<TrackerStatus>,
-    /// What has happened to it that does not stop it, such as pieces that were lost and are fetched
-    /// again: a sentence.
+    /// A sentence about something that has happened and does not stop the torrent, such as lost
+    /// pieces that are fetched again.
     pub trouble: Option<String>,
 }
 
-/// The part of a torrent's status that counts and sums over many torrents are made of. It is made without
+/// The part of a torrent's status that counts and sums over many torrents use. It is made without
 /// an allocation, unless the torrent failed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StatusSummary {
@@ -73,7 +73,7 @@ pub struct StatusSummary {
     pub upload_rate: f64,
 }
 
-/// What of a status changes; the rest is the metainfo's and the trackers'.
+/// The part of a status that changes. The rest comes from the metainfo and the trackers.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct StatusView {
     pub state: TorrentState,
@@ -92,7 +92,7 @@ pub(super) struct StatusView {
     pub waiting: Option<Arc<Waiting>>,
 }
 
-/// The same in less room for the many torrents that hold everything and have no peers.
+/// The same in less memory, for the many torrents that hold everything and have no peers.
 pub(super) enum CompactStatus {
     /// All is there, nothing moves, nothing is wrong.
     Whole { paused: bool, downloaded: u64, uploaded: u64 },
@@ -100,7 +100,7 @@ pub(super) enum CompactStatus {
     Other(Box<StatusView>),
 }
 
-/// What there is to show of a torrent that has peers.
+/// The part of a status that only torrents with peers have.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Motion {
     pub download_rate: f64,
@@ -115,19 +115,19 @@ pub(super) struct Motion {
 /// What a download waits for, and has waited for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Waited {
-    /// The time spent on each cause since it was added to this session, in the order of
-    /// [`Cause::ALL`].
+    /// Time spent on each cause since it was added to this session, in the order of [`Cause::ALL`].
     pub time: [Duration; Cause::ALL.len()],
-    /// The share of each, 0 to 1, in what was counted of the last minute; all 0 if nothing was.
+    /// The share of each cause, 0 to 1, in what was counted of the last minute; all 0 if nothing
+    /// was.
     pub recent: [f64; Cause::ALL.len()],
     /// How much of the last minute was counted.
     pub counted: Duration,
-    /// What holds now; `None` if it does not download.
+    /// What it waits for now; `None` if it does not download.
     pub standing: Option<Standing>,
 }
 
 impl StatusView {
-    /// Nothing but a state.
+    /// Returns a status with nothing but a state.
     pub fn new(state: TorrentState) -> Self {
         Self {
             state,
@@ -145,7 +145,8 @@ impl StatusView {
         }
     }
 
-    /// All of `metainfo`'s torrent is there, all is wanted, and nothing moves.
+    /// Returns the status of a torrent that holds everything, wants everything, and transfers
+    /// nothing.
     fn whole(metainfo: &Metainfo, paused: bool, downloaded: u64, uploaded: u64) -> Self {
         let geometry = metainfo.info().geometry();
         let bytes = geometry.total_len();
@@ -161,20 +162,21 @@ impl StatusView {
         }
     }
 
-    /// Returns how many pieces are held of a torrent that takes part in its swarm. Of others nothing is
-    /// known (the disk is being looked at), or they are not announced, so that reports would be refused.
+    /// Returns how many pieces are held, if the torrent takes part in its swarm. Of other torrents
+    /// nothing is known (the disk is being checked), or they are not announced, so that reports
+    /// would be refused.
     pub fn reportable(&self) -> Option<u32> {
         let takes_part = matches!(self.state, TorrentState::Downloading | TorrentState::Seeding);
         takes_part.then_some(self.pieces_have)
     }
 
-    /// What it has waited for up to `now`.
+    /// Returns what it has waited for up to `now`.
     pub fn waited(&self, now: Moment) -> Waited {
         let mut waiting = match &self.waiting {
             Some(waiting) => Waiting::clone(waiting),
             None => Waiting::new(now, Default::default()),
         };
-        // What was seen last still holds, or the torrent would have said so.
+        // What was seen last still holds: the torrent would have shown a change.
         waiting.note(now, waiting.standing().copied());
         Waited {
             time: waiting.totals(),
@@ -184,7 +186,7 @@ impl StatusView {
         }
     }
 
-    /// The status of `metainfo`'s torrent.
+    /// Returns the public status.
     pub fn status(self, metainfo: &Metainfo, trackers: Vec<TrackerStatus>) -> TorrentStatus {
         let geometry = metainfo.info().geometry();
         TorrentStatus {
@@ -213,7 +215,7 @@ impl StatusView {
     }
 }
 
-/// What a torrent of which nothing is missing is doing.
+/// Returns the state of a torrent that holds everything.
 fn whole_state(paused: bool) -> TorrentState {
     match paused {
         true => TorrentState::Paused { reason: None },
@@ -222,7 +224,7 @@ fn whole_state(paused: bool) -> TorrentState {
 }
 
 impl CompactStatus {
-    /// `shown` is of `metainfo`'s torrent.
+    /// Packs the status of `metainfo`'s torrent.
     pub fn new(shown: StatusView, metainfo: &Metainfo) -> Self {
         let StatusView { downloaded, uploaded, .. } = shown;
         let paused = matches!(shown.state, TorrentState::Paused { .. });
@@ -233,7 +235,7 @@ impl CompactStatus {
         }
     }
 
-    /// As it was.
+    /// Unpacks the status.
     pub fn unfold(&self, metainfo: &Metainfo) -> StatusView {
         match self {
             Self::Whole { paused, downloaded, uploaded } => {
@@ -243,7 +245,7 @@ impl CompactStatus {
         }
     }
 
-    /// What sums are made of.
+    /// Returns the part that counts and sums use.
     pub fn summary(&self) -> StatusSummary {
         match self {
             Self::Whole { paused, .. } => StatusSummary {
@@ -261,7 +263,7 @@ impl CompactStatus {
         }
     }
 
-    /// What it has waited for, if it has.
+    /// Returns what it has waited for, if it has.
     pub fn waiting(&self) -> Option<Arc<Waiting>> {
         match self {
             Self::Whole { .. } => None,
@@ -269,7 +271,7 @@ impl CompactStatus {
         }
     }
 
-    /// Whether pieces that are wanted are missing, and are fetched from whoever has them.
+    /// Returns whether wanted pieces are missing and downloaded.
     pub fn is_downloading(&self) -> bool {
         match self {
             Self::Whole { .. } => false,
@@ -277,7 +279,7 @@ impl CompactStatus {
         }
     }
 
-    /// Whether peers that connect are to be let in.
+    /// Returns whether connections are accepted.
     pub fn admits(&self) -> bool {
         match self {
             Self::Whole { paused, .. } => !paused,
@@ -291,19 +293,19 @@ impl CompactStatus {
 
 shared_default!(Motion);
 
-/// What a torrent is doing.
+/// The state of a torrent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TorrentState {
-    /// Waiting for its turn to be looked at.
+    /// Waiting for its turn to be checked.
     Waiting,
     /// Hashing what is on disk.
     Checking {
-        /// Pieces looked at.
+        /// Pieces hashed.
         done: u32,
-        /// Pieces to look at.
+        /// Pieces to hash.
         total: u32,
     },
-    /// Pieces that are wanted are missing.
+    /// Wanted pieces are missing.
     Downloading,
     /// Everything wanted is there.
     Seeding,
@@ -314,23 +316,23 @@ pub enum TorrentState {
         /// Bytes to move.
         total: u64,
     },
-    /// Nothing goes in or out.
+    /// Nothing is transferred.
     Paused {
         /// Why, if not because somebody asked: a sentence to act on.
         reason: Option<String>,
     },
 }
 
-/// A connected peer at one moment.
+/// The status of a connected peer.
 #[derive(Debug, Clone)]
 pub struct PeerStatus {
-    /// Where it accepts connections, or its end of this one if that is not known.
+    /// The address at which it accepts connections, or its end of this one if that is not known.
     pub addr: SocketAddr,
     /// Client name and version, unescaped.
     pub client: String,
     /// Who dialled.
     pub direction: Direction,
-    /// What its encrypted handshake ended with; `None` if it had none.
+    /// The method of its encrypted handshake; `None` if it had none.
     pub encryption: Option<Method>,
     /// Pieces it holds.
     pub pieces: u32,
@@ -342,9 +344,9 @@ pub struct PeerStatus {
     pub downloaded: u64,
     /// Payload bytes we gave it.
     pub uploaded: u64,
-    /// We do not serve it.
+    /// We choke it.
     pub choked_by_us: bool,
-    /// It does not serve us.
+    /// It chokes us.
     pub choking_us: bool,
     /// We want pieces it has.
     pub we_are_interested: bool,
@@ -354,81 +356,81 @@ pub struct PeerStatus {
     pub outstanding: u32,
 }
 
-/// Something worth telling about a torrent.
+/// An event of a torrent.
 #[derive(Debug, Clone)]
 pub enum TorrentEvent {
     /// A piece was verified and written.
     PieceDone {
-        /// Which.
+        /// The piece.
         piece: PieceIndex,
-        /// Who gave which part of it.
+        /// The peers that gave parts of it.
         givers: Vec<PieceGiver>,
     },
-    /// A piece came whole and its hash was wrong.
+    /// A piece was received whole, and its hash was wrong.
     PieceFailed {
-        /// Which.
+        /// The piece.
         piece: PieceIndex,
-        /// Who gave which part of it.
+        /// The peers that gave parts of it.
         givers: Vec<PieceGiver>,
         /// The hash it had.
         hash: Sha1Hash,
     },
-    /// A peer is known to have sent a wrong block and is banned.
+    /// A peer is known to have sent a wrong block, and is banned.
     Banned {
-        /// Who.
+        /// The peer.
         who: Arc<PeerIdentity>,
-        /// Of which piece.
+        /// The piece with the wrong block.
         piece: PieceIndex,
-        /// What shows it.
+        /// What proves it.
         evidence: Evidence,
     },
-    /// It is known now which block it was that a peer sent wrong, which was banned before because
-    /// it gave the piece alone.
+    /// A peer was banned because it gave a wrong piece alone. Now it is known which of its blocks
+    /// was wrong.
     Proven {
-        /// Who.
+        /// The peer.
         who: Arc<PeerIdentity>,
-        /// Of which piece.
+        /// The piece with the wrong block.
         piece: PieceIndex,
-        /// What shows it.
+        /// What proves it.
         evidence: Evidence,
     },
-    /// Blocks came and were thrown away: twice, too late, never asked for, or of a piece that was
-    /// given up.
+    /// Blocks were received and dropped: duplicates, late or unrequested ones, or those of a piece
+    /// that was given up.
     Unused {
-        /// Who sent them.
+        /// The peer that sent them.
         who: Arc<PeerIdentity>,
-        /// Of which piece.
+        /// Their piece.
         piece: PieceIndex,
-        /// How many.
+        /// Number of blocks.
         blocks: u32,
-        /// Bytes.
+        /// Payload bytes.
         bytes: u64,
     },
-    /// Blocks of a piece went out. A piece that goes out slowly is told in parts.
+    /// Blocks of a piece were sent. A piece that is sent slowly is reported in parts.
     Sent(SentPart),
-    /// Every piece is there, and every file has its name.
+    /// Every piece is there, and every file has its final name.
     Completed,
-    /// The torrent stopped on a fault of its own.
+    /// The torrent stopped on a fault.
     Paused {
-        /// Why.
+        /// The fault.
         error: TorrentError,
     },
 }
 
-/// A peer's part in a piece.
+/// A peer's part in a piece that was received.
 #[derive(Debug, Clone)]
 pub struct PieceGiver {
-    /// Who.
+    /// The peer.
     pub who: Arc<PeerIdentity>,
-    /// Blocks.
+    /// Number of blocks.
     pub blocks: u32,
-    /// Which: the first and the last of each run.
+    /// The first and the last block of each run.
     pub ranges: BlockRanges,
-    /// Bytes.
+    /// Payload bytes.
     pub bytes: u64,
-    /// When the first of them was asked for, milliseconds since 1970.
+    /// When the first block was requested, in milliseconds since 1970.
     pub requested_at: i64,
-    /// When the last of them came, milliseconds since 1970.
+    /// When the last block was received, in milliseconds since 1970.
     pub received_at: i64,
     /// From the first request to the last block.
     pub took: Duration,
@@ -437,24 +439,24 @@ pub struct PieceGiver {
 /// What a peer was sent of a piece.
 #[derive(Debug, Clone)]
 pub struct SentPart {
-    /// Who.
+    /// The peer.
     pub who: Arc<PeerIdentity>,
-    /// Of which piece.
+    /// The piece.
     pub piece: PieceIndex,
-    /// Blocks.
+    /// Number of blocks.
     pub blocks: u32,
-    /// Bytes.
+    /// Payload bytes.
     pub bytes: u64,
-    /// When the first of them had gone out, milliseconds since 1970.
+    /// When the first block was sent, in milliseconds since 1970.
     pub first_at: i64,
-    /// When the last of them had.
+    /// When the last block was sent, in milliseconds since 1970.
     pub last_at: i64,
 }
 
-/// Hears every event of every torrent of a session, on the torrent's own task: it must return at
-/// once and never block.
+/// Hears every event of every torrent of a session. It is called on the torrent's own task, so it
+/// must return at once and never block.
 pub trait Observer: Send + Sync {
-    /// `event` happened to `metainfo`'s torrent just now.
+    /// Called right after `event` has happened to `metainfo`'s torrent.
     fn event(&self, metainfo: &Arc<Metainfo>, event: &TorrentEvent);
 }
 

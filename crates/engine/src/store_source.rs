@@ -1,4 +1,4 @@
-//! Blocks to upload come from a store.
+//! Blocks to upload, read from a store.
 
 use std::sync::Arc;
 
@@ -8,16 +8,16 @@ use tokio::sync::oneshot;
 use crate::net::{BlockSource, ReadFuture, SourceError};
 use piecework_storage::{HashPool, StorageError, Store, Watch};
 
-/// Reads at once what is in memory, and on the hash service's threads what is not.
+/// Reads from memory at once, and from the disk on the hash service's threads.
 pub(super) struct StoreSource {
     pub store: Arc<Store>,
     pub hashing: Arc<HashPool>,
     pub watch: Arc<Watch>,
-    /// What could not be read first, and why.
+    /// The first error of a read.
     pub fault: Arc<Mutex<Option<StorageError>>>,
 }
 
-/// Notes why something could not be read; the network is told a sentence.
+/// Notes why a read failed. The network gets a sentence.
 fn noted(fault: &Mutex<Option<StorageError>>, error: StorageError) -> SourceError {
     let told = SourceError(error.to_string());
     fault.lock().get_or_insert(error);
@@ -35,7 +35,7 @@ impl BlockSource for StoreSource {
         let (store, watch) = (Arc::clone(&self.store), Arc::clone(&self.watch));
         let fault = Arc::clone(&self.fault);
         self.hashing.read(store, watch, offset, into, move |read| {
-            // Nobody waits for it any more if the link is gone.
+            // Nobody waits for it if the link is gone.
             let _ = reply.send(read);
         });
         Box::pin(async move {

@@ -7,33 +7,33 @@ use super::TorrentError;
 use super::doubt::{self, Doubt};
 use super::mounts::Mounts;
 
-/// What was found of a torrent's files without hashing.
+/// What is known of a torrent's files without hashing.
 #[derive(Debug, PartialEq)]
 pub(super) struct Survey {
-    /// Held; `None` is everything.
+    /// Pieces held; `None` means all.
     pub trusted: Option<Bitfield>,
-    /// To be hashed.
+    /// Pieces to be hashed.
     pub check: Bitfield,
-    /// Of `check`, pieces that stand for those of their files that are `unproven`: if one is wrong,
+    /// Pieces of `check` that are samples of the `unproven` pieces of their files. If one is wrong,
     /// these are hashed as well.
     pub sample: Option<Bitfield>,
-    /// Of `trusted`, pieces in files that were written to after the last checkpoint.
+    /// Pieces of `trusted` in files that were written to after the last checkpoint.
     pub unproven: Option<Bitfield>,
-    /// The files as they were before they were looked at, if they were.
+    /// The files as they were before the survey, if there was one.
     pub files: Option<Vec<Option<Fingerprint>>>,
     /// Why what was held is hashed again.
     pub doubt: Option<Doubt>,
-    /// Of `check`, what was looked at before the check was cut short.
+    /// Pieces of `check` that were hashed before the check was cut short.
     pub checked: Option<CheckResult>,
-    /// Pieces that the same check looked at in an earlier process.
+    /// Number of pieces that the same check hashed in an earlier process.
     pub earlier: u32,
 }
 
 /// What a survey compares the files with.
 pub(super) enum SurveyBasis {
-    /// What is still as it was at this checkpoint.
+    /// This checkpoint.
     Checkpoint(Box<Checkpoint>),
-    /// Nothing: the files are known to be complete, and only what they are like is noted.
+    /// Nothing: the files are known to be complete, and only their fingerprints are taken.
     Complete,
 }
 
@@ -43,24 +43,24 @@ pub(super) fn survey(
     store: &Store,
     basis: SurveyBasis,
 ) -> Result<Survey, TorrentError> {
-    // Before anything else: what changes from now on is noticed another time.
+    // First, so that what changes from now on is noticed another time.
     let files = store.fingerprints()?;
     let pieces = store.geometry().pieces();
     let SurveyBasis::Checkpoint(checkpoint) = basis else {
         return Ok(Survey::new(None, Bitfield::empty(pieces), Some(files)));
     };
-    // Also if no piece was held: what was made before the disk vanished is not made again in its
-    // bare mount point.
+    // Even if no piece was held: files that were made before the disk vanished must not be made
+    // again in its bare mount point.
     let had_any = checkpoint.files.iter().any(Option::is_some);
     let mut pairs = checkpoint.files.iter().zip(&files);
     if had_any && pairs.all(|(before, now)| before.is_none() || now.is_some()) {
-        // Brought here from another disk.
+        // The files were brought here from another disk.
         mounts.accept(&store.root());
     }
     mounts.check(&store.root())?;
     if had_any && files.iter().all(Option::is_none) {
-        // Its disk is not there, most likely: to go on would get all of it anew, into the folder
-        // that stands in for the disk, and forget what is held.
+        // Most likely their disk is not there. Going on would download all of it again, into the
+        // folder that stands in for the disk, and forget what is held.
         return Err(TorrentError::AllMissing { root: store.root() });
     }
     let storage::Survey { mut trusted, mut check, doubtful } = storage::survey(store, &checkpoint)?;
@@ -86,7 +86,7 @@ pub(super) fn survey(
 }
 
 impl Survey {
-    /// What holds and what is to be hashed, without a doubt.
+    /// Returns a survey without samples or doubt.
     pub fn new(
         trusted: Option<Bitfield>,
         check: Bitfield,
@@ -104,12 +104,12 @@ impl Survey {
         }
     }
 
-    /// Returns how many pieces the check has looked at.
+    /// Returns how many pieces the check has hashed.
     pub fn looked(&self) -> u32 {
         self.earlier + self.checked.as_ref().map_or(0, |checked| checked.looked.count())
     }
 
-    /// Takes in what a part of the check has found.
+    /// Adds the result of a part of the check.
     pub fn add(&mut self, more: CheckResult) {
         match &mut self.checked {
             Some(checked) => {
@@ -126,8 +126,8 @@ impl Survey {
     }
 }
 
-/// Gives files all of whose pieces are held, and none `unproven`, their final names, should they
-/// not have them yet, and makes those of a torrent that has no pieces.
+/// Gives files their final names if all of their pieces are held and none is `unproven`. Makes the
+/// files of a torrent that has no pieces.
 pub(super) fn finish_files(
     store: &Store,
     have: &Bitfield,
@@ -136,7 +136,7 @@ pub(super) fn finish_files(
     let options = store.options();
     let writable = options.mode == StoreMode::ReadWrite;
     if writable && store.geometry().pieces() == 0 {
-        // Nothing but empty files: nobody will bring a piece with which they would be made.
+        // It has only empty files, for which no piece will come.
         return store.prepare();
     }
     if options.incomplete_suffix.is_none() || !writable || have.count() == 0 {

@@ -78,7 +78,7 @@ impl Torrent {
         }
     }
 
-    /// Prepares its files and takes part in its swarm, until that ends.
+    /// Prepares the files and takes part in the swarm until that ends.
     async fn swarm(&mut self) {
         let ended = LifecycleEvent::SwarmEnded;
         let prepared = start_slots::begin(self.start_slot.clone(), self.prepare()).await;
@@ -93,7 +93,8 @@ impl Torrent {
             }
         }
         let (end, error) = Run::new(self).pump_until_end().await;
-        // What there is to do now is known before it has ended, or it would begin at once for that.
+        // The workload has to be known before the swarm has ended, or another one would begin for
+        // the old workload.
         self.pass(LifecycleEvent::SwarmStarted);
         self.pass_workload();
         if let Some(error) = error {
@@ -103,11 +104,11 @@ impl Torrent {
         self.show();
     }
 
-    /// Tells the trackers and flushes, then answers.
+    /// Tells the trackers, flushes, and answers.
     async fn leave(mut self) {
         let (record, leaving) = (self.take_record(), std::mem::take(&mut self.leaving));
         let (lifecycle, entry) = (Arc::clone(&self.lifecycle), Arc::clone(&self.entry));
-        // Nobody is heard any more.
+        // No call is heard any more.
         drop(self);
         leave(&lifecycle.scheduler, &entry).await;
         if let Some(mut record) = record {
@@ -115,13 +116,13 @@ impl Torrent {
         }
         entry.end();
         for reply in leaving {
-            // Whoever asked may have gone too.
+            // The caller may be gone.
             let _ = reply.send(());
         }
     }
 }
 
-/// Tells the trackers of a torrent that it is gone, and flushes its data.
+/// Tells the trackers of a torrent that it leaves, and flushes its data.
 pub(super) async fn leave(scheduler: &AnnounceScheduler, entry: &Arc<Entry>) {
     let store = entry.store();
     let synced = tokio::task::spawn_blocking(move || {

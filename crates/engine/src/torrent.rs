@@ -1,9 +1,8 @@
-//! One torrent while it is awake: the task that owns its record, and its swarm if it has one.
+//! A torrent while it is awake, owned by its task.
 //!
-//! What the torrent does is decided by its [`Lifecycle`](piecework_swarm::lifecycle::Lifecycle). The task
-//! passes each call on as an event, and is busy with what
-//! [`Lifecycle::occupation`](piecework_swarm::lifecycle::Lifecycle::occupation) says. Calls are heard
-//! during all of it: [`Torrent::order`] takes them in, and whoever is busy then sees whether it is to stop.
+//! Its [`Lifecycle`](piecework_swarm::lifecycle::Lifecycle) decides what it does.
+//! [`Torrent::order`] passes calls on to it as events. Calls are heard whatever the task is busy
+//! with, which then looks whether it has to stop.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -36,9 +35,9 @@ pub(super) struct Torrent {
     pub entry: Arc<Entry>,
     pub geometry: Geometry,
     pub calls: mpsc::Receiver<Call>,
-    /// Work on files that is asked for; the first is under way or comes next.
+    /// Work on files that was asked for. The first is under way or comes next.
     pub works: VecDeque<(FileWork, oneshot::Sender<Result<(), TorrentError>>)>,
-    /// Who waits until it has left.
+    /// Callers that wait until it has left.
     pub leaving: Vec<oneshot::Sender<()>>,
     /// Connections that wait for a check to end.
     pub arrived: WaitingConnections,
@@ -48,13 +47,13 @@ pub(super) struct Torrent {
     check_slot: Option<CheckSlot>,
     /// Its start slot, if it has one.
     pub start_slot: Option<StartSlot>,
-    /// Other files may be wanted than those that were made.
+    /// Whether other files may be wanted than those that were made.
     pub wants_changed: bool,
-    /// `None` once it has been given away.
+    /// `None` once it was given away.
     record: Option<Box<Record>>,
 }
 
-/// Connections that wait, a bounded number: the oldest of the address with the most makes way.
+/// A bounded number of waiting connections. The oldest of the address with the most makes way.
 pub(super) struct WaitingConnections {
     tickets: HalfOpen,
     connections: Vec<(Ticket, Accepted)>,
@@ -67,7 +66,7 @@ impl WaitingConnections {
         self.connections.push((ticket, connection));
     }
 
-    /// All of them, the first one first.
+    /// Returns all connections, the oldest first.
     pub fn into_connections(self) -> impl Iterator<Item = Accepted> {
         self.connections.into_iter().map(|(_, connection)| connection)
     }
@@ -110,7 +109,7 @@ impl Torrent {
     }
 
     pub fn record(&self) -> &Record {
-        // Given away only by those that end the task.
+        // Only the end of the task gives it away.
         self.record.as_ref().expect("the record is here while the torrent is awake")
     }
 
@@ -118,12 +117,12 @@ impl Torrent {
         self.record.as_mut().expect("the record is here while the torrent is awake")
     }
 
-    /// Takes in what happened, and does what follows from it and needs no task.
+    /// Takes in an event, and carries out the effects that need no task.
     pub fn pass(&mut self, event: LifecycleEvent) {
         self.drive(|lifecycle, entry, record| lifecycle.pass(entry, record, event));
     }
 
-    /// The same of an event with a fault.
+    /// The same with an event that has a fault.
     pub fn pass_fault(
         &mut self,
         error: TorrentError,
@@ -132,12 +131,12 @@ impl Torrent {
         self.drive(|lifecycle, entry, record| lifecycle.pass_fault(entry, record, error, event));
     }
 
-    /// Takes in that there may be something else to do of its own accord.
+    /// Takes in what there is to do of its own accord, which may have changed.
     pub fn pass_workload(&mut self) {
         self.drive(|lifecycle, entry, record| lifecycle.pass_workload(entry, record));
     }
 
-    /// Takes in an event by which it is known what is on the disk, and the fault that comes with it.
+    /// Takes in an event that makes known what is on the disk, and the fault that comes with it.
     /// `files` are as they were before they were looked at.
     pub fn pass_content(
         &mut self,
@@ -150,35 +149,35 @@ impl Torrent {
         });
     }
 
-    /// Hands what was kept last to the keeper, with these totals.
+    /// Hands the last checkpoint, with these totals, to the keeper.
     pub fn keep(&self, moved: TransferTotals) {
         self.entry.keep(self.record(), moved);
     }
 
-    /// Hands what was noted in the record to the keeper.
+    /// Hands a checkpoint that was just noted to the keeper.
     pub fn keep_noted(&mut self) {
         self.keep(self.record().earlier());
         self.pass(LifecycleEvent::Checkpointed);
     }
 
-    /// Drives the lifecycle. There is a task for what follows already: this one.
+    /// Drives the lifecycle. What needs a task is left to this one.
     fn drive(&mut self, drive: impl FnOnce(&LifecycleDriver, &Arc<Entry>, &mut Record) -> bool) {
         let record = self.record.as_mut().expect("the record is here while the torrent is awake");
         drive(&self.lifecycle, &self.entry, record);
         self.hold_slots();
     }
 
-    /// Whether what it is busy with is to stop.
+    /// Returns whether it has to stop what it is busy with.
     pub fn is_stopping(&self) -> bool {
         self.record().life.is_stopping()
     }
 
-    /// Shows how it stands while it has no swarm.
+    /// Shows its status while it has no swarm.
     pub fn show(&self) {
         self.entry.show(self.entry.shown_of(self.record()));
     }
 
-    /// Has slots that it got and passes on those that it needs no more.
+    /// Holds the slots that the lifecycle has, and hands on the others.
     pub fn hold_slots(&mut self) {
         let life = &self.record().life;
         let (checks, begins) = (life.has_check_slot(), life.has_start_slot());
@@ -202,7 +201,7 @@ impl Torrent {
         }
     }
 
-    /// Has the torrent's own limits be those of its options.
+    /// Applies the limits of the torrent's options.
     pub fn set_limits(&self) {
         let options = self.entry.options.lock();
         for (limiter, limit, above) in [
@@ -214,14 +213,14 @@ impl Torrent {
         }
     }
 
-    /// Gives the record away: the task ends.
+    /// Gives the record away, because the task ends.
     pub fn take_record(&mut self) -> Option<Box<Record>> {
         self.record.take()
     }
 
-    /// Sleeps, unless a call has come. Returns whether it does, and the task is over.
+    /// Falls asleep, unless a call has come. Returns whether it does: then the task is over.
     pub fn fall_asleep(&mut self) -> bool {
-        // Whoever has connected waits for nothing any more.
+        // Connections that waited are closed.
         self.arrived = WaitingConnections::default();
         let Some(record) = self.record.take() else { return true };
         match self.entry.fall_asleep(record, &self.calls) {
@@ -233,8 +232,8 @@ impl Torrent {
         }
     }
 
-    /// Takes in a call, whatever the task is busy with. Those that concern peers are answered as if
-    /// there were none: a swarm answers them itself.
+    /// Takes in a call, whatever the task is busy with. Calls about peers are answered as if there
+    /// were none: a swarm answers them itself.
     pub fn order(&mut self, call: Call) {
         match call {
             Call::Pause => self.pass(LifecycleEvent::Pause),
@@ -275,10 +274,10 @@ impl Torrent {
         }
     }
 
-    /// Answers what is the same whatever goes on, as long as there is no swarm.
+    /// Answers a call about peers while there is no swarm.
     fn answer(&mut self, call: Call) {
         match call {
-            // Whoever asked may have gone away.
+            // The caller may be gone.
             Call::Peers(reply) => drop(reply.send(Vec::new())),
             Call::Have(reply) => drop(reply.send(self.record().bitfield(&self.entry.metainfo))),
             Call::Availability(reply) => {
@@ -296,7 +295,7 @@ impl Torrent {
                 self.contacted();
             }
             Call::Accepted(connection) => self.accepted(*connection),
-            // Limits are read when they are needed; everything else is taken in before.
+            // Limits are read when they are needed; all other calls were taken in before.
             _ => {}
         }
     }
@@ -305,19 +304,19 @@ impl Torrent {
         self.set_limits();
         self.wants_changed = true;
         self.pass_workload();
-        // What is being done to files shows itself how far it is.
+        // Work on files shows its own progress.
         if self.record().life.occupation().is_none() {
             self.show();
         }
     }
 
-    /// There is somebody to exchange pieces with.
+    /// Notes that there is a peer to exchange pieces with.
     fn contacted(&mut self) {
         self.pass_workload();
         self.pass(LifecycleEvent::Contacted);
     }
 
-    /// A peer has connected. It waits until a check has ended; nobody waits for a move.
+    /// Takes in a connection. It waits for a check to end, but not for a move.
     fn accepted(&mut self, connection: Accepted) {
         let record = self.record();
         let may_wait = match record.life.occupation() {
@@ -333,7 +332,7 @@ impl Torrent {
 }
 
 impl Drop for Torrent {
-    /// A task that breaks off, or ends with its runtime, leaves no torrent behind.
+    /// A task that panics, or ends with its runtime, leaves no torrent behind.
     fn drop(&mut self) {
         if self.record.take().is_some() {
             self.entry.end();
@@ -348,7 +347,7 @@ pub(super) fn flat(
     result.unwrap_or_else(|panic| Err(broke_off(store, &panic)))
 }
 
-/// Work on the side has panicked, or its runtime ends.
+/// Returns the error of background work that has panicked, or whose runtime ends.
 pub(super) fn broke_off(store: &Store, panic: &tokio::task::JoinError) -> StorageError {
     StorageError::Other {
         operation: storage::Operation::Read,

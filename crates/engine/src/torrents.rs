@@ -16,14 +16,14 @@ use super::entry::Entry;
 #[derive(Default)]
 pub(super) struct TorrentMap(Mutex<LockedTorrents>);
 
-/// A torrent, found by its info-hash: a set of these is as large as one of pointers.
+/// A torrent, found by its info-hash. A set of these is as large as a set of pointers.
 struct ByInfoHash(Arc<Entry>);
 
-/// A torrent, found by what encrypted handshakes call it. The mark is computed from the info-hash
-/// when it is needed, so that a torrent costs no more than a pointer here too.
+/// A torrent, found by the mark of encrypted handshakes. The mark is computed from the info-hash
+/// when it is needed, so that a torrent costs no more than a pointer here.
 struct ByMark(Arc<Entry>);
 
-/// What an encrypted handshake calls a torrent.
+/// The mark of a torrent in an encrypted handshake.
 struct HandshakeMark([u8; 20]);
 
 /// The torrents while nobody else may add or remove one.
@@ -31,7 +31,7 @@ struct HandshakeMark([u8; 20]);
 pub(super) struct LockedTorrents {
     map: HashSet<ByInfoHash, foldhash::fast::FixedState>,
     marked: HashSet<ByMark, foldhash::fast::FixedState>,
-    /// No more are taken.
+    /// The session takes no torrents any more.
     pub ended: bool,
 }
 
@@ -41,7 +41,7 @@ impl TorrentMap {
         self.0.lock()
     }
 
-    /// Returns the torrent if it is in the session.
+    /// Returns the torrent with this info-hash.
     pub fn get(&self, info_hash: InfoHash) -> Option<Arc<Entry>> {
         self.0.lock().map.get(&info_hash).map(|known| Arc::clone(&known.0))
     }
@@ -70,27 +70,27 @@ impl LockedTorrents {
         self.map.contains(&info_hash)
     }
 
-    /// Takes a torrent in that is not here.
+    /// Adds a torrent that is not in the session.
     pub fn insert(&mut self, entry: &Arc<Entry>) {
         self.map.insert(ByInfoHash(Arc::clone(entry)));
         self.marked.insert(ByMark(Arc::clone(entry)));
     }
 
-    /// Takes a torrent out.
+    /// Removes a torrent.
     pub fn take(&mut self, info_hash: &InfoHash) -> Option<Arc<Entry>> {
         let ByInfoHash(entry) = self.map.take(info_hash)?;
         self.marked.remove(&HandshakeMark(torrent_mark(*info_hash)));
         Some(entry)
     }
 
-    /// Takes all out, and lets no more in.
+    /// Removes all torrents, and lets no more in.
     pub fn end(&mut self) -> Vec<Arc<Entry>> {
         self.ended = true;
         self.marked.clear();
         self.map.drain().map(|ByInfoHash(entry)| entry).collect()
     }
 
-    /// The torrent that an encrypted handshake means.
+    /// Returns the torrent with this mark.
     pub fn marked(&self, mark: &[u8; 20]) -> Option<InfoHash> {
         self.marked.get(&HandshakeMark(*mark)).map(|ByMark(entry)| entry.info_hash())
     }
@@ -109,7 +109,7 @@ impl Equivalent<ByMark> for HandshakeMark {
 }
 
 impl Hash for HandshakeMark {
-    // It is a hash already.
+    // The mark is a hash already.
     fn hash<H: Hasher>(&self, state: &mut H) {
         let [a, b, c, d, e, f, g, h, ..] = self.0;
         state.write_u64(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
@@ -131,7 +131,7 @@ impl PartialEq for ByMark {
 impl Eq for ByMark {}
 
 impl Hash for ByInfoHash {
-    // As `Borrow` wants it: like the info-hash.
+    // `Borrow` requires the hash of the info-hash.
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.info_hash().hash(state);
     }

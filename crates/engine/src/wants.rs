@@ -1,12 +1,12 @@
-//! From files that are wanted to pieces that are.
+//! Priorities of pieces, from priorities of files.
 
 use std::sync::Arc;
 
 use piecework_core::metainfo::Metainfo;
 use piecework_core::{Bitfield, PieceIndex, Priority};
 
-/// Each piece's priority: the highest of the files that lie in it, padding left out; none at all
-/// if all are normal. `files` are in the metainfo's order, those behind the end are normal.
+/// Returns each piece's priority: the highest of the files that lie in it, without padding. Returns
+/// nothing if all are normal. `files` are in the metainfo's order; files beyond its end are normal.
 pub(super) fn of_pieces(metainfo: &Metainfo, files: &[Priority]) -> Arc<[Priority]> {
     let entries = metainfo.info().files().entries();
     let of = |file: usize| files.get(file).copied().unwrap_or_default();
@@ -25,7 +25,8 @@ pub(super) fn of_pieces(metainfo: &Metainfo, files: &[Priority]) -> Arc<[Priorit
     pieces.into()
 }
 
-/// Bytes of the pieces that are wanted, and of those of them that are held; `None` is all.
+/// Returns the bytes of wanted pieces, and of those of them that are held. `None` means that all
+/// are held.
 pub(super) fn bytes(
     metainfo: &Metainfo,
     pieces: &[Priority],

@@ -25,7 +25,7 @@ pub(in super::super) enum Alone {
     Seeding,
 }
 
-/// The torrents that have trackers. Their info-hashes are not kept once more.
+/// The torrents that have trackers. Their info-hashes are not stored a second time.
 #[derive(Default)]
 pub(super) struct Announcings {
     all: HashTable<Box<Announcing>>,
@@ -38,24 +38,24 @@ pub(super) struct Announcing {
     form: Form,
     /// When it has something to announce; [`NEVER`] if it has not.
     due: Moment,
-    /// Nothing is announced before there is something to be had.
+    /// Whether the torrent is announced. Nothing is before it can exchange pieces.
     pub active: bool,
-    /// Whether it has no peer, so that trackers are asked again as soon as they allow.
+    /// Whether it has no peers, so that trackers are asked again as soon as they allow.
     pub alone: Alone,
 }
 
 enum Form {
-    /// Nothing is under way.
+    /// No announce is under way.
     Resting(Resting),
     Busy(Box<Busy>),
 }
 
-/// What there is to do for a torrent.
+/// A torrent with announces under way, or one that is being changed.
 pub(super) struct Busy {
     pub announcer: Announcer,
-    /// Announces under way that can be told to come to an end.
+    /// Announces under way, with a way to hurry them.
     pub running: Vec<(TrackerUrl, oneshot::Sender<()>)>,
-    /// It goes for good; answered when all have been told.
+    /// Set once the torrent leaves for good; answered when all trackers have been told.
     pub leaving: Option<Vec<oneshot::Sender<()>>>,
 }
 
@@ -70,7 +70,7 @@ impl Announcings {
         self.all.find_mut(hash, |it| it.is(info_hash)).map(|announcing| &mut **announcing)
     }
 
-    /// Puts one in, in place of one with the same info-hash.
+    /// Inserts a torrent, in place of one with the same info-hash.
     pub fn insert(&mut self, announcing: Box<Announcing>) {
         let (info_hash, hasher) = (announcing.entry.info_hash(), &self.hasher);
         let hash = hasher.hash_one(info_hash);
@@ -98,7 +98,7 @@ impl Announcings {
         self.all.iter().map(|announcing| &**announcing)
     }
 
-    /// Takes all out.
+    /// Removes all torrents.
     pub fn take(&mut self) -> impl Iterator<Item = Box<Announcing>> + use<> {
         std::mem::take(&mut self.all).into_iter()
     }
@@ -123,7 +123,7 @@ impl Announcing {
         self.entry.info_hash() == info_hash
     }
 
-    /// Has it take little room, if nothing is under way.
+    /// Packs the torrent into little memory if nothing is under way.
     pub fn rest(&mut self, layouts: &mut Layouts) {
         if let Form::Busy(busy) = &self.form
             && busy.running.is_empty()
@@ -134,7 +134,7 @@ impl Announcing {
         }
     }
 
-    /// Returns what can be changed.
+    /// Unpacks the torrent, so that it can be changed.
     pub fn busy(&mut self) -> &mut Busy {
         if let Form::Resting(resting) = &self.form {
             let announcer = resting.wake();
@@ -147,7 +147,7 @@ impl Announcing {
         }
     }
 
-    /// What `look` finds in its announcer.
+    /// Calls `look` with its announcer.
     pub fn look<T>(&self, look: impl FnOnce(&Announcer) -> T) -> T {
         match &self.form {
             Form::Resting(resting) => look(&resting.wake()),
@@ -170,29 +170,29 @@ impl Announcing {
         self.due = due.unwrap_or(NEVER);
     }
 
-    /// Returns whether the answer of a tracker is awaited.
+    /// Returns whether a tracker's answer is awaited.
     pub fn is_asking(&self) -> bool {
         matches!(&self.form, Form::Busy(busy) if busy.announcer.is_asking())
     }
 
-    /// Returns whether it goes for good.
+    /// Returns whether it leaves for good.
     pub fn is_leaving(&self) -> bool {
         matches!(&self.form, Form::Busy(busy) if busy.leaving.is_some())
     }
 
-    /// Returns whether it goes for good and all have been told.
+    /// Returns whether it leaves for good and all trackers have been told.
     pub fn has_left(&self) -> bool {
         let has_left = |busy: &Busy| busy.leaving.is_some() && busy.announcer.is_stopped();
         matches!(&self.form, Form::Busy(busy) if has_left(busy))
     }
 
-    /// Not started yet, or stopped: only goodbyes are to be said.
+    /// Returns whether only farewells remain: it was stopped, or never started.
     pub fn is_stopping(&self) -> bool {
         self.is_leaving() || self.look(Announcer::is_stopping)
     }
 
-    /// If nobody is connected, trackers are asked as soon as they allow. A seed is one of so many
-    /// `torrents`, and all of them together ask [`SEED_ASKS`] times a second at most.
+    /// Asks trackers as soon as they allow, if nobody is connected. A seed is one of `torrents`,
+    /// and all of these together ask [`SEED_ASKS`] times a second at most.
     pub fn ask_again(&mut self, now: Moment, torrents: usize) {
         match self.alone {
             Alone::No => {}
@@ -204,7 +204,7 @@ impl Announcing {
         }
     }
 
-    /// It goes for good: trackers are told, and then `told`.
+    /// Leaves for good: trackers are told, and then `told` fires.
     pub fn go(&mut self, told: oneshot::Sender<()>) {
         self.active = false;
         let busy = self.busy();
@@ -215,11 +215,11 @@ impl Announcing {
 }
 
 impl Busy {
-    /// Has announces under way to those `which` says end soon.
+    /// Makes announces under way to the trackers that `which` selects end soon.
     pub fn hurry(&mut self, which: impl Fn(&Announcer, &TrackerUrl) -> bool) {
         for (tracker, end) in std::mem::take(&mut self.running) {
             if which(&self.announcer, &tracker) {
-                // One that is just over needs no hurry.
+                // It may just be over.
                 let _ = end.send(());
             } else {
                 self.running.push((tracker, end));
@@ -231,9 +231,9 @@ impl Busy {
 /// In five hundred years.
 const NEVER: Moment = Moment::from_secs(u64::MAX);
 
-/// Announces a second, over all torrents, of seeds that nobody is connected to, beside the regular
-/// ones. One that is alone asks whenever its tracker allows; of ten thousand each asks after eight
-/// minutes, if its interval is longer than that.
+/// Announces a second of all seeds together that nobody is connected to, beside the regular ones. A
+/// single one asks whenever its tracker allows; one of ten thousand asks after eight minutes, if
+/// its interval is longer than that.
 const SEED_ASKS: u32 = 20;
 
 #[cfg(test)]
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_torrent_that_waits_for_its_next_announce_is_small() {
-        // Six bytes more, and the allocator takes sixteen.
+        // With six bytes more, the allocator takes sixteen.
         assert!(size_of::<Announcing>() <= 88, "{}", size_of::<Announcing>());
     }
 }

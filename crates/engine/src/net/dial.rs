@@ -1,4 +1,4 @@
-//! From an address to a stream behind its handshake, either way.
+//! From an address to a stream after its handshake, in both directions.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Shutdown, SocketAddr};
@@ -24,20 +24,20 @@ pub struct Accepted {
     pub stream: PeerStream,
     /// The other end.
     pub addr: SocketAddr,
-    /// What the other end said.
+    /// The handshake of the other end.
     pub theirs: Handshake,
 }
 
-/// Why a connection came to nothing.
+/// Why a connection or its handshake failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
-    /// Nobody there, or the connection broke.
+    /// Nobody is there, or the connection broke.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// It did not connect or did not say anything in time.
+    /// It did not connect or answer in time.
     #[error("it did not answer within {0:?}")]
     TimedOut(Duration),
-    /// It took the connection and closed it at our handshake.
+    /// It accepted the connection and closed it at our handshake.
     #[error("it accepts a connection and closes it at our handshake")]
     HungUp,
     /// It closed the connection.
@@ -46,51 +46,52 @@ pub enum HandshakeError {
     /// Something else than BitTorrent is there.
     #[error("it does not speak the peer protocol: {0}")]
     Wire(#[from] WireError),
-    /// Something else than an encrypted handshake came, or one that we do not allow.
+    /// What came is not an encrypted handshake, or one that is not allowed.
     #[error("no encrypted connection: {0}")]
     Encryption(#[from] EncryptionError),
-    /// A plain connection where only encrypted ones are allowed.
+    /// The connection is plain where only encrypted ones are allowed.
     #[error("its connection is not encrypted, and `encryption = \"require\"` wants all to be")]
     NotEncrypted,
-    /// It wants a torrent we do not have, or another than we want.
-    #[error("it means torrent `{0}`, which is not ours")]
+    /// It wants a torrent that we do not have, or another than we want.
+    #[error("it wants torrent `{0}`, which we do not have")]
     WrongInfoHash(InfoHash),
 }
 
 impl HandshakeError {
-    /// Whether the peer took the connection and closed it at our handshake.
+    /// Returns whether the peer accepted the connection and closed it at our handshake.
     pub fn is_hang_up(&self) -> bool {
         matches!(self, Self::HungUp)
     }
 }
 
-/// How a peer is dialled.
+/// How to dial a peer.
 #[derive(Debug, Clone, Copy)]
 pub struct DialOptions<'a> {
-    /// The name of the network interface to dial over, if not any.
+    /// The name of the network interface to dial over, if it has to be one.
     pub interface: Option<&'a str>,
-    /// Whether the connection is to be encrypted.
+    /// Whether the connection is encrypted.
     pub encryption: EncryptionPolicy,
-    /// How long the connection may take.
+    /// Time for the connection.
     pub connect_timeout: Duration,
-    /// How long a handshake may take.
+    /// Time for each handshake.
     pub handshake_timeout: Duration,
 }
 
 /// The torrents that a peer which dials us may ask for.
 pub trait Torrents: Send + Sync {
-    /// Returns our handshake for a torrent, `None` if it is not here or takes nobody.
+    /// Returns our handshake for a torrent; `None` if we do not have it or it accepts no
+    /// connections.
     fn handshake(&self, info_hash: InfoHash) -> Option<Handshake>;
 
     /// Returns the torrent of a [`torrent_mark`](piecework_proto::encryption::torrent_mark).
     fn marked(&self, mark: &[u8; 20]) -> Option<InfoHash>;
 }
 
-/// Listens on `addr`, on the network interface of that name alone if there is one. An IPv6 address takes
-/// IPv6 only, so that both can have one port.
+/// Listens on `addr`, on the network interface of that name alone if there is one. An IPv6 address
+/// takes IPv6 only, so that both families can have the same port.
 ///
 /// # Errors
-/// If the address or the interface cannot be had.
+/// If the address or the interface cannot be used.
 pub fn listen(addr: SocketAddr, interface: Option<&str>) -> io::Result<Listener> {
     let socket = socket(addr, interface)?;
     if addr.is_ipv6() {
@@ -103,13 +104,13 @@ pub fn listen(addr: SocketAddr, interface: Option<&str>) -> io::Result<Listener>
     Ok(Listener::new(TcpListener::from_std(socket.into())?, "peer"))
 }
 
-/// Connects to `addr` and exchanges handshakes. Where the policy leaves a choice, a peer that closes
-/// the connection at one kind of handshake is dialled again with the other: what has been said over
-/// a connection cannot be taken back.
+/// Connects to `addr` and exchanges handshakes. Where the policy leaves a choice, a peer that
+/// closes the connection at one kind of handshake is dialled again with the other kind, because
+/// what was sent cannot be taken back.
 ///
 /// # Errors
 /// If the connection or the handshake takes too long or fails, or the other side has another
-/// torrent. Of two attempts the error is the second one's.
+/// torrent. After two attempts the error is the second one's.
 pub async fn dial(
     addr: SocketAddr,
     ours: &Handshake,
@@ -152,7 +153,8 @@ async fn connect(addr: SocketAddr, options: DialOptions<'_>) -> Result<TcpStream
     within(options.connect_timeout, connect).await
 }
 
-/// Whether a handshake failed as it does when the peer wants another kind of handshake.
+/// Returns whether a handshake failed in the way it does when the peer wants another kind of
+/// handshake.
 fn is_refusal(error: &HandshakeError) -> bool {
     match error {
         HandshakeError::HungUp | HandshakeError::Wire(_) | HandshakeError::Encryption(_) => true,
@@ -180,8 +182,8 @@ pub async fn greet<S: Stream>(
     within(handshake_timeout, exchange).await.map_err(at_our_handshake)
 }
 
-/// Exchanges handshakes over a connection that we made, the encrypted one first, which may end with
-/// one of `methods`.
+/// Exchanges handshakes over a connection that we made. The encrypted handshake comes first, and
+/// may end with one of `methods`.
 ///
 /// # Errors
 /// If that takes too long or fails, or the other side has another torrent.
@@ -204,13 +206,13 @@ pub async fn greet_encrypted(
     within(handshake_timeout, exchange).await.map_err(at_our_handshake)
 }
 
-/// Exchanges handshakes with a peer that dialled us, after the encrypted handshake if it begins with
-/// one. The first byte must come within [`FIRST_BYTE`], and so must the key of an encrypted
-/// handshake: who dials speaks first. `exchanges` bounds how many keys are computed for strangers a
-/// second.
+/// Exchanges handshakes with a peer that dialled us, after the encrypted handshake if it begins
+/// with one. The first byte must come within [`FIRST_BYTE`], and so must the key of an encrypted
+/// handshake: the dialler speaks first. `exchanges` bounds how many keys are computed for strangers
+/// a second.
 ///
 /// # Errors
-/// If it takes too long, fails, or we do not have the torrent.
+/// If it takes too long or fails, or we do not have the torrent.
 pub async fn accept(
     tcp: TcpStream,
     addr: SocketAddr,
@@ -251,7 +253,7 @@ pub async fn accept(
     .await
 }
 
-/// Runs an encrypted handshake to its end. `came` is what has been read of it.
+/// Runs an encrypted handshake to its end. `came` was read of it already.
 async fn agree(
     tcp: &TcpStream,
     came: &[u8],
@@ -270,7 +272,7 @@ async fn agree(
     }
 }
 
-/// Reads on behind `came` until the public key is there that an encrypted handshake begins with.
+/// Reads on after `came` until the public key of an encrypted handshake is there.
 async fn read_key(tcp: &TcpStream, came: &[u8]) -> Result<Vec<u8>, HandshakeError> {
     let (mut begun, mut bytes) = (came.to_vec(), [0; 1024]);
     while begun.len() < PUBLIC_KEY_LEN {
@@ -280,7 +282,7 @@ async fn read_key(tcp: &TcpStream, came: &[u8]) -> Result<Vec<u8>, HandshakeErro
     Ok(begun)
 }
 
-/// Keys for one encrypted handshake, and chance for its padding.
+/// Returns keys for one encrypted handshake, and random numbers for its padding.
 fn keys() -> io::Result<(KeyPair, Rng)> {
     let mut bytes = [0; 28];
     getrandom::fill(&mut bytes)?;
@@ -297,8 +299,8 @@ async fn within<T>(
     tokio::time::timeout(time, work).await.map_err(|_| HandshakeError::TimedOut(time))?
 }
 
-/// The error of a connection that we made: its end is the other side's answer to our handshake,
-/// whether or not it has read what we sent.
+/// Returns the error of a connection that we made. Its end is the other side's answer to our
+/// handshake, whether or not it has read what we sent.
 fn at_our_handshake(error: HandshakeError) -> HandshakeError {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
     match error {
@@ -312,10 +314,10 @@ fn at_our_handshake(error: HandshakeError) -> HandshakeError {
     }
 }
 
-/// Whether sockets can be bound to the network interface of that name.
+/// Checks whether sockets can be bound to the network interface of that name.
 ///
 /// # Errors
-/// If there is none, or this process may not.
+/// If there is none, or this process may not use it.
 pub fn check_interface(interface: &str) -> io::Result<()> {
     let any = SocketAddr::from(([0, 0, 0, 0], 0));
     socket(any, Some(interface)).map(drop)
@@ -342,7 +344,7 @@ async fn hear<S: Stream>(
     Ok(theirs)
 }
 
-/// What has been read of a handshake.
+/// The part of a handshake that has been read.
 struct Came {
     bytes: [u8; Handshake::LEN],
     have: usize,
@@ -359,8 +361,8 @@ impl Came {
         &self.bytes[..self.have]
     }
 
-    /// Reads not a byte more than the handshake, and stops at the first byte that is not one. The
-    /// first byte must come within `first_byte`.
+    /// Reads no byte beyond the handshake, and stops at the first byte that does not belong to one.
+    /// The first byte must come within `first_byte`.
     async fn read<S: Stream>(
         &mut self,
         stream: &S,
@@ -378,13 +380,13 @@ impl Came {
     }
 }
 
-/// Reads what is there, and waits until there is something.
+/// Reads what is there, and waits if there is nothing.
 async fn read_some<S: Stream>(stream: &S, into: &mut [u8]) -> Result<usize, HandshakeError> {
     loop {
         match stream.try_read(&mut [IoSliceMut::new(into)]) {
             Ok(0) => return Err(HandshakeError::Closed),
             Ok(read) => return Ok(read),
-            // It may seem readable and not be.
+            // A socket may seem readable and not be.
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => stream.readable().await?,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e.into()),
@@ -411,10 +413,10 @@ pub fn hang_up(stream: &PeerStream) {
     let _ = SockRef::from(stream.tcp()).shutdown(Shutdown::Both);
 }
 
-/// Connections the system holds until we accept them, as far as its own bound allows.
+/// Connections that the system holds until we accept them, within its own bound.
 const BACKLOG: i32 = 4096;
 
-/// A packet may be lost and sent again twice within it.
+/// Within this time a packet may be lost twice and sent again.
 const FIRST_BYTE: Duration = Duration::from_secs(4);
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub(super) struct FakeStream {
 
 #[derive(Default)]
 struct State {
-    /// What the other side has sent and nobody has read.
+    /// Sent by the other side, and not read yet.
     incoming: Vec<u8>,
     /// What was written, and how much more may be.
     written: Vec<u8>,
@@ -37,17 +37,17 @@ impl FakeStream {
         self.changed.notify_waiters();
     }
 
-    /// All that was written.
+    /// Returns all that was written.
     pub fn written(&self) -> Vec<u8> {
         self.state.lock().written.clone()
     }
 
-    /// What was sent and not read.
+    /// Returns how much was sent and not read.
     pub fn unread(&self) -> usize {
         self.state.lock().incoming.len()
     }
 
-    /// Waits until `done` holds of what was written.
+    /// Waits until `done` holds for what was written.
     pub async fn until_written(&self, done: impl Fn(&[u8]) -> bool) {
         self.until(|state| done(&state.written)).await;
     }

@@ -8,10 +8,10 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Bytes a second, shared by all who clone it; can be changed while in use. Each taker is served
-/// in the order of asking, so that nobody starves.
+/// A limit in bytes a second that all clones share. It can be changed while in use. Takers are
+/// served in the order in which they ask, so that nobody starves.
 ///
-/// One limiter may stand beneath another: what is taken there is taken from both.
+/// A limiter may stand beneath another: what is taken from it is taken from both.
 #[derive(Clone)]
 pub struct Limiter {
     shared: Arc<LimiterCore>,
@@ -19,18 +19,18 @@ pub struct Limiter {
 
 struct LimiterCore {
     state: Mutex<Bucket>,
-    /// Whose turn it is. Fair: those who wait get it in order.
+    /// The right to take. It is fair: waiters get it in order.
     turn: tokio::sync::Mutex<()>,
-    /// The rate is another one.
+    /// Wakes waiters when the rate has changed.
     changed: Notify,
-    /// Takers that have not got what they want.
+    /// Number of takers that wait.
     takers: AtomicUsize,
 }
 
 struct Bucket {
-    /// Bytes a second; `None` is no limit.
+    /// Bytes a second; `None` means no limit.
     rate: Option<u64>,
-    /// When all that was granted so far has been paid for.
+    /// When everything granted so far is paid for.
     paid_until: Instant,
     above: Option<Limiter>,
 }
@@ -38,14 +38,14 @@ struct Bucket {
 /// Counts a taker for as long as it waits.
 struct Waits<'a>(&'a AtomicUsize);
 
-/// Gives back what was taken beneath when the wait above is given up.
+/// Gives back what was taken beneath if the wait above is abandoned.
 struct Pledge<'a> {
     limiter: &'a Limiter,
     bytes: u64,
 }
 
 impl Limiter {
-    /// At most `rate` bytes a second; `None` is no limit.
+    /// Returns a limiter of `rate` bytes a second; `None` means no limit.
     pub fn new(rate: Option<u64>) -> Self {
         let state = Mutex::new(Bucket { rate, paid_until: Instant::now(), above: None });
         let (turn, changed) = (tokio::sync::Mutex::default(), Notify::new());
@@ -53,7 +53,7 @@ impl Limiter {
         Self { shared: Arc::new(LimiterCore { state, turn, changed, takers }) }
     }
 
-    /// Changes the limit, also for those who wait.
+    /// Changes the limit, also for takers that wait.
     pub fn set(&self, rate: Option<u64>) {
         let mut state = self.shared.state.lock();
         if state.rate != rate {
@@ -63,24 +63,24 @@ impl Limiter {
         }
     }
 
-    /// Puts it beneath `above`, also for those who wait; `None`: beneath nothing. What stands
-    /// above `above` does not count.
+    /// Puts it beneath `above`, or beneath nothing, also for takers that wait. What stands above
+    /// `above` does not count.
     pub fn set_above(&self, above: Option<Limiter>) {
         self.shared.state.lock().above = above;
         self.shared.changed.notify_waiters();
     }
 
-    /// Bytes a second at most, by itself; `None` is no limit.
+    /// Returns the limit in bytes a second, without the limiter above.
     pub fn rate(&self) -> Option<u64> {
         self.shared.state.lock().rate
     }
 
-    /// Whether somebody waits to take from this one, for its own sake or for that of the one above.
+    /// Returns whether somebody waits to take from this limiter, or from the one above through it.
     pub fn is_awaited(&self) -> bool {
         self.shared.takers.load(Ordering::Relaxed) > 0
     }
 
-    /// Waits until `bytes` may be moved. Who gives up waiting has taken nothing.
+    /// Waits until `bytes` may be moved. A caller that gives up waiting has taken nothing.
     pub async fn take(&self, bytes: u64) {
         let _waits = Waits::new(&self.shared.takers);
         self.take_own(bytes).await;
@@ -99,10 +99,9 @@ impl Limiter {
         pledge.bytes = 0;
     }
 
-    /// A virtual schedule rather than a bucket that somebody must refill: each grant moves the
-    /// moment at which everything is paid for by `bytes / rate`, and the next one waits for that
-    /// moment. Up to [`BURST`] of time that nobody used is made up for, so that timers need not be
-    /// fine.
+    /// A virtual schedule in place of a bucket that somebody must refill: each grant moves the
+    /// moment at which everything is paid for by `bytes / rate`, and the next grant waits for that
+    /// moment. Up to [`BURST`] of unused time is made up for, so that timers need not be fine.
     async fn take_own(&self, bytes: u64) {
         if self.shared.state.lock().rate.is_none() {
             return;
@@ -118,7 +117,7 @@ impl Limiter {
         }
     }
 
-    /// Of `taken` bytes `used` were moved, fewer or more.
+    /// Corrects a grant: of `taken` bytes `used` were moved, fewer or more.
     pub fn settle(&self, taken: u64, used: u64) {
         self.settle_own(taken, used);
         if let Some(above) = self.above() {
@@ -126,7 +125,8 @@ impl Limiter {
         }
     }
 
-    /// The most that should be taken at a time: what fits into [`BURST`], at least one block.
+    /// Returns the most that should be taken at a time: what fits into [`BURST`], at least one
+    /// block.
     pub fn chunk(&self) -> u64 {
         let above = self.above().map_or(u64::MAX, |above| above.chunk_own());
         self.chunk_own().min(above)
@@ -154,7 +154,7 @@ impl Limiter {
         })
     }
 
-    /// Books `bytes`, or says how long to wait before that.
+    /// Books `bytes`, or returns how long to wait before that.
     fn book(&self, bytes: u64) -> Option<Duration> {
         let mut state = self.shared.state.lock();
         let rate = state.rate?;
@@ -163,7 +163,7 @@ impl Limiter {
         if !wait.is_zero() {
             return Some(wait);
         }
-        // Time nobody used is lost, but for one burst.
+        // Unused time is lost, except for one burst.
         let start = state.paid_until.max(now.checked_sub(BURST).unwrap_or(now));
         state.paid_until = start.checked_add(cost(bytes, rate)).unwrap_or(start);
         None
@@ -191,7 +191,8 @@ impl Drop for Pledge<'_> {
     }
 }
 
-/// Time that `bytes` take, a year at most: nobody waits longer, and it can be added up.
+/// Returns the time that `bytes` take, a year at most: nobody waits longer, and sums do not
+/// overflow.
 fn cost(bytes: u64, rate: u64) -> Duration {
     Duration::try_from_secs_f64(bytes as f64 / rate.max(1) as f64).map_or(YEAR, |t| t.min(YEAR))
 }

@@ -18,7 +18,7 @@ use super::sender::{SendError, SendOutcome, Sender, SentPieces};
 use super::{BlockSource, Incoming, Limiter, Outbox, Receiver, RunMemory, SourceError, Stream};
 
 /// Two loops over one stream. Dropping it ends both: the receive loop at once, the send loop when
-/// the messages that wait are out or [`LAST_WORDS`] have passed.
+/// the queued messages are sent or [`LAST_WORDS`] have passed.
 pub struct Link {
     outbox: Arc<Outbox>,
     receive_loop: AbortHandle,
@@ -26,9 +26,9 @@ pub struct Link {
 
 /// What the loops of a link work with.
 pub struct LinkOptions {
-    /// Whose link it is.
+    /// The peer's key in its torrent.
     pub peer: PeerKey,
-    /// How the torrent is cut.
+    /// The torrent's geometry.
     pub geometry: Geometry,
     /// Where received blocks go.
     pub pool: BlockPool,
@@ -40,49 +40,50 @@ pub struct LinkOptions {
     pub upload: Limiter,
     /// Limit of bytes received.
     pub download: Limiter,
-    /// Where everything is told.
+    /// Where the link sends its events.
     pub inputs: Inputs,
 }
 
-/// What a link tells its torrent.
+/// An event of a link.
 #[derive(Debug)]
 pub enum Input {
-    /// The peer sent these, in order.
+    /// The peer has sent these items.
     Received {
-        /// Who.
+        /// The peer's key.
         peer: PeerKey,
-        /// What; not empty.
+        /// The items in order; at least one.
         items: Vec<Incoming>,
     },
-    /// Blocks went out.
+    /// Blocks were sent.
     Uploaded {
-        /// To whom.
+        /// The peer's key.
         peer: PeerKey,
-        /// How many.
+        /// Number of blocks.
         blocks: u32,
         /// Payload bytes.
         bytes: u64,
-        /// The same by piece: which, how many blocks, how many bytes.
+        /// The same by piece: index, blocks, bytes.
         pieces: SmallVec<[(PieceIndex, u32, u32); 1]>,
     },
-    /// The link is at its end. May come twice.
+    /// The link has ended. This may come twice.
     Closed {
-        /// Whose.
+        /// The peer's key.
         peer: PeerKey,
-        /// A sentence.
+        /// The reason, as a sentence.
         reason: String,
     },
     /// Our own content could not be read.
     Unreadable {
-        /// For whom it was read.
+        /// The key of the peer that it was read for.
         peer: PeerKey,
-        /// What the storage said.
+        /// The error of the storage.
         error: SourceError,
     },
 }
 
-/// Bounded: a torrent that cannot keep up stops its peers' receive loops, and so TCP stops the
-/// peers. Each [`Input`] is bounded in bytes ([`Batch`]), and so is what waits.
+/// The channel from links to their torrent. It is bounded: a torrent that cannot keep up stops its
+/// peers' receive loops, and so TCP stops the peers. Each [`Input`] is bounded in bytes
+/// ([`Batch`]), and so is what waits.
 pub type Inputs = mpsc::Sender<Input>;
 
 impl Link {
@@ -104,7 +105,7 @@ impl Link {
         Self { outbox, receive_loop: receive_loop.abort_handle() }
     }
 
-    /// What waits to be sent.
+    /// Returns the queue of what is to be sent.
     pub fn outbox(&self) -> &Outbox {
         &self.outbox
     }
@@ -135,7 +136,7 @@ async fn receive_loop<S: Stream>(
             }
         }
         match read {
-            // What is here is here: only the next bytes wait.
+            // What has come is handed on: only the next bytes wait.
             Ok(bytes) => limiter.take(bytes as u64).await,
             Err(end) => break end,
         }
@@ -145,7 +146,7 @@ async fn receive_loop<S: Stream>(
 }
 
 /// Reads as long as there is something and the batch is not full, up to [`BATCH_BYTES`] and the
-/// `chunk` that the rate limit allows at a time. Gives the number of bytes.
+/// `chunk` that the rate limit allows at a time. Returns the number of bytes.
 async fn receive<S: Stream>(
     stream: &S,
     receiver: &mut Receiver,
@@ -175,7 +176,7 @@ async fn receive<S: Stream>(
     Ok(bytes)
 }
 
-/// Reads once. What the peer owes is locked only from the first block of the read on.
+/// Reads once. The list of what the peer owes is locked only from the first block of the read on.
 fn fill<S: Stream>(
     stream: &S,
     receiver: &mut Receiver,
@@ -188,8 +189,8 @@ fn fill<S: Stream>(
     receiver.fill(expected, |slices| stream.try_read(slices), claim, batch)
 }
 
-/// Waits until there is something to read. A peer that is quiet costs no buffers, even if it owes
-/// us blocks: it may never send them.
+/// Waits until there is something to read. A quiet peer costs no buffers, even if it owes us
+/// blocks: it may never send them.
 async fn wait<S: Stream>(
     stream: &S,
     receiver: &mut Receiver,
@@ -204,7 +205,7 @@ async fn wait<S: Stream>(
     Ok(stream.readable().await?)
 }
 
-/// Takes note of what the peer will not send.
+/// Notes what the peer will not send.
 fn settle(outbox: &Outbox, items: &[Incoming]) {
     for item in items {
         match item {
@@ -256,14 +257,14 @@ async fn overdue(outbox: &Outbox) {
     tokio::time::sleep(LAST_WORDS).await;
 }
 
-/// How long a closed link may take to send what waits.
+/// Time for a closed link to send what is queued.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// Bytes read before the torrent hears of them: enough that it wakes once for many blocks, small
+/// Bytes read before the torrent hears of them: enough that it wakes once for many blocks, few
 /// enough that requests are refilled in time.
 const BATCH_BYTES: usize = 512 << 10;
 
-/// After this much of nothing a peer counts as quiet.
+/// Time without a byte after which a peer counts as quiet.
 const LULL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

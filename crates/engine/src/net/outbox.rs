@@ -1,4 +1,4 @@
-//! What waits to be sent to one peer, and what it owes us.
+//! What is queued to be sent to one peer, and the blocks that it owes us.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,10 +14,9 @@ use piecework_proto::wire::{self, Message};
 use super::receiver::Claim;
 
 /// The queue between a torrent and one connection's send loop: encoded control messages, which go
-/// first, and blocks to upload. The torrent never waits for it and the send loop never waits for
-/// the torrent.
+/// first, and blocks to upload. Neither the torrent nor the send loop waits for the other.
 ///
-/// It also notes which blocks were asked for, so that the receive loop keeps no others.
+/// It also lists the blocks that were requested, so that the receive loop keeps no others.
 pub struct Outbox {
     state: Mutex<OutboxContent>,
     wake: Notify,
@@ -27,25 +26,25 @@ pub struct Outbox {
     pieces: u32,
 }
 
-/// The peer does not take what it is sent, and too much has piled up.
+/// The peer does not read what it is sent, and too much has piled up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it does not take what it is sent")]
+#[error("it does not read what it is sent")]
 pub struct OutboxFull;
 
-/// What the send loop took.
+/// What the send loop has taken.
 pub(super) struct SendWork {
     /// Encoded messages.
     pub control: BytesMut,
-    /// Blocks that follow each other in the content.
+    /// Blocks that are contiguous in the content.
     pub run: BlockRun,
-    /// Nothing will come any more.
+    /// Whether nothing more will come.
     pub closing: bool,
 }
 
-/// Blocks that follow each other in the content.
+/// Blocks that are contiguous in the content.
 pub(super) type BlockRun = SmallVec<[BlockRef; 32]>;
 
-/// The blocks that a peer owes, locked for as long as this lives.
+/// The blocks that a peer owes. They are locked as long as this lives.
 pub(super) struct Debtor<'a> {
     state: MutexGuard<'a, OutboxContent>,
     outstanding: &'a AtomicUsize,
@@ -54,9 +53,9 @@ pub(super) struct Debtor<'a> {
 #[derive(Default)]
 struct OutboxContent {
     control: BytesMut,
-    /// Bytes of control messages that the send loop took last and may still be writing.
+    /// Bytes of control messages that the send loop last took and may still be writing.
     in_hand: usize,
-    /// HAVEs of a peer that reads slowly: one bit each instead of nine bytes.
+    /// HAVE messages for a peer that reads slowly: one bit each instead of nine bytes.
     haves: Option<Bitfield>,
     uploads: VecDeque<BlockRef>,
     closing: bool,
@@ -65,15 +64,15 @@ struct OutboxContent {
 
 #[derive(Default)]
 struct Debts {
-    /// Requests that were sent and not answered, in their order. Peers answer in order, so the one
-    /// looked for is mostly the first.
+    /// Requests that were sent and not answered, in order. Peers answer in order, so a block is
+    /// mostly the first one.
     owed: VecDeque<BlockRef>,
-    /// Requests that were taken back and not answered: the answer may be on its way.
+    /// Requests that were cancelled and not answered: the answer may be on its way.
     late: VecDeque<BlockRef>,
 }
 
 impl Outbox {
-    /// An empty one for a peer of a torrent of `pieces` pieces.
+    /// Returns an empty outbox for a peer of a torrent of `pieces` pieces.
     pub fn new(pieces: u32) -> Self {
         Self {
             state: Mutex::default(),
@@ -84,11 +83,11 @@ impl Outbox {
         }
     }
 
-    /// Queues a message; it goes out after [`Outbox::flush`].
+    /// Queues a message, which is sent after [`Outbox::flush`].
     ///
     /// # Errors
-    /// If [`CONTROL_LIMIT`] bytes and a bitfield wait already. HAVEs never fail: those that the
-    /// peer has not read are kept as a bitfield.
+    /// If [`CONTROL_LIMIT`] bytes and a bitfield are queued already. HAVE messages never fail:
+    /// those that the peer has not read are kept as a bitfield.
     pub fn send(&self, message: &Message) -> Result<(), OutboxFull> {
         let mut state = self.state.lock();
         let waiting = state.control.len() + state.in_hand;
@@ -111,12 +110,12 @@ impl Outbox {
         Ok(())
     }
 
-    /// Queues a block behind those that wait; it goes out after [`Outbox::flush`].
+    /// Queues a block after the others. It is sent after [`Outbox::flush`].
     pub fn upload(&self, block: BlockRef) {
         self.state.lock().uploads.push_back(block);
     }
 
-    /// Takes a block out of the queue. Says whether it was still there.
+    /// Removes a block from the queue. Returns whether it was still there.
     pub fn cancel(&self, block: BlockRef) -> bool {
         let mut state = self.state.lock();
         let place = state.uploads.iter().position(|waiting| *waiting == block);
@@ -128,7 +127,7 @@ impl Outbox {
         self.wake.notify_one();
     }
 
-    /// Sends the messages that wait, no more blocks, and then ends the send loop.
+    /// Sends the queued messages, drops the blocks, and then ends the send loop.
     pub fn close(&self) {
         let mut state = self.state.lock();
         state.closing = true;
@@ -146,18 +145,18 @@ impl Outbox {
         }
     }
 
-    /// Blocks the peer owes us.
+    /// Returns the number of blocks that the peer owes us.
     pub fn outstanding(&self) -> usize {
         self.outstanding.load(Ordering::Relaxed)
     }
 
-    /// Locks the list of what the peer owes.
+    /// Locks the list of blocks that the peer owes.
     pub(super) fn debtor(&self) -> Debtor<'_> {
         Debtor { state: self.state.lock(), outstanding: &self.outstanding }
     }
 
-    /// Takes all messages, and blocks that follow each other, at most `blocks` of them and
-    /// `bytes` bytes (but one in any case).
+    /// Takes all messages, and contiguous blocks: at most `blocks` of them and `bytes` bytes, but
+    /// at least one.
     pub(super) fn take(&self, blocks: usize, bytes: u64) -> SendWork {
         let mut state = self.state.lock();
         let run = state.run(blocks, bytes);
@@ -165,25 +164,26 @@ impl Outbox {
         SendWork { control: state.take_control(), run, closing: state.closing }
     }
 
-    /// Takes all messages, and no block.
+    /// Takes all messages, but no blocks.
     pub(super) fn take_control(&self) -> SendWork {
         let mut state = self.state.lock();
         SendWork { control: state.take_control(), run: BlockRun::new(), closing: state.closing }
     }
 
-    /// Bytes of the blocks that [`Outbox::take`] would give now.
+    /// Returns the bytes of the blocks that [`Outbox::take`] would return now.
     pub(super) fn next_bytes(&self, blocks: usize, bytes: u64) -> u64 {
         self.state.lock().run(blocks, bytes).iter().map(|block| u64::from(block.len)).sum()
     }
 
-    /// Waits for [`Outbox::flush`] or [`Outbox::close`]; at once if either came since last time.
+    /// Waits for [`Outbox::flush`] or [`Outbox::close`]. Returns at once if either was called since
+    /// the last time.
     pub(super) async fn wait(&self) {
         self.wake.notified().await;
     }
 }
 
 impl Debtor<'_> {
-    /// A block comes. Takes it off the list and says whether it was on it.
+    /// Takes a block that has come off the list. Returns whether it was on it.
     pub(super) fn claim(&mut self, block: BlockRef) -> Claim {
         let debts = &mut self.state.debts;
         if take(&mut debts.owed, block) {
@@ -192,12 +192,13 @@ impl Debtor<'_> {
         if take(&mut debts.late, block) { Claim::Late } else { Claim::Unasked }
     }
 
-    /// The peer refuses a block.
+    /// Takes in that the peer rejects a block.
     pub(super) fn refused(&mut self, block: BlockRef) {
         self.claim(block);
     }
 
-    /// The peer chokes us: a peer with BEP 6 may still send what it owes, others forget it.
+    /// Takes in that the peer chokes us. A peer with BEP 6 may still send what it owes; others
+    /// forget it.
     pub(super) fn choked(&mut self) {
         let debts = &mut self.state.debts;
         for block in std::mem::take(&mut debts.owed) {
@@ -237,7 +238,7 @@ impl Debts {
 }
 
 impl OutboxContent {
-    /// The blocks to go next.
+    /// Returns the blocks to be sent next.
     fn run(&self, blocks: usize, bytes: u64) -> BlockRun {
         let mut run = BlockRun::new();
         let mut taken = 0;
@@ -254,7 +255,7 @@ impl OutboxContent {
         run
     }
 
-    /// All messages; if there are none, some of the HAVEs that were put off.
+    /// Takes all messages or, if there are none, some of the HAVE messages that were put off.
     fn take_control(&mut self) -> BytesMut {
         if self.control.is_empty()
             && let Some(mut haves) = self.haves.take()
@@ -276,11 +277,11 @@ fn take(blocks: &mut VecDeque<BlockRef>, block: BlockRef) -> bool {
     at.is_some_and(|at| blocks.remove(at).is_some())
 }
 
-/// Bytes of control messages that may wait for one peer, besides a bitfield: 1,000 requests, their
-/// cancels and as many refusals have 51 KiB.
+/// Bytes of control messages that may be queued for one peer, besides a bitfield: 1,000 requests,
+/// their cancels and as many rejections have 51 KiB.
 const CONTROL_LIMIT: usize = 64 << 10;
 
-/// From here on HAVEs are kept as bits, and how many then go out at a time.
+/// From here on HAVE messages are kept as bits, and so many bytes of them are sent at a time.
 const HAVES_LIMIT: usize = 16 << 10;
 const HAVES_AT_ONCE: usize = 1_000;
 

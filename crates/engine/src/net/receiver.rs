@@ -13,44 +13,45 @@ use piecework_proto::wire::{self, DecodeLimits, Decoded, Message, PIECE_HEADER_L
 /// A peer that owes us blocks mostly sends `header, block, header, block, …`, 13 and 16,384 bytes.
 /// So each read is vectored into such *lanes*: the payload is in its block buffer before anybody
 /// has looked at its header. Where the guess is wrong (another message in between, a short last
-/// block) the bytes from there on are decoded one message after the other.
+/// block) the bytes from there on are decoded message by message.
 ///
-/// What a peer sends costs memory only as far as it was asked for: a block that is not owed is
-/// read and thrown away, and so is a message that means nothing to us. A message that has not come
-/// whole is kept, at most 64 KiB or one bitfield.
+/// What a peer sends costs memory only if it was requested: a block that is not owed is read and
+/// dropped, and so is an unknown message. A message that has not come whole is kept, at most 64 KiB
+/// or one bitfield.
 pub struct Receiver {
     pool: BlockPool,
     limits: DecodeLimits,
-    /// A block that is owed and whose bytes have not all come.
+    /// An owed block whose bytes have not all come.
     filling: Option<Filling>,
-    /// Bytes still to come that nobody wants.
+    /// Bytes to come that are dropped.
     skip: usize,
-    /// The part of a message that has come. Empty at the end of a message.
+    /// The part of a message that has come. Empty between messages.
     partial: Vec<u8>,
-    /// Bytes `partial` must have before it can be decoded further.
+    /// Bytes that `partial` must have before it can be decoded further.
     need: usize,
     lanes: Vec<Lane>,
-    /// Lanes that the next read may have. It follows what came: a slow peer holds one buffer ready.
+    /// Lanes that the next read may have. It follows what came: for a slow peer one buffer is held
+    /// ready.
     reach: usize,
-    /// What was read and did not fit the last batch.
+    /// What was read and did not fit into the last batch.
     behind: Behind,
 }
 
-/// Something a peer sent.
+/// An item that a peer has sent.
 #[derive(Debug)]
 pub enum Incoming {
     /// A message other than `piece`.
     Message(Message),
     /// A block and its bytes.
     Block {
-        /// What the peer says it is.
+        /// Which block, according to the peer.
         block: BlockRef,
-        /// As many bytes as it says.
+        /// Its bytes, as many as the block has.
         data: BlockBuf,
     },
     /// A block that the peer does not owe us. Its bytes are not kept.
     Unasked {
-        /// What the peer says it is.
+        /// Which block, according to the peer.
         block: BlockRef,
     },
 }
@@ -58,15 +59,15 @@ pub enum Incoming {
 /// Whether a peer owes us a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
-    /// It was asked for; the memory budget has room for it.
+    /// It was requested, and the memory budget has room for it.
     Owed,
-    /// It was asked for and the request was taken back. It may have been on its way already.
+    /// It was requested and cancelled. It may have been on its way already.
     Late,
-    /// It was never asked for.
+    /// It was never requested.
     Unasked,
 }
 
-/// What some reads brought, in order. Bounded in bytes, see [`Batch::is_full`].
+/// The items of some reads, in order. Bounded in bytes, see [`Batch::is_full`].
 #[derive(Debug, Default)]
 pub struct Batch {
     items: Vec<Incoming>,
@@ -76,13 +77,13 @@ pub struct Batch {
 /// Why nothing more can be received.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
-    /// The stream is at its end.
+    /// The peer has closed the stream.
     #[error("it closed the connection")]
     Closed,
     /// The stream broke.
     #[error("the connection broke: {0}")]
     Io(#[from] io::Error),
-    /// What came is not the peer protocol.
+    /// What came violates the peer protocol.
     #[error("it broke the protocol: {0}")]
     Wire(#[from] WireError),
 }
@@ -99,43 +100,44 @@ struct Lane {
     data: BlockBuf,
 }
 
-/// Bytes that were read and not looked at.
+/// Bytes that were read and not decoded.
 #[derive(Default)]
 struct Behind {
-    /// Of a read without lanes.
+    /// The bytes of a read without lanes.
     bytes: Vec<u8>,
     lanes: VecDeque<Lane>,
-    /// Where the next byte lies in `bytes`, or in the first lane.
+    /// Position of the next byte in `bytes`, or in the first lane.
     at: usize,
-    /// How many there are in `lanes`.
+    /// Number of bytes in `lanes`.
     left: usize,
 }
 
 impl ReceiveError {
-    /// Whether there is only nothing to read at the moment.
+    /// Returns whether there is merely nothing to read at the moment.
     pub fn would_block(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 
 impl Batch {
-    /// What came.
+    /// Returns the items.
     pub fn items(&self) -> &[Incoming] {
         &self.items
     }
 
-    /// The same, by value.
+    /// Returns the items by value.
     pub fn into_items(self) -> Vec<Incoming> {
         self.items
     }
 
-    /// Whether nothing came.
+    /// Returns whether there are no items.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
-    /// Whether it holds [`BATCH_WEIGHT`] bytes: those of the list itself, of messages' contents,
-    /// and of late blocks. Owed blocks do not count: the memory budget has room for them.
+    /// Returns whether it holds [`BATCH_WEIGHT`] bytes: those of the list itself, of messages'
+    /// contents, and of late blocks. Owed blocks do not count, because the memory budget has room
+    /// for them.
     pub fn is_full(&self) -> bool {
         self.weight >= BATCH_WEIGHT
     }
@@ -161,7 +163,7 @@ impl Batch {
 }
 
 impl Receiver {
-    /// A receiver at the beginning of a stream, behind the handshake.
+    /// Returns a receiver for a stream whose handshake is done.
     pub fn new(pool: BlockPool, limits: DecodeLimits) -> Self {
         Self {
             pool,
@@ -176,11 +178,11 @@ impl Receiver {
         }
     }
 
-    /// Reads once, by `read`, and adds what became whole to `batch`. `expected` is how many blocks
-    /// the peer owes us, a hint; `claim` says of each block whether it is owed, and takes the
-    /// debt off. Gives the number of bytes read.
+    /// Reads once, by `read`, and adds what became whole to `batch`. `expected` is the number of
+    /// blocks that the peer owes us, as a hint. `claim` returns for each block whether it is owed,
+    /// and removes the debt. Returns the number of bytes read.
     ///
-    /// If [`Receiver::is_behind`], it goes on with what was read before and reads nothing.
+    /// If [`Receiver::is_behind`], it continues with what was read before and reads nothing.
     ///
     /// # Errors
     /// `WouldBlock` comes as [`ReceiveError::Io`] and changes nothing.
@@ -221,12 +223,12 @@ impl Receiver {
         Ok(read)
     }
 
-    /// Whether bytes were read that have not been looked at, because the batch was full.
+    /// Returns whether bytes were read and not decoded, because the batch was full.
     pub fn is_behind(&self) -> bool {
         !self.behind.bytes.is_empty() || self.behind.left > 0
     }
 
-    /// Gives up what is only held ready, for when the peer is quiet.
+    /// Frees buffers that are only held ready, for when the peer is quiet.
     pub fn rest(&mut self) {
         self.lanes = Vec::new();
         self.reach = 1;
@@ -282,7 +284,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// Goes on with what was read before, until there is no more of it or the batch is full.
+    /// Continues with what was read before, until there is no more of it or the batch is full.
     fn catch_up(
         &mut self,
         claim: &mut impl FnMut(BlockRef) -> Claim,
@@ -321,7 +323,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// Decodes `bytes`, which come next in the stream, until the batch is full. Gives how many
+    /// Decodes `bytes`, which come next in the stream, until the batch is full. Returns how many
     /// were used.
     fn feed(
         &mut self,
@@ -358,8 +360,9 @@ impl Receiver {
         }
     }
 
-    /// Decodes the message at the front of `bytes` and gives its length, without the content of a
-    /// block or of what is ignored. 0 if it is not whole: it then needs [`Receiver::need`] bytes.
+    /// Decodes the message at the front of `bytes`. Returns its length without the content of a
+    /// block or of an ignored message, or 0 if it is not whole: it then needs [`Receiver::need`]
+    /// bytes.
     fn decode(
         &mut self,
         bytes: &[u8],
@@ -396,7 +399,7 @@ impl Receiver {
         }
     }
 
-    /// Takes what of `bytes` is the content of a block, or of something to be skipped.
+    /// Takes the part of `bytes` that is the content of a block, or of something to be skipped.
     fn take_content(&mut self, bytes: &[u8], batch: &mut Batch) -> usize {
         let skipped = self.skip.min(bytes.len());
         self.skip -= skipped;
@@ -415,7 +418,7 @@ impl Receiver {
         }
     }
 
-    /// Room grows with what has come, not with what the peer says will come.
+    /// The room grows with what has come, not with what the peer says will come.
     fn keep_partial(&mut self, bytes: &[u8]) {
         let len = self.partial.len() + bytes.len();
         if self.partial.capacity() < len {
@@ -426,12 +429,12 @@ impl Receiver {
     }
 }
 
-/// The number of bytes read, which is 0 at the end of the stream.
+/// Returns the number of bytes read; fails if that is 0, which is the end of the stream.
 fn some(read: usize) -> Result<usize, ReceiveError> {
     if read == 0 { Err(ReceiveError::Closed) } else { Ok(read) }
 }
 
-/// Blocks read at a time: 16 make 256 KiB, behind which a system call costs nothing any more.
+/// Blocks read at a time: 16 make 256 KiB, beside which a system call costs nothing any more.
 const MAX_LANES: usize = 16;
 
 /// Bytes read at a time when no block is expected: 240 requests.

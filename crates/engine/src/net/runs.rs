@@ -12,7 +12,7 @@ pub struct RunMemory {
     left: Arc<AtomicUsize>,
 }
 
-/// Memory that a link has been given. It goes back when this is dropped.
+/// Memory granted to a link. It is given back when dropped.
 #[derive(Debug)]
 pub(super) struct RunGrant {
     left: Arc<AtomicUsize>,
@@ -20,15 +20,15 @@ pub(super) struct RunGrant {
 }
 
 impl RunMemory {
-    /// Bytes of a run for which nobody need ask.
+    /// Bytes of a run that need no grant.
     pub const FREE: usize = 128 << 10;
 
-    /// `bytes` for all links together, besides [`RunMemory::FREE`] for each.
+    /// Returns `bytes` for all links together, besides [`RunMemory::FREE`] for each.
     pub fn new(bytes: usize) -> Self {
         Self { left: Arc::new(AtomicUsize::new(bytes)) }
     }
 
-    /// Memory for runs of `bytes`, if there is as much.
+    /// Returns memory for runs of `bytes`, if there is enough.
     pub(super) fn take(&self, bytes: usize) -> Option<RunGrant> {
         let bytes = bytes.saturating_sub(Self::FREE);
         let less = |left: usize| left.checked_sub(bytes);

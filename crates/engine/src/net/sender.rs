@@ -16,17 +16,17 @@ use super::outbox::Outbox;
 use super::runs::{RunGrant, RunMemory};
 use super::{Limiter, Stream};
 
-/// Where the bytes of blocks come from. The swarm has made sure that they are verified.
+/// The source of blocks to send. The swarm has made sure that they are verified.
 pub trait BlockSource: Send + Sync + 'static {
-    /// Fills `into` from `offset` in the content if that needs no waiting for a disk; says
+    /// Fills `into` from `offset` in the content if that needs no waiting for a disk. Returns
     /// whether it did.
     fn try_read(&self, offset: u64, into: &mut [u8]) -> Result<bool, SourceError>;
 
-    /// Fills `into` from `offset` on a thread that may wait, and gives it back.
+    /// Fills `into` from `offset` on a thread that may block, and returns it.
     fn read(&self, offset: u64, into: Vec<u8>) -> ReadFuture;
 }
 
-/// A read under way.
+/// A read that is under way.
 pub type ReadFuture = Pin<Box<dyn Future<Output = Result<Vec<u8>, SourceError>> + Send>>;
 
 /// The content could not be read: a fault of the torrent, not of the peer.
@@ -43,14 +43,14 @@ pub(super) enum SendError {
     Source(#[from] SourceError),
 }
 
-/// What went out of some pieces: which, blocks, bytes. Most often one.
+/// What was sent of some pieces: index, blocks, bytes. Most often one.
 pub(super) type SentPieces = SmallVec<[(PieceIndex, u32, u32); 1]>;
 
-/// What one turn of the loop did.
+/// The result of one turn of the loop.
 pub(super) enum SendOutcome {
-    /// Blocks, by piece: which, how many, how many bytes.
+    /// Blocks were sent: by piece the index, number of blocks, and bytes.
     Blocks(SentPieces),
-    /// Messages only, or nothing.
+    /// Only messages were sent, or nothing.
     Other,
     /// The outbox is closed and empty.
     Finished,
@@ -62,12 +62,12 @@ pub(super) struct Sender<S> {
     source: Arc<dyn BlockSource>,
     geometry: Geometry,
     limiter: Limiter,
-    /// Bytes of the run being sent; given up while there is nothing to send.
+    /// Bytes of the run being sent. Freed while there is nothing to send.
     buffer: Vec<u8>,
-    /// Blocks to send at a time: grows while the peer takes them fast.
+    /// Blocks to send at a time. It grows while the peer takes them fast.
     run_blocks: usize,
     runs: RunMemory,
-    /// The buffer may be longer than what is free for everybody.
+    /// Memory granted for a buffer that is longer than what is free for everybody.
     grant: Option<RunGrant>,
 }
 
@@ -129,7 +129,7 @@ impl<S: Stream> Sender<S> {
         Ok(SendOutcome::Blocks(by_piece(&work.run)))
     }
 
-    /// Blocks that the next run may have.
+    /// Returns how many blocks the next run may have.
     fn run_most(&mut self) -> usize {
         const FREE: usize = RunMemory::FREE / BLOCK_LEN as usize;
         if self.run_blocks <= FREE {
@@ -146,8 +146,8 @@ impl<S: Stream> Sender<S> {
         self.grant = None;
     }
 
-    /// Waits until `bytes` of blocks may go. Messages go out meanwhile, and the blocks stay where
-    /// they can be cancelled.
+    /// Waits until `bytes` of blocks may be sent. Messages are sent meanwhile, and the blocks stay
+    /// where they can be cancelled.
     async fn pay(&self, bytes: u64) -> io::Result<()> {
         let take = self.limiter.take(bytes);
         tokio::pin!(take);
@@ -176,7 +176,7 @@ impl<S: Stream> Sender<S> {
         }
     }
 
-    /// Waits until there is something; gives up the buffer if that takes long.
+    /// Waits until there is something. Frees the buffer if that takes long.
     async fn wait(&mut self) {
         if !self.buffer.is_empty() {
             if tokio::time::timeout(LULL, self.outbox.wait()).await.is_ok() {
@@ -193,7 +193,7 @@ impl<S: Stream> Sender<S> {
         let offset = self.geometry.block_span(*first).start;
         let bytes = run.iter().map(|block| block.len as usize).sum();
         if self.buffer.len() < bytes {
-            // Grows only, for each time it does costs zeros.
+            // It only grows: each time it does costs zeros.
             self.buffer.resize(bytes, 0);
         }
         if !self.source.try_read(offset, &mut self.buffer[..bytes])? {
@@ -205,7 +205,7 @@ impl<S: Stream> Sender<S> {
     }
 
     /// Writes `control`, then the blocks of `run`, which are in the buffer. If the peer stops
-    /// taking them, the buffer is given up, and what is left goes block by block.
+    /// taking them, the buffer is freed, and what is left is sent block by block.
     async fn write_run(&mut self, control: &[u8], run: &[BlockRef]) -> Result<(), SendError> {
         let headers: SmallVec<[[u8; PIECE_HEADER_LEN]; RUN_BLOCKS_MOST]> =
             run.iter().map(|block| wire::piece_header(*block)).collect();
@@ -237,7 +237,7 @@ impl<S: Stream> Sender<S> {
         Ok(())
     }
 
-    /// Writes as long as the peer takes something, [`RUN_SLOWEST`] at most. Gives what is left of
+    /// Writes as long as the peer takes something, [`RUN_SLOWEST`] at most. Returns what is left of
     /// `left` bytes.
     async fn write_quickly(
         &self,
@@ -298,8 +298,8 @@ impl<S: Stream> Sender<S> {
         }
     }
 
-    /// A peer that takes a run within some milliseconds gets longer ones; a slow one shorter, so
-    /// that it holds little memory and its cancels come in time.
+    /// A peer that takes a run within some milliseconds gets longer ones. A slow one gets shorter
+    /// ones, so that it holds little memory and its cancels come in time.
     fn adapt(&mut self, took: Duration, sent: usize) {
         if took < RUN_QUICK && sent == self.run_blocks {
             self.run_blocks = (self.run_blocks * 2).min(RUN_BLOCKS_MOST);
@@ -309,7 +309,7 @@ impl<S: Stream> Sender<S> {
     }
 }
 
-/// Blocks and bytes of each piece in a run.
+/// Returns the blocks and bytes of each piece in a run.
 fn by_piece(run: &[BlockRef]) -> SentPieces {
     let mut pieces = SentPieces::new();
     for block in run {
@@ -324,13 +324,13 @@ fn by_piece(run: &[BlockRef]) -> SentPieces {
     pieces
 }
 
-/// 64 KiB to begin with.
+/// 64 KiB at first.
 const RUN_BLOCKS_FIRST: usize = 4;
 /// 512 KiB: reading and writing that much at a time costs half of what 16 KiB at a time does.
 const RUN_BLOCKS_MOST: usize = 32;
 const RUN_QUICK: Duration = Duration::from_millis(20);
 const RUN_SLOW: Duration = Duration::from_millis(200);
-/// After this much of nothing a buffer is not held on to: there may be a thousand peers.
+/// Time without anything to send after which the buffer is freed: there may be a thousand peers.
 const LULL: Duration = Duration::from_secs(1);
 /// A run is not held for longer. What is left of it is read again block by block, so that a peer
 /// that takes some bytes now and then holds one block.
@@ -344,7 +344,7 @@ mod tests {
     use super::*;
     use piecework_proto::wire::Message;
 
-    /// Every byte tells where it stands.
+    /// Content in which every byte says where it stands.
     struct Pattern;
 
     fn at(offset: u64) -> u8 {

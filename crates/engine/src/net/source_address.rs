@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use piecework_proto::announce::udp::Family;
 
-/// Returns this host's own address on the way to the rest of the world; `None` if there is no such
-/// way. Sends nothing.
+/// Returns this host's own address on the way to the internet; `None` if there is no such way.
+/// Sends nothing.
 pub fn source_address(family: Family) -> Option<IpAddr> {
     // Connecting a UDP socket only asks the system for a route. Both are addresses for
     // documentation (RFC 5737, RFC 3849).
@@ -22,7 +22,7 @@ pub fn source_address(family: Family) -> Option<IpAddr> {
 }
 
 /// Returns this host's own address in a network that it is connected to, for hosts without a way to
-/// the rest of the world; `None` if there is no such network. Sends nothing.
+/// the internet; `None` if there is no such network. Sends nothing.
 pub fn neighbouring_address() -> Option<IpAddr> {
     let routes = std::fs::read_to_string("/proc/net/route").ok()?;
     networks(&routes).into_iter().find_map(|network| {

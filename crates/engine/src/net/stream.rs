@@ -1,4 +1,4 @@
-//! What a connection to a peer runs over.
+//! The connection that a link runs over.
 
 use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -18,11 +18,11 @@ pub trait Stream: Send + Sync + 'static {
     /// Waits until a write may succeed.
     fn writable(&self) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// Reads what is there; `WouldBlock` if nothing is, 0 at the end.
+    /// Reads what is there. Fails with `WouldBlock` if nothing is there; returns 0 at the end.
     fn try_read(&self, into: &mut [IoSliceMut<'_>]) -> io::Result<usize>;
 
-    /// Writes what fits; `WouldBlock` if nothing does. What was not written comes first in the next
-    /// call.
+    /// Writes what fits. Fails with `WouldBlock` if nothing does. What was not written comes first
+    /// in the next call.
     fn try_write(&self, from: &[IoSlice<'_>]) -> io::Result<usize>;
 }
 
@@ -52,11 +52,11 @@ pub struct PeerStream {
     layer: Option<Box<Layer>>,
 }
 
-/// What an encrypted handshake leaves behind.
+/// The state of a connection after an encrypted handshake.
 #[derive(Debug)]
 struct Layer {
     method: Method,
-    /// There is something in `early`.
+    /// Whether there is something in `early`.
     has_early: AtomicBool,
     /// What came together with the handshake, decrypted.
     early: Mutex<Vec<u8>>,
@@ -72,12 +72,12 @@ struct Outgoing {
 }
 
 impl PeerStream {
-    /// A connection that is not encrypted.
+    /// Returns a connection that is not encrypted.
     pub fn plain(tcp: TcpStream) -> Self {
         Self { tcp, layer: None }
     }
 
-    /// A connection after an encrypted handshake.
+    /// Returns a connection after an encrypted handshake.
     pub fn agreed(tcp: TcpStream, agreement: Agreement) -> Self {
         let Agreement { method, ciphers, early, .. } = agreement;
         let (incoming, outgoing) = match ciphers {
@@ -92,12 +92,12 @@ impl PeerStream {
         Self { tcp, layer: Some(Box::new(Layer { method, has_early, early, incoming, outgoing })) }
     }
 
-    /// The socket.
+    /// Returns the socket.
     pub fn tcp(&self) -> &TcpStream {
         &self.tcp
     }
 
-    /// What was agreed on in an encrypted handshake, `None` if there was none.
+    /// Returns the method that an encrypted handshake agreed on; `None` if there was none.
     pub fn method(&self) -> Option<Method> {
         self.layer.as_ref().map(|layer| layer.method)
     }
@@ -105,7 +105,7 @@ impl PeerStream {
 
 #[cfg(test)]
 impl PeerStream {
-    /// Bytes that are kept for a peer that does not read.
+    /// Returns how many bytes are kept for a peer that does not read.
     pub(super) fn kept_bytes(&self) -> usize {
         let outgoing = self.layer.as_ref().and_then(|layer| layer.outgoing.as_ref());
         outgoing.map_or(0, |outgoing| outgoing.lock().sealed.capacity())
@@ -113,7 +113,7 @@ impl PeerStream {
 }
 
 impl Layer {
-    /// Gives what came early, as far as it fits.
+    /// Returns what came early, as far as it fits.
     fn take_early(&self, into: &mut [IoSliceMut<'_>]) -> usize {
         let mut early = self.early.lock();
         let mut taken = 0;
@@ -132,7 +132,7 @@ impl Layer {
 }
 
 impl Outgoing {
-    /// Encrypts some of `from` and writes it. Gives how many bytes went out.
+    /// Encrypts some of `from` and writes it. Returns how many bytes were written.
     fn write(&mut self, from: &[IoSlice<'_>], tcp: &TcpStream) -> io::Result<usize> {
         if self.sealed.is_empty() {
             for slice in from {
@@ -143,7 +143,7 @@ impl Outgoing {
         }
         let written = tcp.try_write(&self.sealed)?;
         if written == self.sealed.len() {
-            // An idle connection keeps nothing.
+            // An idle connection keeps no buffer.
             self.sealed = Vec::new();
         } else {
             self.sealed.drain(..written);
@@ -189,6 +189,6 @@ impl Stream for PeerStream {
     }
 }
 
-/// Bytes that are encrypted at a time: they fit the core's own cache beside their source, and are
-/// what a connection keeps for a peer that does not read.
+/// Bytes that are encrypted at a time. They fit the processor core's own cache beside their source,
+/// and are what a connection keeps for a peer that does not read.
 const SEALED_AT_ONCE: usize = 32 << 10;

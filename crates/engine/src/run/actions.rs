@@ -1,4 +1,4 @@
-//! What the swarm wants done.
+//! Carries out what the swarm wants done.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use super::super::{PieceGiver, TorrentEvent};
 use super::{DialFailure, Run};
 
 impl Run<'_> {
-    /// Does everything the swarm wants done.
+    /// Carries out all of the swarm's actions.
     pub(super) fn act(&mut self) {
         let mut broken = Vec::new();
         loop {
@@ -31,7 +31,7 @@ impl Run<'_> {
             }
             for peer in broken.drain(..) {
                 if self.links.remove(&peer).is_some() {
-                    debug!(?peer, "dropped: it does not take what it is sent");
+                    debug!(?peer, "dropped: it does not read what it is sent");
                     self.tell(Event::Disconnected { peer });
                 }
             }
@@ -105,8 +105,8 @@ impl Run<'_> {
         }
     }
 
-    /// Puts a message into the peer's outbox. Returns whether it is there; a peer that does not take
-    /// what it is sent is `broken`.
+    /// Puts a message into the peer's outbox. Returns whether that worked. A peer whose outbox is
+    /// full goes to `broken`.
     fn send(&mut self, peer: PeerKey, message: &Message, broken: &mut Vec<PeerKey>) -> bool {
         let Some(member) = self.links.get_mut(&peer) else { return false };
         let is_sent = member.link.outbox().send(message).is_ok();
@@ -134,7 +134,7 @@ impl Run<'_> {
         }
     }
 
-    /// Notes that the peer's send loop has something to do; it is woken when the turn ends.
+    /// Notes that the peer's send loop has something to do. It is woken when the turn ends.
     fn flush_later(&mut self, peer: PeerKey) {
         if let Some(member) = self.links.get_mut(&peer)
             && !member.unflushed
@@ -187,7 +187,7 @@ impl Run<'_> {
                     net::dial(addr, &ours, options).await
                 };
                 if let Err(error) = &outcome {
-                    debug!(%addr, %error, "a dial came to nothing");
+                    debug!(%addr, %error, "a dial failed");
                 }
                 // A torrent that is gone wants no connection.
                 let failed = |error: net::HandshakeError| DialFailure {
@@ -204,7 +204,8 @@ impl Run<'_> {
         });
     }
 
-    /// Blocks went out: observers hear of whole pieces at once, of parts some time later.
+    /// Takes in that blocks were sent. Observers hear of whole pieces at once, of parts after some
+    /// time.
     pub(super) fn sent(&mut self, peer: PeerKey, pieces: &[(PieceIndex, u32, u32)]) {
         if self.torrent.means.observer().is_none() {
             return;
@@ -220,7 +221,7 @@ impl Run<'_> {
         }
     }
 
-    /// Tells of what went out and was not followed by more, of all of it if `all`.
+    /// Tells observers of parts of pieces that were not continued; of all parts if `all`.
     pub(super) fn tell_sent(&mut self, all: bool) {
         let means = Arc::clone(&self.torrent.means);
         let links = &self.links;
@@ -250,7 +251,7 @@ impl Run<'_> {
     }
 }
 
-/// Whether a dial failed for a want of our own: it says nothing about the peer.
+/// Returns whether a dial failed for a lack of our own, which says nothing about the peer.
 fn is_ours(error: &net::HandshakeError) -> bool {
     let net::HandshakeError::Io(error) = error else { return false };
     let wants = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];

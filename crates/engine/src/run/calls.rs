@@ -1,4 +1,4 @@
-//! What a torrent at work is told.
+//! Calls to a torrent at work.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::Run;
 impl Run<'_> {
     pub(super) fn hear(&mut self, call: Call) {
         match call {
-            // Whoever asked may have gone away.
+            // The caller may be gone.
             Call::Peers(reply) => drop(reply.send(self.peers())),
             Call::Have(reply) => drop(reply.send(self.swarm.have().clone())),
             Call::Availability(reply) => drop(reply.send(self.availability())),
@@ -31,10 +31,10 @@ impl Run<'_> {
                 self.be_patient();
             }
             Call::Blocked => self.drop_blocked(),
-            // Files that are written to are its own.
+            // The files that are written to are the torrent's own.
             Call::Overwrite => {}
             Call::Pause => {
-                // Trackers are told at once, and of all that has moved.
+                // Trackers are told at once, with the latest totals.
                 self.publish(true);
                 self.torrent.order(Call::Pause);
             }
@@ -81,8 +81,8 @@ impl Run<'_> {
         }
     }
 
-    /// Under a download limit peers wait for us, one behind the other: whoever has to wait that
-    /// long is not slow.
+    /// Tells the swarm how patient to be. Under a download limit peers wait their turn, and one
+    /// that waits is not slow.
     pub(super) fn be_patient(&mut self) {
         let means = &self.torrent.means;
         let options = self.torrent.entry.options.lock();
@@ -90,9 +90,9 @@ impl Run<'_> {
         drop(options);
         let session = means.download.rate().filter(|_| both);
         let turns = turn(own, self.links.len()).max(turn(session, means.connections.len()));
-        // Twice: the blocks before its own may not have come yet.
+        // Doubled, because the blocks before its own may not have come yet.
         let extra = turns * 2;
-        // A peer more or less is not worth a change that makes others late.
+        // One peer more or less is not worth a change that makes others late.
         if extra > self.patience || extra < self.patience / 4 * 3 {
             self.patience = extra;
             self.tell(Event::Patience { extra });
@@ -100,7 +100,7 @@ impl Run<'_> {
     }
 }
 
-/// How long it takes until all of `takers` have had a chunk at `limit` bytes a second.
+/// Returns how long it takes until all of `takers` have had a chunk at `limit` bytes a second.
 fn turn(limit: Option<u64>, takers: usize) -> Duration {
     limit.map_or(Duration::ZERO, |rate| {
         let chunk = (rate / 10).max(u64::from(BLOCK_LEN));
@@ -109,7 +109,7 @@ fn turn(limit: Option<u64>, takers: usize) -> Duration {
     })
 }
 
-/// Seconds; who is limited to nothing at all waits for ever anyway.
+/// In seconds. With a limit of zero everybody waits forever anyway.
 const LONGEST_TURN: u64 = 3_600;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What follows when held pieces were hashed, or cannot be read.
+//! What follows when held pieces have been hashed, or cannot be read.
 
 use tracing::{debug, warn};
 
@@ -10,7 +10,7 @@ use super::proofs::{Proof, ProofEffects};
 use super::{Reason, Run};
 
 impl Run<'_> {
-    /// A held piece was hashed.
+    /// Takes in that a held piece was hashed.
     pub(super) fn proof(&mut self, proof: Proof) {
         let Proof { piece, finished } = proof;
         self.proofs.under_way = self.proofs.under_way.saturating_sub(1);
@@ -37,7 +37,7 @@ impl Run<'_> {
         self.changed = true;
     }
 
-    /// Sends what waited for a piece, and names what waited.
+    /// Sends the blocks that waited for a piece, and names the files that waited.
     pub(super) fn release(&mut self, proven: ProofEffects) {
         for (peer, block) in proven.blocks {
             self.upload(peer, block);
@@ -47,7 +47,7 @@ impl Run<'_> {
         }
     }
 
-    /// Held content could not be read.
+    /// Takes in that held content could not be read.
     pub(super) fn unreadable(&mut self, error: &StorageError) {
         debug!(%error, "content cannot be read");
         let doubtful = matches!(error, StorageError::Changed { .. } | StorageError::Altered { .. });
@@ -64,7 +64,7 @@ impl Run<'_> {
         }
     }
 
-    /// Files may not hold any more what they held: this swarm ends, and they are checked.
+    /// Ends the swarm, because files may not hold any more what they held. They are checked next.
     pub(super) fn doubt(&mut self, doubt: Doubt) {
         warn!(
             torrent = %self.torrent.entry.info_hash(),

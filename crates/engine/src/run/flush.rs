@@ -1,4 +1,4 @@
-//! What was verified is forced to the disk and kept; files that are whole get their names.
+//! Flushes what was verified, keeps checkpoints, and gives whole files their final names.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::flushing::{EVERY, Flush, FlushOutcome, FlushResult, FlushWork};
 use super::{Reason, Run};
 
 impl Run<'_> {
-    /// A piece is on the disk, as far as the system has told.
+    /// Takes in that a piece was written, as far as the system has told.
     pub(super) fn piece_done(&mut self, piece: PieceIndex) {
         let now = self.torrent.means.now();
         let flushing = &mut self.flushing;
@@ -48,14 +48,14 @@ impl Run<'_> {
         }
     }
 
-    /// Nothing that is wanted is missing any more.
+    /// Takes in that nothing wanted is missing any more.
     pub(super) fn finished(&mut self) {
         self.changed = true;
         self.flushing.finished = true;
         self.torrent.record_mut().set_trouble(None);
     }
 
-    /// Begins what is due.
+    /// Begins the work that is due.
     pub(super) fn flush_if_due(&mut self) {
         if self.flushing.completed && !self.is_finishing() {
             self.completed();
@@ -70,7 +70,7 @@ impl Run<'_> {
         }
         let sent = self.swarm.progress().uploaded;
         if flushing.keeps && sent != flushing.told.0 && now.since(flushing.told.1) >= TELL_EVERY {
-            // A seed flushes nothing, and what it has sent counts after a crash too.
+            // A seed flushes nothing, but what it has sent must survive a crash too.
             flushing.told = (sent, now);
             let moved = self.moved();
             self.torrent.keep(moved);
@@ -82,7 +82,7 @@ impl Run<'_> {
         let received = self.swarm.progress().downloaded;
         let is_written = flushing.unkept > 0
             && (now.since(flushing.since) >= EVERY || flushing.unkept >= MANY_BYTES);
-        // A file that was touched long after the last word of it would not be taken for ours.
+        // A file that is written to long after the last checkpoint would not be recognized as ours.
         let is_long = flushing.received != received && now.since(flushing.since) >= AT_LEAST_EVERY;
         let is_kept = flushing.keeps && (is_written || is_long);
         let finished = std::mem::take(&mut flushing.finished);
@@ -95,14 +95,15 @@ impl Run<'_> {
         }
     }
 
-    /// Other pieces are wanted. If something is to be written for them, this is kept before.
+    /// Takes in that other pieces are wanted. If something is to be written for them, a checkpoint
+    /// says so first.
     pub(super) fn want(&mut self, priorities: Arc<[Priority]>) {
         let wants = |piece: PieceIndex| {
             priorities.get(piece.0 as usize).is_none_or(|priority| priority.is_wanted())
         };
         let lacks = self.swarm.have().missing().any(wants);
         self.flushing.wants = None;
-        // Files that were not wanted are looked at before they are written to, and made.
+        // Files that were not wanted before are checked and made before they are written to.
         let mut entries = self.torrent.entry.metainfo.info().files().entries().iter();
         // No piece comes for an empty file.
         let makes = lacks || entries.any(|file| file.len == 0 && !file.padding);
@@ -113,7 +114,7 @@ impl Run<'_> {
         }
     }
 
-    /// Gives files that are whole their names, if they are still as they must be.
+    /// Gives whole files their final names, if they are still as they must be.
     fn name_files(&mut self) {
         let files = std::mem::take(&mut self.flushing.to_finish);
         let (store, watch) = (Arc::clone(&self.source.store), Arc::clone(&self.source.watch));
@@ -179,7 +180,7 @@ impl Run<'_> {
         self.flushing.work = Some(FlushWork { job, have, writing, naming: false });
     }
 
-    /// What was flushed is kept.
+    /// Takes in the end of work on files, and keeps what was flushed.
     pub(super) fn flushed(&mut self, flushed: FlushResult) -> Result<(), TorrentError> {
         let Some(work) = self.flushing.work.take() else { return Ok(()) };
         let flushed = match flushed {
@@ -194,19 +195,19 @@ impl Run<'_> {
             return Ok(());
         }
         let outcome = flushed.map_err(|error| {
-            // What was verified since the last word is in doubt: it is looked at again.
+            // What was verified since the last checkpoint is in doubt and is checked again.
             self.unsure = true;
             TorrentError::from(error)
         })?;
         if outcome.changed {
-            // Somebody has changed what is held, or has files of these names: that is looked at
+            // Somebody has changed what is held, or has files of these names. That is looked into
             // before anything is written again.
             self.flushing.wants = None;
             if self.torrent.record().files == Ownership::Ours {
                 self.torrent.record_mut().files = Ownership::Unfinished;
             }
             if !self.ending && self.reason.is_none() {
-                // It is prepared again, where that is decided.
+                // It is prepared again, which decides that.
                 self.torrent.wants_changed = true;
                 self.reason = Some(Reason::Stopped);
             }
@@ -231,7 +232,7 @@ impl Run<'_> {
             self.torrent.keep(moved);
             self.torrent.pass(LifecycleEvent::Checkpointed);
         }
-        // Those of a later choice are still to be kept.
+        // Those of a later change are still to be kept.
         if let Some(priorities) = self.flushing.wants.take_if(|_| work.writing) {
             self.tell(Event::Wants { priorities });
         }
@@ -247,19 +248,19 @@ impl Run<'_> {
         self.doubt(Doubt { files, why });
     }
 
-    /// Whether files that are whole have not got their names yet.
+    /// Returns whether whole files have not got their final names yet.
     pub(super) fn is_finishing(&self) -> bool {
         self.flushing.is_finishing() || self.proofs.is_finishing()
     }
 
-    /// Every piece is there and every file has its name.
+    /// Announces that every piece is there and every file has its name.
     fn completed(&mut self) {
         if self.doubt.is_some() {
             return;
         }
         self.flushing.completed = false;
         self.observe(&TorrentEvent::Completed);
-        // First what is left, then that it is complete: announces read the former.
+        // Publish what is left first: announces read it.
         self.publish(true);
         self.torrent.scheduler.complete(self.torrent.entry.info_hash());
     }
@@ -297,17 +298,17 @@ impl Run<'_> {
     }
 }
 
-/// The bytes of a piece.
+/// Returns the bytes of a piece.
 fn span_of(geometry: &Geometry, piece: PieceIndex) -> Range<u64> {
     let start = geometry.piece_offset(piece);
     start..start + u64::from(geometry.piece_size(piece))
 }
 
-/// Bytes that may have to be hashed anew after a crash, at most.
+/// Bytes at most that may have to be hashed again after a crash.
 const MANY_BYTES: u64 = 256 << 20;
-/// How much of what was sent may be forgotten after a crash.
+/// How old the totals in a checkpoint may be, and so be lost in a crash.
 const TELL_EVERY: Duration = Duration::from_secs(60);
-/// Of the bytes that come, one in so many may be hashed again before files get their names.
+/// One in so many received bytes may be hashed again before files get their final names.
 const SAMPLE_SHARE: u64 = 64;
-/// A survey takes a change for our own within 30 s of the last word.
+/// A survey takes a change for our own within 30 s of the last checkpoint.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(15);

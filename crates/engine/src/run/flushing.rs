@@ -19,57 +19,57 @@ use super::super::torrent::Torrent;
 use super::super::wants;
 use super::proofs::Proofs;
 
-/// What is to be done about a torrent's files behind its back.
+/// The state of work on a torrent's files.
 pub(super) struct Flushing {
-    /// There is a keeper, and so something is kept while pieces come.
+    /// Whether checkpoints are kept.
     pub keeps: bool,
     /// Bytes verified since the last flush began.
     pub unkept: u64,
-    /// When the first of them was, or the last flush.
+    /// When the first of these bytes was verified, or when the last flush began.
     pub since: Moment,
-    /// Whether anything has come since the last flush: pieces that take long must be told of too.
+    /// Payload bytes received when the last flush began. Pieces that take long must be noticed too.
     pub received: u64,
     pub work: Option<FlushWork>,
-    /// Of each file that has an ending until it is whole, its number and the pieces it lacks.
+    /// Files with an ending until they are whole, with the number of pieces they lack.
     pub unfinished: Vec<(usize, u32)>,
-    /// Files that are whole and have their ending still.
+    /// Files that are whole and still have their ending.
     pub to_finish: Vec<usize>,
-    /// Some of them are just getting their names.
+    /// Whether files are getting their names at the moment.
     pub naming: bool,
     /// The last piece has come, and nobody was told.
     pub completed: bool,
-    /// Nothing wanted is missing, and that is not kept.
+    /// Nothing wanted is missing, and no checkpoint says so.
     pub finished: bool,
-    /// What is wanted once it is kept that files are being written.
+    /// Priorities that apply once a checkpoint says that files are being written.
     pub wants: Option<Arc<[Priority]>>,
-    /// How much there was of the files that were written to.
+    /// The extents of the files that were written to.
     pub extents: BTreeMap<usize, Extent>,
     pub samples: Samples,
     /// Bytes of pieces that failed their hash.
     pub corrupt: u64,
-    /// Payload bytes sent when totals were kept last, and when that was.
+    /// Payload bytes sent when totals were last kept, and when that was.
     pub told: (u64, Moment),
 }
 
 pub(super) struct FlushWork {
     pub job: JoinHandle<Result<FlushOutcome, StorageError>>,
-    /// What was verified before it began.
+    /// What was verified before the work began.
     pub have: Bitfield,
     pub writing: bool,
-    /// Files are named; nothing is forced to the disk.
+    /// Whether files get names, and nothing is flushed.
     pub naming: bool,
 }
 
-/// What came of work on files.
+/// The result of work on files.
 #[derive(Default)]
 pub(super) struct FlushOutcome {
-    /// What they are like now, for the keeper if there is one.
+    /// The fingerprints now, if checkpoints are kept.
     pub files: Vec<Option<Fingerprint>>,
-    /// Somebody has changed what is held; nothing was done.
+    /// Somebody has changed what is held, so nothing was done.
     pub changed: bool,
-    /// Files that do not hold what they held, or have been changed by others.
+    /// Files that do not hold what they held, or were changed by others.
     pub doubted: Vec<usize>,
-    /// How much there is of the files that were written to.
+    /// The extents of the files that were written to.
     pub extents: BTreeMap<usize, Extent>,
 }
 
@@ -79,7 +79,7 @@ pub(super) type FlushResult = Result<Result<FlushOutcome, StorageError>, JoinErr
 pub(super) struct Samples {
     /// Pieces that have been held for some seconds.
     settled: Bitfield,
-    /// Pieces held, and since when they were.
+    /// Pieces held, and when that was noted.
     latest: (Moment, Bitfield),
     /// Bytes that may be hashed.
     pub budget: u64,
@@ -122,7 +122,7 @@ impl Flushing {
         }
     }
 
-    /// The last piece has come.
+    /// Notes that the last piece has come.
     pub fn complete(&mut self) {
         self.completed = true;
     }
@@ -131,17 +131,17 @@ impl Flushing {
         self.work.is_some()
     }
 
-    /// Whether files that are whole have not got their names yet.
+    /// Returns whether whole files have not got their final names yet.
     pub fn is_finishing(&self) -> bool {
         !self.to_finish.is_empty() || self.naming
     }
 
-    /// All of the file is held and known to be right: it gets its name.
+    /// Queues a file for its final name: all of it is held and known to be right.
     pub fn finish(&mut self, file: usize) {
         self.to_finish.push(file);
     }
 
-    /// Waits for what is under way.
+    /// Waits for the work that is under way.
     pub async fn done(&mut self) -> FlushResult {
         match &mut self.work {
             Some(work) => (&mut work.job).await,
@@ -149,7 +149,7 @@ impl Flushing {
         }
     }
 
-    /// When the next flush is due; `None` while one is under way.
+    /// Returns when the next flush is due; `None` while one is under way.
     pub fn due(&self) -> Option<Moment> {
         if self.work.is_some() || !self.keeps {
             return None;
@@ -158,19 +158,20 @@ impl Flushing {
     }
 }
 
-/// What was written is to be forced to the disk.
+/// A job that flushes what was written.
 pub(super) struct Flush {
     pub mounts: Arc<Mounts>,
     pub store: Arc<Store>,
     pub keeps: bool,
-    /// Files that are wanted, if they are to be made before.
+    /// Priorities of the files to be made before, if there are any.
     pub wanted: Option<Vec<Priority>>,
-    /// No other torrent has its paths.
+    /// Whether no other torrent has its paths.
     pub may_write: bool,
     pub ownership: Ownership,
-    /// What the files were like when nobody wrote: if that is not so any more, nothing is done.
+    /// Fingerprints of the last checkpoint, if it says that nobody writes. If they do not hold any
+    /// more, nothing is done.
     pub unwritten: Option<Vec<Option<Fingerprint>>>,
-    /// What they were like after the last flush.
+    /// Fingerprints after the last flush.
     pub before: Vec<Option<Fingerprint>>,
     pub extents: BTreeMap<usize, Extent>,
     pub have: Bitfield,
@@ -221,7 +222,7 @@ impl Flush {
         Ok(outcome)
     }
 
-    /// Files that have changed since the last flush though we have not written to them.
+    /// Returns files that have changed since the last flush though we have not written to them.
     fn changed_by_others(
         &self,
         now: &[Option<Fingerprint>],
@@ -238,14 +239,14 @@ impl Flush {
         let mut changed: Vec<usize> = changed.map(|(file, _)| file).collect();
         changed.retain(|file| !is_ours(file));
         if !changed.is_empty() {
-            // Whoever has just written to one may not have noted that yet.
+            // A thread may have just written to one and not noted that yet.
             std::thread::sleep(NOTING);
             changed.retain(|file| !is_ours(file));
         }
         changed
     }
 
-    /// Pieces of a file to hash.
+    /// Returns the pieces of a file to hash.
     fn held_in(&self, file: usize) -> Vec<PieceIndex> {
         let (geometry, entry) =
             (self.store.geometry(), &self.store.metainfo().info().files().entries()[file]);
@@ -264,7 +265,7 @@ impl Samples {
         }
     }
 
-    /// Some pieces of the file that were verified long enough ago for somebody else to have
+    /// Picks pieces of the file that were verified long enough ago for somebody else to have
     /// overwritten them since; more of the last file.
     pub fn of_file(&mut self, metainfo: &Metainfo, file: usize, is_last: bool) -> Vec<PieceIndex> {
         let (geometry, entry) =
@@ -282,7 +283,7 @@ impl Samples {
     }
 }
 
-/// Files that are looked at, and may get another name, once they are whole.
+/// Returns the files that are checked, and may get another name, once they are whole.
 fn unfinished(torrent: &Torrent, have: &Bitfield) -> Vec<(usize, u32)> {
     let store = torrent.entry.store();
     if store.options().mode == StoreMode::ReadOnly || have.is_full() {
@@ -299,12 +300,12 @@ fn unfinished(torrent: &Torrent, have: &Bitfield) -> Vec<(usize, u32)> {
         .collect()
 }
 
-/// How much may have to be hashed anew after a crash: what comes in so long a time.
+/// Time whose downloads may have to be hashed again after a crash.
 pub(super) const EVERY: Duration = Duration::from_secs(3);
-/// How long a piece is held before it may be hashed again.
+/// Time that a piece is held before it may be hashed again.
 const SETTLING: Duration = Duration::from_secs(2);
-/// Bytes that may be hashed again of a download before its files get their names, beside a part of
-/// those that came.
+/// Bytes of a download that may be hashed again before its files get their names, beside a part of
+/// the bytes that came.
 const SAMPLE: u64 = 32 << 20;
-/// A write that is done is noted within microseconds, unless the thread has to wait.
+/// A finished write is noted within microseconds, unless the thread has to wait.
 const NOTING: Duration = Duration::from_millis(100);

@@ -10,12 +10,12 @@ use super::Run;
 use super::memory_share::blocks;
 
 impl Run<'_> {
-    /// Tells the session what has come and what is lacking, and the swarm what it may have asked for.
-    /// Returns whether that is something else than before.
+    /// Tells the session what has come and what is lacking, and the swarm what it may request.
+    /// Returns whether that has changed.
     pub(super) fn share_memory(&mut self) -> bool {
         let MemoryNeed { coming, is_short } = self.swarm.memory_need();
         let is_streamed = self.torrent.geometry.piece_len() > STREAM_OVER;
-        // Pieces that are hashed where they lie on the disk are no company for others.
+        // Pieces that are hashed where they lie on the disk are not hashed together with others.
         let expected = if is_streamed { 0 } else { coming };
         let before = std::mem::replace(&mut self.memory.coming, expected);
         if before != expected {
@@ -40,14 +40,14 @@ impl Run<'_> {
         let (share, again) = self.assembly.portion().tell(News { came, in_flight, is_short });
         self.memory.speak_at = again.then(|| now + SOON);
         let told = self.memory.share;
-        // Others come and go: small differences are not worth that all peers are looked at.
+        // Small differences come and go, and are not worth a look at all peers.
         if share == told || (!is_short && share.abs_diff(told) <= told / 16) {
             return false;
         }
         self.set_share(share)
     }
 
-    /// Returns whether that is another share than before.
+    /// Returns whether the share has changed.
     fn set_share(&mut self, share: u64) -> bool {
         let is_new = std::mem::replace(&mut self.memory.share, share) != share;
         if is_new {
@@ -57,7 +57,7 @@ impl Run<'_> {
     }
 }
 
-/// When the session is asked again that has not divided its memory anew yet.
+/// Time before the session is asked again, if it has not divided its memory anew yet.
 const SOON: Duration = Duration::from_millis(20);
-/// Between two looks at what fills the lines.
+/// Time between two looks at the blocks in flight.
 const LOOK: Duration = Duration::from_millis(100);

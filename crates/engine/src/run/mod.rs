@@ -1,4 +1,5 @@
-//! A torrent whose swarm is alive: what happened goes in, what the swarm wants done is done.
+//! A torrent at work: its swarm is alive. What happens goes in as events, and the swarm's actions
+//! are carried out.
 
 mod actions;
 mod calls;
@@ -27,7 +28,6 @@ use crate::net::{self, Accepted, Incoming, Input, Link};
 use piecework_core::{Bitfield, BlockRef, Moment, Sha1Hash};
 use piecework_proto::encryption::Method;
 use piecework_storage::{PieceResult, Watch};
-
 use piecework_swarm::{
     BlockDigest, Direction, Event, PeerKey, PieceOutcome, Source, Swarm, SwarmConfig,
 };
@@ -49,13 +49,13 @@ use proofs::Proofs;
 use tally::Tally;
 use waits::WaitRecord;
 
-/// The torrent while its swarm is alive.
+/// A torrent while its swarm is alive.
 pub(super) struct Run<'a> {
     torrent: &'a mut Torrent,
     swarm: Swarm,
     assembly: Assembly,
     source: Arc<StoreSource>,
-    // Channels of this run alone: what answers an earlier one finds them closed.
+    // The channels belong to this run alone: answers to an earlier one find them closed.
     inputs: mpsc::Receiver<Input>,
     inputs_tx: net::Inputs,
     steps: mpsc::Receiver<Step>,
@@ -64,44 +64,44 @@ pub(super) struct Run<'a> {
     /// Dials that have not been answered.
     dialing: usize,
     links: HashMap<PeerKey, PeerLink>,
-    /// Links with something in their outbox that their send loop has not been told of.
+    /// Links with something in their outbox that their send loop was not told of.
     unflushed: Vec<PeerKey>,
-    /// A block that was to be cancelled and is on its way already: it is not to be refused too.
+    /// A block that was to be cancelled and is being sent already, so that it must not be rejected
+    /// too.
     on_its_way: Option<(PeerKey, BlockRef)>,
-    /// What was written is forced to the disk and kept.
     flushing: Flushing,
-    /// What went out and has not been told yet.
+    /// What was sent and not reported yet.
     tally: Tally,
-    /// Counted among those that download.
+    /// Whether it counts among the torrents that download.
     leeching: bool,
-    /// What was said of memory last.
+    /// What was last said of memory.
     memory: MemoryShare,
     rates: Rates,
-    /// What is waited for.
+    /// What it waits for.
     waits: WaitRecord,
-    /// Nothing has been published since this changed.
+    /// When the status was last published, and whether it has changed since.
     published: Moment,
     changed: bool,
     asked_for_peers: Moment,
-    /// What the hub was told last: whether it downloads and has nobody.
+    /// What the announce scheduler was last told.
     told_alone: Option<Alone>,
-    /// Since when nobody is connected; `None` if somebody is.
+    /// When the last peer left; `None` while somebody is connected.
     alone_since: Option<Moment>,
-    /// Somebody was connected.
+    /// Whether somebody was connected.
     had_peers: bool,
     /// How much longer than usual peers may take, as the swarm was told.
     patience: Duration,
-    /// Held pieces that are hashed meanwhile.
+    /// Held pieces that are being hashed.
     proofs: Proofs,
     /// Peers that may have found a piece of ours wrong.
     complaints: Box<Complaints>,
     /// Files that may not hold any more what they held.
     doubt: Option<Doubt>,
-    /// What ends it.
+    /// Why it has to end, once it has to.
     reason: Option<Reason>,
-    /// What was verified since the last checkpoint may not be on the disk.
+    /// Whether what was verified since the last checkpoint may not be on the disk.
     unsure: bool,
-    /// Nothing is begun any more.
+    /// Whether it is ending: nothing is begun any more.
     ending: bool,
 }
 
@@ -109,7 +109,7 @@ pub(super) struct Run<'a> {
 enum Reason {
     /// There is nothing to do for now.
     Idle,
-    /// It was told to, or has to be prepared again.
+    /// It was told to stop, or has to be prepared again.
     Stopped,
     /// Files may not hold any more what they held.
     Doubt,
@@ -119,12 +119,12 @@ enum Reason {
 /// How a dial ended.
 type DialResult = Result<Accepted, DialFailure>;
 
-/// A dial that came to nothing.
+/// A dial that failed.
 struct DialFailure {
     addr: SocketAddr,
-    /// By a bound of our own.
+    /// Whether a bound of our own prevented it.
     is_prevented: bool,
-    /// The peer closed the connection at our handshake.
+    /// Whether the peer closed the connection at our handshake.
     hung_up: bool,
 }
 
@@ -133,9 +133,9 @@ struct PeerLink {
     addr: SocketAddr,
     unflushed: bool,
     sent: LastSent,
-    /// What an encrypted handshake ended with, if there was one.
+    /// The method of its encrypted handshake, if there was one.
     encryption: Option<Method>,
-    /// One of the session's, given back with the link.
+    /// A place for a connection, given back with the link.
     place: Place,
 }
 
@@ -296,7 +296,7 @@ impl<'a> Run<'a> {
         if self.leeching != leeching {
             self.leeching = leeching;
             if self.torrent.means.count_leeching(leeching) == 0 {
-                // Nothing is to be received now.
+                // Nothing will be received now.
                 self.torrent.means.pool.clear();
             }
         }
@@ -320,7 +320,7 @@ impl Drop for Run<'_> {
     }
 }
 
-/// How a swarm of the torrent is to work, as things stand now.
+/// Returns the configuration of the torrent's swarm.
 fn config_of(torrent: &Torrent) -> SwarmConfig {
     let means = &torrent.means;
     let mut config = SwarmConfig::new(means.identity.peer_id);
@@ -341,7 +341,7 @@ fn config_of(torrent: &Torrent) -> SwarmConfig {
     config
 }
 
-/// What the files are like that are served.
+/// Returns the watch over the files that are served.
 fn watch_of(torrent: &Torrent, have: &Bitfield) -> Arc<Watch> {
     let record = torrent.record();
     let files = torrent.entry.metainfo.info().files().entries().len();
@@ -359,10 +359,10 @@ fn digests_of(digests: Vec<[u8; 20]>) -> Vec<BlockDigest> {
     digests.into_iter().map(BlockDigest).collect()
 }
 
-/// Batches of received items that may wait. Each has 32 KiB of messages and one more at most: 3 MiB
-/// unless the torrent's bitfield is longer than 64 KiB. Blocks that are owed come on top, and have
+/// Batches of received items that may wait. Each has at most 32 KiB of messages and one more: 3 MiB
+/// unless the torrent's bitfield is longer than 64 KiB. Requested blocks come on top, and have
 /// their room in the memory budget.
 const INPUTS_WAITING: usize = 32;
-/// Finished pieces and blocks that may wait; the hash threads wait when it is full.
+/// Finished pieces and blocks that may wait. The hash threads wait when it is full.
 const STEPS_WAITING: usize = 256;
 const DIALED_WAITING: usize = 16;

@@ -1,4 +1,5 @@
-//! Peers of a torrent at work: they connect, are dialled, leave, and are asked for.
+//! Peers of a torrent at work: they connect, are dialled, and leave, and trackers are asked for
+//! more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use super::super::complaints::LastSent;
 use super::{DialFailure, DialResult, PeerLink, Run};
 
 impl Run<'_> {
-    /// A peer has gone by itself: it may have found what it was sent wrong.
+    /// Takes in that a peer has left by itself: what it was sent may be wrong.
     pub(super) fn left(&mut self, peer: PeerKey, sent: LastSent) {
         let now = self.torrent.means.now();
         let Some(view) = self.swarm.peers().find(|view| view.key == peer) else { return };
@@ -29,7 +30,7 @@ impl Run<'_> {
     pub(super) fn connected(&mut self, connection: Accepted, direction: Direction) {
         let means = &self.torrent.means;
         let Accepted { stream, addr, theirs } = connection;
-        // Asked before anybody loses a place of the session's for it.
+        // Asked first, so that nobody loses a place in the session for a peer that is refused.
         if direction == Direction::Incoming
             && !self.swarm.has_place_for(means.now(), addr, theirs.peer_id)
         {
@@ -90,9 +91,9 @@ impl Run<'_> {
         }
     }
 
-    /// Trackers are asked for more as often as they allow when a download has nobody who gives it
-    /// something, or may soon, and when a seed has nobody at all: a peer may be waiting for us to
-    /// connect, since it cannot connect to us.
+    /// Asks trackers for more peers, as often as they allow, for a download whose peers give
+    /// nothing or are about to, and for a seed without peers: a peer may be unable to connect to us
+    /// and wait for our connection.
     pub(super) fn ask_for_peers(&mut self) {
         let means = &self.torrent.means;
         let (now, info_hash) = (means.now(), self.torrent.entry.info_hash());
@@ -117,5 +118,5 @@ impl Run<'_> {
     }
 }
 
-/// How often it is looked whether a download has no peer of use, and then asks for some.
+/// Time between two looks whether a download has a useful peer.
 pub(super) const LONELY: Duration = Duration::from_secs(5);

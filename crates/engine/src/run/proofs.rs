@@ -13,22 +13,22 @@ use piecework_swarm::PeerKey;
 
 use super::super::doubt::files_of;
 
-/// Which held pieces are to be hashed, and what waits for them.
+/// Held pieces that have to be hashed, and what waits for them.
 ///
-/// After an unclean end a piece that was held is *unproven* if its file was written to after the
-/// last checkpoint. It is hashed when somebody asks for it for the first time, before a block of
-/// it goes out, and at the latest before its file gets its final name.
+/// After an unclean end a held piece is *unproven* if its file was written to after the last
+/// checkpoint. It is hashed when it is requested for the first time, before a block of it is sent,
+/// and at the latest before its file gets its final name.
 pub(super) struct Proofs {
     unproven: Option<Bitfield>,
     /// Pieces that somebody waits for.
     urgent: VecDeque<PieceIndex>,
-    /// Pieces of finished files, from the `next` on that was not begun.
+    /// Pieces of finished files. Those before `next` were begun.
     due: Option<Bitfield>,
     next: u32,
     /// The blocks that wait for each piece that is to be hashed or being hashed.
     pending: HashMap<PieceIndex, Vec<(PeerKey, BlockRef)>>,
     pub under_way: usize,
-    /// Files all of whose pieces are held, and how many of these are unproven.
+    /// Files whose pieces are all held, with the number of those that are unproven.
     files: Vec<(usize, u32)>,
     results_tx: mpsc::Sender<Proof>,
     pub results: mpsc::Receiver<Proof>,
@@ -40,12 +40,12 @@ pub(super) struct Proof {
     pub finished: PieceResult,
 }
 
-/// What follows on a piece that is right.
+/// What follows when a piece is right.
 #[derive(Default)]
 pub(super) struct ProofEffects {
     /// Blocks that waited for it.
     pub blocks: Vec<(PeerKey, BlockRef)>,
-    /// Files of which it was the last.
+    /// Files whose last unproven piece it was.
     pub files: Vec<usize>,
 }
 
@@ -73,23 +73,23 @@ impl Proofs {
         self.unproven.as_ref().is_some_and(|unproven| unproven.contains(piece))
     }
 
-    /// Whether a piece is being hashed or a file waits for that.
+    /// Returns whether a piece is being hashed or a file waits for that.
     pub fn is_working(&self) -> bool {
         self.under_way > 0 || !self.urgent.is_empty() || !self.files.is_empty()
     }
 
-    /// Whether a finished file waits.
+    /// Returns whether a finished file waits.
     pub fn is_finishing(&self) -> bool {
         !self.files.is_empty()
     }
 
-    /// Keeps a block from going out before its piece is proven.
+    /// Holds a block back until its piece is proven.
     pub fn hold(&mut self, peer: PeerKey, block: BlockRef) {
         self.ask(block.piece);
         self.pending.entry(block.piece).or_default().push((peer, block));
     }
 
-    /// Takes a block out that was held. Says whether it was there.
+    /// Removes a block that was held back. Returns whether it was there.
     pub fn cancel(&mut self, peer: PeerKey, block: BlockRef) -> bool {
         let Some(waiting) = self.pending.get_mut(&block.piece) else { return false };
         let place = waiting.iter().position(|held| *held == (peer, block));
@@ -99,7 +99,7 @@ impl Proofs {
         })
     }
 
-    /// Has a piece hashed soon.
+    /// Queues a piece to be hashed soon.
     pub fn ask(&mut self, piece: PieceIndex) {
         if !self.pending.contains_key(&piece) {
             self.pending.insert(piece, Vec::new());
@@ -107,7 +107,8 @@ impl Proofs {
         }
     }
 
-    /// All pieces of the file are held. Says whether they are proven; if not, they will be.
+    /// Takes in that all pieces of the file are held. Returns whether they are proven; if not, they
+    /// will be hashed.
     pub fn finish(&mut self, metainfo: &Metainfo, file: usize) -> bool {
         let Some(unproven) = &self.unproven else { return true };
         let (geometry, entry) =
@@ -126,20 +127,21 @@ impl Proofs {
         false
     }
 
-    /// Gives the hash service as many pieces as it may have of ours.
+    /// Gives the hash service as many pieces as it may have of this torrent.
     pub fn begin(&mut self, hashing: &HashPool, store: &Arc<Store>) {
         while self.under_way < AT_A_TIME {
             let Some(piece) = self.urgent.pop_front().or_else(|| self.next_due()) else { return };
             self.under_way += 1;
             let results = self.results_tx.clone();
             hashing.finish_piece_on_disk(Arc::clone(store), piece, false, move |finished| {
-                // Has room for all that are under way; and a torrent that is gone needs none.
+                // The channel has room for all that are under way, and a torrent that is gone needs
+                // no results.
                 let _ = results.blocking_send(Proof { piece, finished });
             });
         }
     }
 
-    /// A piece was hashed and is right.
+    /// Takes in that a piece was hashed and is right.
     pub fn proven(&mut self, metainfo: &Metainfo, piece: PieceIndex) -> ProofEffects {
         let mut proven = ProofEffects {
             blocks: self.pending.remove(&piece).unwrap_or_default(),
@@ -178,7 +180,7 @@ impl Proofs {
     }
 }
 
-/// Pieces that the hash service has of a torrent's: what comes from the network goes on beside.
+/// Pieces of a torrent that the hash service has at a time, so that downloads go on beside.
 const AT_A_TIME: usize = 2;
 
 #[cfg(test)]

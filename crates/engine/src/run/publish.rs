@@ -1,4 +1,4 @@
-//! What is shown of a torrent at work.
+//! Publishes the status of a torrent at work.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::super::{PeerStatus, TorrentState};
 use super::Run;
 
 impl Run<'_> {
-    /// Payload bytes received and sent since the torrent was first added.
+    /// Returns the payload bytes received and sent since the torrent was first added.
     pub(super) fn moved(&self) -> TransferTotals {
         let (progress, earlier) = (self.swarm.progress(), self.torrent.record().earlier());
         TransferTotals {
@@ -20,7 +20,7 @@ impl Run<'_> {
         }
     }
 
-    /// A piece came whole and was wrong.
+    /// Counts a piece that was received whole and was wrong.
     pub(super) fn corrupt(&mut self, piece: PieceIndex) {
         let bytes = u64::from(self.torrent.geometry.piece_size(piece));
         self.flushing.corrupt += bytes;
@@ -29,11 +29,11 @@ impl Run<'_> {
         counters.corrupt.add(bytes);
     }
 
-    /// Shows how it stands, not more often than every [`EVERY`] unless `at_once`.
+    /// Publishes the status, at most once in [`EVERY`] unless `at_once`.
     pub(super) fn publish(&mut self, at_once: bool) {
         let now = self.torrent.means.now();
         let due = self.changed && now.since(self.published) >= EVERY;
-        // What is in doubt is not to be shown as held once more.
+        // What is in doubt must not be shown as held again.
         if (!at_once && !due) || self.doubt.is_some() {
             return;
         }
@@ -51,7 +51,7 @@ impl Run<'_> {
             false => TorrentState::Downloading,
         };
         let mut motion = Motion { download_rate: down, upload_rate: up, ..Motion::default() };
-        // A tracker that looks at what we hold is on the list of peers, and is none.
+        // A tracker that observes our pieces is in the list of peers, but is not a peer.
         for peer in self.swarm.peers().filter(|peer| !peer.who.id.is_tracker()) {
             motion.peers += 1;
             motion.seeds += u32::from(peer.holds.is_full());
@@ -77,7 +77,7 @@ impl Run<'_> {
         });
     }
 
-    /// Connected peers that hold each piece.
+    /// Returns how many connected peers hold each piece.
     pub(super) fn availability(&self) -> Vec<u32> {
         let mut counts = vec![0; self.torrent.geometry.pieces() as usize];
         for peer in self.swarm.peers() {
@@ -111,5 +111,5 @@ impl Run<'_> {
     }
 }
 
-/// How often a status changes at most.
+/// Time between two changes of a status.
 pub(super) const EVERY: Duration = Duration::from_millis(200);

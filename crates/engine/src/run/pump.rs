@@ -17,8 +17,8 @@ use super::publish;
 use super::{Reason, Run};
 
 impl Run<'_> {
-    /// Pumps until there is nothing to do, or it is to stop. Returns how it ended, and the fault if that
-    /// was one.
+    /// Pumps until there is nothing to do, or it has to stop. Returns how it ended, and the fault
+    /// if there was one.
     pub async fn pump_until_end(mut self) -> (SwarmEnd, Option<TorrentError>) {
         let means = Arc::clone(&self.torrent.means);
         self.act();
@@ -42,7 +42,7 @@ impl Run<'_> {
                 timer.as_mut().reset(means.clock.instant(wake));
             }
             if !self.torrent.record().life.is_exchanging() {
-                // It goes on: its files are made, and others may begin.
+                // Its files are made, and others may begin.
                 self.torrent.pass(LifecycleEvent::SwarmStarted);
             }
             tokio::select! {
@@ -85,8 +85,8 @@ impl Run<'_> {
         self.end(reason).await
     }
 
-    /// Parts with all peers, and waits for what the hash service still has of ours: what is
-    /// written behind our back would be missed by the next check, or by the last flush.
+    /// Disconnects all peers, and waits for the jobs that the hash service still has: what is
+    /// written later would be missed by the next check, or by the last flush.
     async fn end(mut self, reason: Reason) -> (SwarmEnd, Option<TorrentError>) {
         let now = self.torrent.means.now();
         let is_idle = matches!(reason, Reason::Idle);
@@ -105,7 +105,7 @@ impl Run<'_> {
             self.step(step);
             self.act();
         }
-        // What had gone out, and was not heard of yet.
+        // What was sent and not taken in yet.
         while let Ok(input) = self.inputs.try_recv() {
             if let Input::Uploaded { peer, pieces, .. } = input {
                 self.sent(peer, &pieces);
@@ -125,8 +125,8 @@ impl Run<'_> {
         (end, fault)
     }
 
-    /// Notes in the record what is known at the end: `lost` are peers that it had dialled, `alone` what it
-    /// goes on waiting for.
+    /// Notes in the record what is known at the end. `lost` are peers that it had dialled, `alone`
+    /// is what it goes on waiting for.
     fn note_end(&mut self, lost: Vec<SocketAddr>, alone: Option<Arc<Waiting>>, is_idle: bool) {
         let moved = self.moved();
         let waited = self.waits.seen();
@@ -152,7 +152,7 @@ impl Run<'_> {
         let metainfo = Arc::clone(&self.torrent.entry.metainfo);
         let record = self.torrent.record_mut();
         match (fault.map(TorrentError::kind), doubt) {
-            // All of it is looked at in any case.
+            // All of it is checked in any case.
             (Some(kind), _) if self.unsure => SwarmEnd::Failed(kind),
             (Some(kind), Some(_)) => {
                 record.kept = None;
@@ -168,7 +168,7 @@ impl Run<'_> {
         }
     }
 
-    /// What else is there already: one turn for many batches.
+    /// Takes in what else has come: one turn for many batches.
     fn drain_inputs(&mut self) {
         for _ in 0..INPUTS_A_TURN {
             match self.inputs.try_recv() {
@@ -178,15 +178,15 @@ impl Run<'_> {
         }
     }
 
-    /// Whether it may fall asleep, when the next thing to be done of its own accord is due at
+    /// Returns whether it may fall asleep, if the next thing to be done of its own accord is due at
     /// `wake`.
     fn may_sleep(&self, wake: Option<Moment>) -> bool {
         if !self.is_idle() {
             return false;
         }
         let Some(wake) = wake else { return !self.leeching || self.may_forget() };
-        // Addresses that have failed some times are not waited for: the tracker names them again,
-        // if they are still on its list when it is asked next, which is as soon as it allows.
+        // Addresses that have failed several times are not waited for. The tracker names them again
+        // if they are still on its list when it is next asked, which is as soon as it allows.
         let is_far = |due: Moment| due > self.torrent.means.now() + SOON;
         self.leeching
             && self.told_alone == Some(Alone::Downloading)
@@ -197,14 +197,14 @@ impl Run<'_> {
             && self.torrent.scheduler.has_trackers(self.torrent.entry.info_hash())
     }
 
-    /// Whether the swarm of a download without peers may end.
+    /// Returns whether the swarm of a download without peers may end.
     fn may_forget(&self) -> bool {
         self.forgets_at().is_none_or(|at| at <= self.torrent.means.now())
     }
 
-    /// When the swarm of a download without peers may end, if not at once. Parts of pieces wait some
-    /// time for a peer who brings the rest. One who comes and goes does not have files looked at each
-    /// time.
+    /// Returns when the swarm of a download without peers may end, if not at once. Parts of pieces
+    /// wait some time for a peer that brings the rest. A peer that comes and goes must not cause
+    /// files to be prepared each time.
     fn forgets_at(&self) -> Option<Moment> {
         let since = self.alone_since?;
         match self.swarm.is_at_rest() {
@@ -213,7 +213,7 @@ impl Run<'_> {
         }
     }
 
-    /// Whether nothing will happen before a timer is due if nobody calls.
+    /// Returns whether nothing will happen before a timer is due, unless somebody calls.
     fn is_idle(&self) -> bool {
         self.links.is_empty()
             && self.dialing == 0
@@ -240,10 +240,10 @@ impl Run<'_> {
 }
 
 const INPUTS_A_TURN: usize = 16;
-/// For how long a download stays awake when its last peer has gone.
+/// Time that a download stays awake after its last peer has left.
 const LINGER: Duration = Duration::from_secs(30);
-/// For how long a download without peers keeps parts of pieces in memory.
+/// Time that a download without peers keeps parts of pieces in memory.
 const KEEP_PARTS: Duration = Duration::from_secs(600);
-/// Before an address that failed may be dialled again, a download without peers sleeps if that takes
-/// longer than this: after the third failure.
+/// A download without peers sleeps if an address that failed may be dialled again only after this
+/// time, which is after the third failure.
 const SOON: Duration = Duration::from_secs(25);

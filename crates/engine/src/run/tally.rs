@@ -1,5 +1,5 @@
-//! What went out to whom, piece by piece, until it is told: a block is sent too often to be told by
-//! itself, and pieces are what people ask about.
+//! Counts what is sent to whom, piece by piece. Single blocks are too many to report, and people
+//! ask about pieces.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use piecework_clock::Clock;
 use piecework_core::{Moment, PieceIndex};
 use piecework_swarm::{PeerIdentity, PeerKey};
 
-/// Pieces that have begun to go out.
+/// Pieces that are being sent.
 #[derive(Default)]
 pub(super) struct Tally {
     peers: HashMap<PeerKey, Peer>,
-    /// No part is to be told before this.
+    /// No part has to be reported before this.
     due: Option<Moment>,
 }
 
@@ -31,13 +31,13 @@ pub(super) struct Part {
 
 struct Peer {
     who: Arc<PeerIdentity>,
-    /// Few: a peer is sent one piece after the other.
+    /// Few, because a peer is sent one piece after the other.
     parts: Vec<Part>,
     seen_at: Moment,
 }
 
 impl Tally {
-    /// Takes note of who a peer is; one that is gone stays who it was.
+    /// Notes the identity of a peer. A peer that is gone keeps the one it had.
     pub fn note(&mut self, now: Moment, key: PeerKey, who: Option<&Arc<PeerIdentity>>) {
         let Some(who) = who else { return };
         let due = &mut self.due;
@@ -50,8 +50,8 @@ impl Tally {
         }
     }
 
-    /// Blocks of a piece went out: which piece, how many, and their bytes. Gives the whole piece
-    /// back once its `whole` blocks have.
+    /// Counts blocks of a piece: which piece, how many, and their bytes. Returns the whole piece
+    /// once its `whole` blocks were sent.
     pub fn add(
         &mut self,
         now: Moment,
@@ -77,8 +77,8 @@ impl Tally {
         None
     }
 
-    /// Parts that nothing was added to for a while; all if `all`. Forgets peers that `is_here`
-    /// does not know once their last words must be out.
+    /// Returns parts that nothing was added to for a while; all parts if `all`. Forgets peers that
+    /// `is_here` does not know, once everything they were sent must have been counted.
     pub fn settle(
         &mut self,
         now: Moment,
@@ -101,14 +101,14 @@ impl Tally {
         told
     }
 
-    /// When [`Tally::settle`] has something to do.
+    /// Returns when [`Tally::settle`] has something to do.
     pub fn due(&self) -> Option<Moment> {
         self.due
     }
 }
 
 impl Part {
-    /// As observers hear it.
+    /// Returns the part as observers hear it.
     pub fn told(self, clock: &Clock) -> SentPart {
         SentPart {
             who: self.who,
@@ -121,13 +121,13 @@ impl Part {
     }
 }
 
-/// After so long without a further block a part of a piece is told.
+/// Time without another block after which a part of a piece is reported.
 const LULL: Duration = Duration::from_secs(1);
 
-/// How long a peer that is gone is remembered: its send loop has two seconds to end.
+/// Time that a peer is remembered after it has gone: its send loop has two seconds to end.
 const FORGET: Duration = Duration::from_secs(5);
 
-/// Pieces of one peer that may be under way; one that mixes more is told of in smaller parts.
+/// Pieces of one peer that may be under way. A peer that mixes more is reported in smaller parts.
 const PARTS: usize = 64;
 
 #[cfg(test)]

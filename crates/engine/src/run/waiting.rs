@@ -1,4 +1,4 @@
-//! Sees what a torrent at work waits for, and counts it.
+//! Looks at what a torrent at work waits for, and counts it.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use super::super::counters::Counter;
 use super::Run;
 
 impl Run<'_> {
-    /// Sees what is waited for now, unless that was done just before: then it is due soon, so that
-    /// what holds for long is never what held for a moment only.
+    /// Looks at what is waited for now. If that was just done, another look is due soon, so that
+    /// what holds for long is never something that held for a moment only.
     pub(super) fn look(&mut self) {
         if !self.leeching && self.waits.waiting.standing().is_none() {
             return;
@@ -26,7 +26,7 @@ impl Run<'_> {
         self.changed |= before != self.waits.waiting.standing().map(|standing| standing.cause);
     }
 
-    /// Sees what is waited for at `now`.
+    /// Notes what is waited for at `now`.
     pub(super) fn see(&mut self, now: Moment) {
         let outside = Outside {
             limited: self.torrent.download.is_awaited(),
@@ -39,7 +39,7 @@ impl Run<'_> {
         self.waits.due = None;
     }
 
-    /// Adds to the session's counters what they have not been told.
+    /// Adds to the session's counters what has not been added yet.
     pub(super) fn count(&mut self) {
         let counters = &self.torrent.means.counters;
         let progress = self.swarm.progress();
@@ -56,13 +56,13 @@ impl Run<'_> {
     }
 }
 
-/// Adds whole microseconds; what is left of one is told later.
+/// Adds whole microseconds; the rest is added later.
 fn tell(told: &mut Duration, now: Duration, counter: &Counter) {
     let micros = now.saturating_sub(*told).as_micros() as u64;
     counter.add(micros);
     *told += Duration::from_micros(micros);
 }
 
-/// How often it is looked at most, while things happen. A look costs about as much as one message
-/// to each peer: at 200 peers, 50 looks a second are less than a thousandth of a core.
+/// Time between two looks while things happen. A look costs about as much as one message to each
+/// peer: at 200 peers, 50 looks a second are less than a thousandth of a core.
 const EVERY: Duration = Duration::from_millis(20);

@@ -1,4 +1,4 @@
-//! Our own tracker's catalogue: `.torrent` files by name, and who holds which pieces.
+//! The catalogue of a Piecework tracker: `.torrent` files by name, and who holds which pieces.
 
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, Response, StatusCode};
@@ -27,7 +27,7 @@ pub struct Catalogue {
 /// Which pieces a peer holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Holdings<'a> {
-    /// Who.
+    /// The peer.
     pub peer_id: PeerId,
     /// The port it announces.
     pub port: u16,
@@ -38,35 +38,36 @@ pub struct Holdings<'a> {
 }
 
 impl Catalogue {
-    /// The catalogue at `http://host:port`, named by the user.
+    /// Returns the catalogue at `http://host:port`, named by the user.
     ///
     /// # Errors
-    /// If that is no address.
+    /// If that is not an address.
     pub fn new(base_url: &str) -> Result<Self, CatalogueError> {
         Self::with_options(base_url, ClientOptions::default())
     }
 
-    /// The catalogue at an address that somebody named.
+    /// Returns the catalogue at an address that somebody named.
     ///
     /// # Errors
-    /// If that is none.
+    /// If that is not an address.
     pub fn at(url: &CatalogueUrl) -> Result<Self, CatalogueError> {
         Self::named_by(url.provenance, &url.base, ClientOptions::default())
     }
 
-    /// As [`Catalogue::new`]. An answer may pause for as long as the options' time-out, and take
-    /// eight times as long in all.
+    /// Returns the same as [`Catalogue::new`]. An answer may pause for as long as the options'
+    /// timeout, and take forty times as long in all.
     ///
     /// # Errors
-    /// If `base_url` is no address.
+    /// If `base_url` is not an address.
     pub fn with_options(base_url: &str, options: ClientOptions) -> Result<Self, CatalogueError> {
         Self::named_by(Provenance::Named, base_url, options)
     }
 
-    /// As [`Catalogue::with_options`], at an address that `provenance` says who named.
+    /// Returns the same as [`Catalogue::with_options`], at an address that was named by
+    /// `provenance`.
     ///
     /// # Errors
-    /// If `base_url` is no address.
+    /// If `base_url` is not an address.
     pub fn named_by(
         provenance: Provenance,
         base_url: &str,
@@ -85,10 +86,10 @@ impl Catalogue {
         Ok(Self::by(&http, provenance, base))
     }
 
-    /// As [`Catalogue::named_by`], asked by the clients of `http`.
+    /// Returns the same as [`Catalogue::named_by`], with the clients of `http`.
     ///
     /// # Errors
-    /// If `base_url` is no address.
+    /// If `base_url` is not an address.
     pub(super) fn over(
         http: &http::Http,
         provenance: Provenance,
@@ -103,10 +104,10 @@ impl Catalogue {
         Self { http, base, provenance, reach }
     }
 
-    /// Registers the `.torrent` in these bytes. Once more is no error.
+    /// Registers the `.torrent` in these bytes. Registering it again is not an error.
     ///
     /// # Errors
-    /// If the tracker is not there or refuses.
+    /// If the tracker cannot be reached or refuses.
     pub async fn register(
         &self,
         torrent: &[u8],
@@ -118,19 +119,19 @@ impl Catalogue {
         self.json(response, MAX_SMALL_ANSWER).await
     }
 
-    /// The torrents that are listed; with `name`, those of that name.
+    /// Returns the listed torrents; with `name`, those of that name.
     ///
     /// # Errors
-    /// If the tracker is not there or refuses.
+    /// If the tracker cannot be reached or refuses.
     pub async fn list(&self, name: Option<&str>) -> Result<Vec<CatalogueEntry>, CatalogueError> {
         let response = self.got(self.address_of_list(name)).await?;
         Ok(self.json::<CatalogueList>(response, MAX_LIST).await?.torrents)
     }
 
-    /// The same, one after the other: a long list is not whole in memory.
+    /// Returns the same one by one, so that a long list is never whole in memory.
     ///
     /// # Errors
-    /// If the tracker is not there or refuses.
+    /// If the tracker cannot be reached or refuses.
     pub async fn listing(&self, name: Option<&str>) -> Result<Listing, CatalogueError> {
         let response = self.got(self.address_of_list(name)).await?;
         Ok(Listing::new(self.base.to_string(), response))
@@ -144,16 +145,16 @@ impl Catalogue {
         url
     }
 
-    /// The `.torrent` of `info_hash`. Whether it really is that torrent's is for the caller to
-    /// check, by parsing it.
+    /// Returns the `.torrent` of `info_hash`. The caller has to parse it to check whether it really
+    /// is that torrent's.
     ///
     /// # Errors
-    /// [`CatalogueError::NotFound`] if the tracker has none; or if it is not there or refuses.
+    /// [`CatalogueError::NotFound`] if the tracker has none; or if it cannot be reached or refuses.
     pub async fn fetch(&self, info_hash: InfoHash) -> Result<Vec<u8>, CatalogueError> {
         self.fetch_from(info_hash).await.map(|(torrent, _)| torrent)
     }
 
-    /// The same, and the scope of the address it came from.
+    /// Returns the same, and the scope of the address it came from.
     ///
     /// # Errors
     /// As [`Catalogue::fetch`].
@@ -167,11 +168,11 @@ impl Catalogue {
         Ok((self.body(response, MAX_TORRENT_LEN).await?, from))
     }
 
-    /// Removes a torrent, by the token that registering gave.
+    /// Removes a torrent, with the token that registering returned.
     ///
     /// # Errors
-    /// [`CatalogueError::NotFound`] if the tracker has no such torrent; or if it is not there or
-    /// refuses.
+    /// [`CatalogueError::NotFound`] if the tracker has no such torrent; or if it cannot be reached
+    /// or refuses.
     pub async fn remove(&self, info_hash: InfoHash, token: &str) -> Result<(), CatalogueError> {
         let url = self.address_of(&format!("torrents/{info_hash}"), "");
         let request = self.begin(Method::DELETE, url)?.bearer_auth(token);
@@ -182,8 +183,8 @@ impl Catalogue {
     /// Tells the tracker which pieces we hold.
     ///
     /// # Errors
-    /// [`CatalogueError::NotFound`] if the tracker has no such torrent; or if it is not there or
-    /// refuses.
+    /// [`CatalogueError::NotFound`] if the tracker has no such torrent; or if it cannot be reached
+    /// or refuses.
     pub async fn report_holdings(
         &self,
         info_hash: InfoHash,
@@ -198,11 +199,11 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Tells the tracker which pieces we hold of several torrents. Returns what became of each report,
-    /// in their order; `None` if the tracker takes only single ones.
+    /// Tells the tracker which pieces we hold of several torrents. Returns the result of each
+    /// report, in their order; `None` if the tracker takes only single ones.
     ///
     /// # Errors
-    /// If the tracker is not there, or refuses all.
+    /// If the tracker cannot be reached, or refuses all.
     pub async fn report_batch(
         &self,
         peer_id: PeerId,
@@ -217,7 +218,7 @@ impl Catalogue {
             .header(CONTENT_TYPE, "application/json")
             .body(body);
         let response = match self.sent(request).await {
-            // Nothing is at this address, or nothing that can be posted to.
+            // Nothing is at this address, or nothing that takes a POST.
             Err(CatalogueError::Refused { status: 404 | 405 | 501, .. }) => return Ok(None),
             response => response?,
         };
@@ -229,11 +230,11 @@ impl Catalogue {
         Ok(Some(outcomes))
     }
 
-    /// What the tracker answers to a question about what it knows, as JSON: `path` beneath its
-    /// address, and the query.
+    /// Asks the tracker a question. Returns its JSON answer at `path` beneath its address, with
+    /// this query.
     ///
     /// # Errors
-    /// If the tracker is not there or refuses.
+    /// If the tracker cannot be reached or refuses.
     pub async fn ask<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -247,7 +248,7 @@ impl Catalogue {
         self.json(response, MAX_LIST).await
     }
 
-    /// Where it is: `http://host:port/`.
+    /// Returns its address: `http://host:port/`.
     pub fn address(&self) -> &str {
         self.base.as_str()
     }
@@ -275,13 +276,13 @@ impl Catalogue {
         self.http.begin(method, url, self.reach).map_err(|fault| self.fault(fault))
     }
 
-    /// What is at `url`, if the answer is one of success.
+    /// Returns the answer at `url`, if it is a success.
     async fn got(&self, url: Url) -> Result<Response, CatalogueError> {
         let got = self.http.get(url, self.provenance, self.reach).await;
         self.successful(got.map_err(|fault| self.fault(fault))?).await
     }
 
-    /// The answer to `request`, if it is one of success.
+    /// Returns the answer to `request`, if it is a success.
     async fn sent(&self, request: reqwest::RequestBuilder) -> Result<Response, CatalogueError> {
         let response = request.send().await.map_err(|fault| self.fault(fault.into()))?;
         self.successful(response).await
@@ -318,7 +319,7 @@ impl Catalogue {
     }
 }
 
-/// Returns the address that others are joined to.
+/// Returns the base address that others are joined to.
 fn parse(base_url: &str) -> Result<Url, CatalogueError> {
     let bad = |fault| CatalogueError::Address { address: base_url.to_owned(), fault };
     let mut base = Url::parse(base_url).map_err(|fault| bad(fault.into()))?;
@@ -349,13 +350,13 @@ fn missing(info_hash: InfoHash) -> impl Fn(CatalogueError) -> CatalogueError {
 /// KB/s.
 const LONG_ANSWERS: u32 = 40;
 
-/// Answers that have a sentence, a name and a token.
+/// Bytes of answers with a sentence, a name and a token.
 const MAX_SMALL_ANSWER: usize = 64 * 1024;
 
-/// What became of 500 reports, with a sentence of 200 bytes for each.
+/// Bytes of an answer to 500 reports, with a sentence of 200 bytes for each.
 const MAX_BATCH_ANSWER: usize = 256 * 1024;
 
-/// A list of 20,000 torrents with long names, or 100,000 with usual ones.
+/// Bytes of a list of 20,000 torrents with long names, or of 100,000 with usual ones.
 const MAX_LIST: usize = 32 * 1024 * 1024;
 
 /// Characters kept of a reason that is not in our form.

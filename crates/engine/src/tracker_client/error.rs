@@ -9,26 +9,26 @@ use piecework_core::{InfoHash, printable};
 use piecework_proto::announce::udp::UdpError;
 use piecework_proto::announce::{AnnounceError, Refusal, Retry};
 
-/// The question came to nothing.
+/// Why a tracker gave no usable answer.
 #[derive(Debug, thiserror::Error)]
 pub enum TrackerError {
     /// HTTP could not be set up.
     #[error("HTTP cannot be set up: {0}")]
     Setup(
-        /// What the HTTP client says.
+        /// The error of the HTTP client.
         #[source]
         HttpError,
     ),
-    /// Its name is not known.
+    /// The name of its host is not known.
     #[error("the tracker's host `{}` is not known: {fault}", printable(.host))]
     Unknown {
-        /// The name.
+        /// The name of the host.
         host: String,
-        /// What the resolver says.
+        /// The error of the resolver.
         #[source]
         fault: io::Error,
     },
-    /// It is not there, or the way to it is closed.
+    /// It cannot be reached.
     #[error("the tracker cannot be reached: {0}")]
     Unreachable(
         /// What went wrong on the way.
@@ -38,10 +38,10 @@ pub enum TrackerError {
     /// It is where its address may not lead ([`Reach`](piecework_proto::announce::Reach)).
     #[error("the tracker is not asked: {0}")]
     Outside(#[from] Outside),
-    /// No answer, or none that was complete.
+    /// It gave no answer in time, or no complete one.
     #[error("the tracker did not answer in time")]
     Timeout,
-    /// It answered with an error of HTTP.
+    /// It answered with an HTTP error.
     #[error("the tracker answered with HTTP status `{status}`")]
     Status {
         /// The status.
@@ -49,10 +49,10 @@ pub enum TrackerError {
         /// When it wants to be asked again, from `Retry-After`.
         retry: Option<Retry>,
     },
-    /// It answered without end.
+    /// Its answer is too long.
     #[error("the tracker's answer is longer than the `{limit}` bytes taken")]
     TooLarge {
-        /// Bytes taken.
+        /// Bytes that are taken.
         limit: usize,
     },
     /// It refused, and says why. Display escapes it.
@@ -61,14 +61,14 @@ pub enum TrackerError {
         /// Its reason, and when to ask again.
         Refusal,
     ),
-    /// Its answer over HTTP makes no sense.
+    /// Its answer over HTTP is not valid.
     #[error(transparent)]
     BadReply(#[from] AnnounceError),
-    /// Its answer over UDP makes no sense.
-    #[error("the tracker's answer is not one: {0}")]
+    /// Its answer over UDP is not valid.
+    #[error("the tracker's answer is not valid: {0}")]
     BadDatagram(#[from] UdpError),
-    /// Its answer is to another question.
-    #[error("the tracker answered something else than it was asked")]
+    /// Its answer belongs to another question.
+    #[error("the tracker's answer belongs to another request")]
     WrongAnswer,
     /// Its address does not end in `/announce`.
     #[error("the tracker's address has no form for scrapes")]
@@ -76,7 +76,7 @@ pub enum TrackerError {
 }
 
 impl TrackerError {
-    /// Returns whether the tracker is there and turned the question down.
+    /// Returns whether the tracker was reached and refused.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused(_) | Self::Status { .. })
     }
@@ -112,19 +112,19 @@ impl From<http::Fault> for TrackerError {
     }
 }
 
-/// The catalogue could not be asked, or refused.
+/// Why a catalogue gave no usable answer.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogueError {
-    /// The address is none, or HTTP could not be set up.
+    /// The address is not valid, or HTTP could not be set up.
     #[error("`{}` is not the address of a catalogue: {fault}", printable(.address))]
     Address {
-        /// What was given.
+        /// The address that was given.
         address: String,
-        /// Why it is none.
+        /// What is wrong with it.
         #[source]
         fault: AddressError,
     },
-    /// It is not there, or the way to it is closed.
+    /// It cannot be reached.
     #[error("the tracker at `{address}` cannot be reached: {fault}")]
     Unreachable {
         /// The address that was asked.
@@ -142,7 +142,7 @@ pub enum CatalogueError {
         #[source]
         outside: Outside,
     },
-    /// No answer, or none that was complete.
+    /// It gave no answer in time, or no complete one.
     #[error("the tracker at `{address}` did not answer in time")]
     Timeout {
         /// The address that was asked.
@@ -151,7 +151,7 @@ pub enum CatalogueError {
     /// It knows no such torrent.
     #[error("the tracker knows no torrent `{0}`")]
     NotFound(
-        /// The one asked for.
+        /// The torrent that was asked for.
         InfoHash,
     ),
     /// It refused, and says why. Display escapes it.
@@ -162,13 +162,13 @@ pub enum CatalogueError {
         /// Its reason, unescaped.
         reason: String,
     },
-    /// It answered without end.
+    /// Its answer is too long.
     #[error("the tracker's answer is longer than the `{limit}` bytes taken")]
     TooLarge {
-        /// Bytes taken.
+        /// Bytes that are taken.
         limit: usize,
     },
-    /// Its answer makes no sense: it may not be one of ours.
+    /// Its answer is not valid: it may not be a Piecework tracker.
     #[error("the tracker's answer is not one of a catalogue: {0}")]
     BadAnswer(
         /// What is wrong with it.
@@ -184,7 +184,7 @@ pub enum AddressError {
     /// It is not a URL.
     #[error(transparent)]
     Url(#[from] url::ParseError),
-    /// It is not an address of the web.
+    /// It is not a web address.
     #[error("it begins with neither `http` nor `https`")]
     Scheme,
     /// HTTP could not be set up.
@@ -223,9 +223,9 @@ impl CatalogueError {
         }
     }
 
-    /// Returns whether the tracker is not there now, or cannot do its work: the same question may have an
-    /// answer later. An answer that is not one of a catalogue is no absence, for another program answers
-    /// at that address.
+    /// Returns whether the tracker cannot be reached now, or cannot do its work, so that the same
+    /// question may be answered later. An answer that is not one of a catalogue does not count:
+    /// another program answers at that address.
     pub fn is_absence(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Timeout { .. } => true,

@@ -1,4 +1,4 @@
-//! A file from any web server.
+//! Fetches a file from any web server.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use piecework_core::bencode::{self, Limits};
 use piecework_core::{Scope, printable, scope_of};
 use piecework_proto::announce::{Provenance, Reach};
 
-/// The file could not be had.
+/// Why a file could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// Not an address of the web.
+    /// It is not a web address.
     #[error("`{}` is not a web address: {fault}", printable(.address))]
     Address {
-        /// What was given.
+        /// The address that was given.
         address: String,
         /// What is wrong with it.
         #[source]
@@ -33,12 +33,12 @@ pub enum FetchError {
         #[source]
         outside: Outside,
     },
-    /// The server is not there, or broke off.
+    /// The server did not give the file.
     #[error("`{}` cannot be fetched: {fault}", printable(.address))]
     Failed {
         /// The address that was asked.
         address: String,
-        /// Why.
+        /// The reason.
         #[source]
         fault: FetchFailure,
     },
@@ -68,12 +68,12 @@ pub enum FetchFailure {
     BrokenOff,
 }
 
-/// The bytes at `address`, `http` or `https`, at most `limit`, within `time` in all, and the scope of
-/// the address they came from. What was not named by the user comes from the internet alone. A file
-/// that comes compressed is unpacked.
+/// Fetches the file at `address`, which is `http` or `https`: at most `limit` bytes, within `time`
+/// in all. Returns its bytes and the scope of the address they came from. Addresses that the user
+/// has not named must be on the internet. A compressed file is unpacked.
 ///
 /// # Errors
-/// If it is no such address or leads where it may not, or the server does not give the file.
+/// If the address is not valid or leads where it may not, or the server does not give the file.
 pub async fn fetch(
     address: &str,
     provenance: Provenance,

@@ -1,4 +1,4 @@
-//! What the catalogue needs of HTTP. Announces are made by [`get`](super::get).
+//! HTTP requests to catalogues. Announces are made by [`get`](super::get).
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -18,13 +18,13 @@ use super::{ClientOptions, tls};
 use piecework_core::{Scope, scope_of};
 use piecework_proto::announce::{Provenance, Reach, Retry};
 
-/// What can go wrong below the meaning of an answer.
+/// Why a request failed before its answer had a meaning.
 #[derive(Debug)]
 pub(super) enum Fault {
     Setup(HttpError),
     Timeout,
     Transport(TransportError),
-    /// The request would have gone, or was redirected, where it may not go.
+    /// The request would go, or was redirected, where it may not go.
     Outside(Outside),
     TooLarge {
         limit: usize,
@@ -35,13 +35,13 @@ pub(super) enum Fault {
 #[derive(Debug, Clone)]
 pub(super) struct Http {
     clients: Arc<Clients>,
-    /// Time for a whole answer to come.
+    /// Time for a whole answer.
     total: Duration,
 }
 
-/// The clients of one set of options.
+/// The HTTP clients of one set of options.
 ///
-/// Each reach has a client of its own, whose resolver gives no address outside it: so the address
+/// Each reach has a client of its own, whose resolver gives no address outside it. So the address
 /// that was checked is the one that is connected to, and a connection that is kept open serves only
 /// requests that may go there.
 #[derive(Debug)]
@@ -52,8 +52,8 @@ struct Clients {
 }
 
 impl Http {
-    /// Gives a whole answer `total` to come, and the options' time-out to each part; over the
-    /// network interface of that name alone, and most often to `reach`.
+    /// Returns clients that give a whole answer the time `total`, and each part of it the options'
+    /// timeout. They use the network interface of that name alone, and most often go to `reach`.
     pub fn new(
         options: ClientOptions,
         total: Duration,
@@ -62,7 +62,7 @@ impl Http {
     ) -> Result<Self, Fault> {
         let interface = interface.map(Box::from);
         let clients = Clients { options, interface, by_reach: Mutex::default() };
-        // Whether it can be set up at all is better known at once.
+        // Find out at once whether HTTP can be set up at all.
         clients.of(reach)?;
         Ok(Self { clients: Arc::new(clients), total })
     }
@@ -77,8 +77,8 @@ impl Http {
         self.clients.options
     }
 
-    /// The answer to a `GET` of `url`, which may go to `reach`, with a few redirects followed as far
-    /// as they may lead.
+    /// Returns the answer to a `GET` of `url`, which may go to `reach`. Follows a few redirects, as
+    /// far as they may lead.
     pub async fn get(
         &self,
         url: Url,
@@ -90,11 +90,12 @@ impl Http {
             for _ in 0..=MAX_REDIRECTS {
                 let response = self.begin(Method::GET, url.clone(), reach)?.send().await?;
                 let location = response.headers().get(header::LOCATION);
-                // What cannot be shown is no web address.
+                // What cannot be shown is not a web address.
                 let location = location.map(|target| target.to_str().unwrap_or("//"));
                 let next = redirected(&url, response.status().as_u16(), location)?;
                 let Some(next) = next else { return Ok(response) };
-                // It came over a connection, so it has an address; none is as good as the internet.
+                // It came over a connection, so it has an address. Without one, take it for the
+                // internet's.
                 let from = response.remote_addr().map_or(Scope::Global, |addr| scope_of(addr.ip()));
                 (url, reach) = (next, Reach::of_redirect(provenance, from));
             }
@@ -103,9 +104,9 @@ impl Http {
         tokio::time::timeout(self.total, answer).await.unwrap_or(Err(Fault::Timeout))
     }
 
-    /// A request to be sent to `reach`, whose redirects are not followed.
+    /// Returns a request that may go to `reach`. Redirects are not followed.
     pub fn begin(&self, method: Method, url: Url, reach: Reach) -> Result<RequestBuilder, Fault> {
-        // An address that is written out is not resolved.
+        // A literal address is not resolved.
         let ip = match url.host() {
             Some(Host::Ipv4(ip)) => Some(ip.into()),
             Some(Host::Ipv6(ip)) => Some(ip.into()),
@@ -153,8 +154,8 @@ impl Clients {
     }
 }
 
-/// Resolves names to addresses within a reach. A name with one address outside it has none: it may
-/// be meant to be resolved again until that one is chosen.
+/// Resolves names to addresses within a reach. A name with one address outside is refused: it may
+/// be meant to be resolved again until that address is chosen.
 struct Checked {
     reach: Reach,
 }
@@ -163,7 +164,7 @@ impl Resolve for Checked {
     fn resolve(&self, name: Name) -> Resolving {
         let reach = self.reach;
         Box::pin(async move {
-            // The port is that of the request, whatever stands here.
+            // The port is the request's, whatever is given here.
             let addrs: Vec<SocketAddr> = lookup_host((name.as_str(), 0)).await?.collect();
             check(name.as_str(), &addrs, reach)?;
             Ok(Box::new(addrs.into_iter()) as Addrs)
@@ -171,7 +172,7 @@ impl Resolve for Checked {
     }
 }
 
-/// Where an answer with this `status` to a request for `url` sends it.
+/// Returns where an answer with this `status` to a request for `url` redirects.
 pub(super) fn redirected(
     url: &Url,
     status: u16,
@@ -187,7 +188,7 @@ pub(super) fn redirected(
     }
 }
 
-/// The body of `response`, not a byte more than `limit` of it in memory.
+/// Returns the body of `response`. Never holds more than `limit` bytes of it.
 pub(super) async fn read_bounded(mut response: Response, limit: usize) -> Result<Vec<u8>, Fault> {
     if response.content_length().is_some_and(|len| len > limit as u64) {
         return Err(Fault::TooLarge { limit });
@@ -202,8 +203,7 @@ pub(super) async fn read_bounded(mut response: Response, limit: usize) -> Result
     Ok(body)
 }
 
-/// Returns what `text`, the value of `Retry-After`, says, in seconds or as a date (RFC 9110, section
-/// 10.2.3).
+/// Parses `text`, the value of `Retry-After`: seconds or a date (RFC 9110, section 10.2.3).
 pub(super) fn retry_after(text: &str) -> Option<Retry> {
     let pause = match text.trim().parse() {
         Ok(seconds) => Duration::from_secs(seconds),

@@ -7,14 +7,14 @@ use reqwest::Response;
 use super::{CatalogueAnswerError, CatalogueError};
 use piecework_proto::announce::catalogue::CatalogueEntry;
 
-/// The torrents of a catalogue, as they come.
+/// The torrents of a catalogue, read one by one.
 #[derive(Debug)]
 pub struct Listing {
     /// The address of the catalogue.
     address: String,
     response: Response,
     elements: Elements,
-    /// Elements that have come and were not asked for yet.
+    /// Entries that have come and were not returned yet.
     come: VecDeque<Vec<u8>>,
     /// Bytes that have come.
     len: u64,
@@ -26,10 +26,10 @@ impl Listing {
         Self { address, response, elements, come: VecDeque::new(), len: 0 }
     }
 
-    /// The next torrent; `None` behind the last one.
+    /// Returns the next torrent; `None` after the last one.
     ///
     /// # Errors
-    /// If the answer breaks off, is no list, or is without end.
+    /// If the answer breaks off, is not a list, or is too long.
     pub async fn next(&mut self) -> Result<Option<CatalogueEntry>, CatalogueError> {
         let bad = CatalogueError::BadAnswer;
         loop {
@@ -58,23 +58,23 @@ impl Listing {
     }
 }
 
-/// Cuts the elements of one list out of a JSON object, whatever else is in it, from bytes that come in
-/// parts of any length.
+/// Cuts the elements of one list out of a JSON object, whatever else is in it, from bytes that come
+/// in parts of any length.
 ///
-/// Only as much of the grammar is looked at as is needed to tell where an element ends: elements are
-/// for a parser.
+/// It looks at only as much of the grammar as it takes to tell where an element ends. Elements
+/// themselves are left to a parser.
 #[derive(Debug)]
 struct Elements {
     key: &'static str,
     depth: u32,
-    /// Within the list.
+    /// Whether the position is within the list.
     within: bool,
-    /// The list has ended.
+    /// Whether the list has ended.
     ended: bool,
     string: Option<Text>,
-    /// The string that came last at the object's own depth, as far as it may be the key.
+    /// The last string at the object's own depth, as far as it may be the key.
     last: Vec<u8>,
-    /// What has come of an element.
+    /// The part of an element that has come.
     element: Vec<u8>,
 }
 
@@ -96,12 +96,12 @@ impl Elements {
         Self { key, depth: 0, within: false, ended: false, string: None, last, element }
     }
 
-    /// Whether the list has come, and the object to its end.
+    /// Returns whether the list has come, and the object to its end.
     fn is_whole(&self) -> bool {
         self.ended && self.depth == 0 && self.string.is_none()
     }
 
-    /// Takes what has come and gives each element that is whole to `take`.
+    /// Takes what has come, and gives each whole element to `take`.
     fn feed(&mut self, bytes: &[u8], mut take: impl FnMut(Vec<u8>)) -> Result<(), Overlong> {
         for byte in bytes {
             self.step(*byte, &mut take);
@@ -150,7 +150,7 @@ impl Elements {
                 take(std::mem::take(&mut self.element));
                 return;
             }
-            // Of a list that is no object: what comes next has no key.
+            // In a list that is not an object: what comes next has no key.
             b',' if self.depth == 1 => self.last.clear(),
             b' ' | b'\t' | b'\r' | b'\n' => return,
             _ => {}

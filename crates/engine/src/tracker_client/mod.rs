@@ -1,5 +1,4 @@
-//! Carries the wishes of an announcer to trackers over HTTP and UDP, and talks to our
-//! catalogue.
+//! Announces to trackers over HTTP and UDP, and talks to the catalogues of Piecework trackers.
 
 mod catalogue;
 mod error;
@@ -58,7 +57,7 @@ use get::{Get, HttpAnswer, HttpGet};
 use resolve::{MAX_PEER_ADDRESSES, Resolver};
 use udp::UdpTrackers;
 
-/// Asks trackers. Cheap to clone; clones share connections.
+/// A client of trackers. Cheap to clone; clones share connections.
 #[derive(Clone, Debug)]
 pub struct TrackerClient {
     /// For catalogues.
@@ -76,7 +75,7 @@ pub struct TrackerClient {
 type Asking = Pin<Box<dyn Future<Output = (Family, Result<AnnounceReply, TrackerError>)> + Send>>;
 
 impl TrackerClient {
-    /// A client. Sockets are opened when they are first needed, inside a tokio runtime.
+    /// Returns a client. Sockets are opened when they are first needed, inside a tokio runtime.
     ///
     /// # Errors
     /// If HTTP cannot be set up.
@@ -84,7 +83,7 @@ impl TrackerClient {
         Self::over(options, None)
     }
 
-    /// The same, all its sockets bound to the network interface of that name.
+    /// Returns a client whose sockets are all bound to the network interface of that name.
     ///
     /// # Errors
     /// If HTTP cannot be set up.
@@ -117,16 +116,15 @@ impl TrackerClient {
     /// Returns the catalogue at `url`, asked over this client's connections.
     ///
     /// # Errors
-    /// If `url` is no address.
+    /// If `url` is not an address.
     pub fn catalogue(&self, url: &CatalogueUrl) -> Result<Catalogue, CatalogueError> {
         Catalogue::over(&self.http, url.provenance, &url.base)
     }
 
-    /// Announces, as [`TrackerClient::announce_and_tell`] does. An answer that comes later is not
-    /// waited for.
+    /// Announces like [`TrackerClient::announce_and_tell`], without waiting for a later answer.
     ///
     /// # Errors
-    /// If the tracker is not there, answers nothing that makes sense, or refuses.
+    /// If the tracker cannot be reached, gives no valid answer, or refuses.
     pub async fn announce(
         &self,
         tracker: &TrackerUrl,
@@ -136,11 +134,11 @@ impl TrackerClient {
     }
 
     /// Announces over both families of addresses if the tracker has both and peers reach us over
-    /// both (BEP 7). Returns the first answer, together with the other one if that follows at once;
-    /// otherwise `later` is called with the other one when it comes.
+    /// both (BEP 7). Returns the first answer, together with the other one if that follows at once.
+    /// Otherwise `later` is called with the other one when it comes.
     ///
     /// # Errors
-    /// If the tracker is not there, answers nothing that makes sense, or refuses, over every family.
+    /// If the tracker cannot be reached, gives no valid answer, or refuses, over every family.
     pub async fn announce_and_tell(
         &self,
         tracker: &TrackerUrl,
@@ -157,7 +155,7 @@ impl TrackerClient {
             first = &mut one => (first, other),
             first = &mut other => (first, one),
         };
-        // A session that ends has no time for what comes later.
+        // A session that ends has no time for a later answer.
         let patience = match (&first.1, announce.event) {
             (Err(_), _) | (Ok(_), AnnounceEvent::Stopped) => self.options.timeout * 2,
             (Ok(_), _) => OTHER_FAMILY,
@@ -180,14 +178,14 @@ impl TrackerClient {
         match (first.1, second.1) {
             (Ok(first), Ok(second)) => Ok(joined(first, second)),
             (Ok(reply), Err(_)) | (Err(_), Ok(reply)) => Ok(reply),
-            // What a tracker says is worth more than that it cannot be reached.
+            // A refusal says more than a failure to reach the tracker.
             (Err(first), Err(second)) => {
                 Err(if second.is_refusal() && !first.is_refusal() { second } else { first })
             }
         }
     }
 
-    /// One announce for each family that is to be announced over.
+    /// Returns one announce for each family to announce over.
     fn over_families(
         &self,
         tracker: &TrackerUrl,
@@ -216,7 +214,8 @@ impl TrackerClient {
         asking.collect()
     }
 
-    /// Remembers what worked. A tracker that does not answer at all says nothing about families.
+    /// Remembers which families worked. A tracker that does not answer at all says nothing about
+    /// families.
     fn note_families(&self, tracker: &TrackerUrl, outcomes: &[(Family, bool)]) {
         if outcomes.iter().any(|(_, worked)| *worked) {
             let (host, now) = (tracker.host(), Moment::from_start(self.start.elapsed()));
@@ -243,7 +242,7 @@ impl TrackerClient {
         match (decode_reply(&answer.body), status) {
             // Trackers refuse with all kinds of status codes.
             (Ok(HttpReply::Failure(mut refusal)), status) => {
-                // What the body says is about announces, the header about any request.
+                // The body is about announces, the header about any request.
                 refusal.retry = refusal.retry.or(status.err().and_then(|e| e.retry()));
                 Err(TrackerError::Refused(refusal))
             }
@@ -258,7 +257,7 @@ impl TrackerClient {
         }
     }
 
-    /// Returns the addresses of these peers, as far as they can be had soon.
+    /// Returns the addresses of these peers, as far as they are found soon.
     async fn look_up(&self, names: Vec<PeerName>) -> Vec<SocketAddr> {
         let mut found = Vec::new();
         let mut under_way = JoinSet::new();
@@ -268,13 +267,13 @@ impl TrackerClient {
         }
         let looking = async {
             while let Some(done) = under_way.join_next().await {
-                // A peer whose name is not known is none.
+                // A peer whose name is not known is left out.
                 if let Ok(Ok(addrs)) = done {
                     found.extend(addrs.into_iter().take(MAX_PEER_ADDRESSES));
                 }
             }
         };
-        // Those that are not known by then are missing.
+        // Peers that are not found by then are left out.
         let _ = time::timeout(LOOK_UP, looking).await;
         found
     }
@@ -284,14 +283,14 @@ impl TrackerClient {
         let host = tracker.host();
         let found = self.resolver.addresses(&host, tracker.port()).await;
         let addrs = found.map_err(|fault| TrackerError::Unknown { host: host.clone(), fault })?;
-        // A name with one address outside has none: it may be meant to be resolved again until that
-        // one is chosen.
+        // A name with one address outside is refused: it may be meant to be resolved again until
+        // that address is chosen.
         reached::check(&host, &addrs, tracker.reach())?;
         Ok(addrs)
     }
 
-    /// Asks for the counts of these torrents, in as many questions as that takes; the client's
-    /// time-out is for all of them.
+    /// Asks for the counts of these torrents, in as many requests as that takes. The client's
+    /// timeout applies to all of them together.
     ///
     /// # Errors
     /// As [`TrackerClient::announce`], and if the tracker's address has no form for scrapes.
@@ -364,7 +363,7 @@ impl TrackerClient {
     }
 }
 
-/// Whether the answer is one of success.
+/// Fails unless the answer is a success.
 fn status(answer: &HttpAnswer) -> Result<(), TrackerError> {
     if (200..300).contains(&answer.status) {
         return Ok(());
@@ -377,10 +376,10 @@ fn broken_off() -> TrackerError {
     TrackerError::Unreachable(TransportError::BrokenOff)
 }
 
-/// How long an answer waits for the one over the other family, so that both are one.
+/// Time that an answer waits for the one over the other family, so that they can be merged.
 const OTHER_FAMILY: Duration = Duration::from_millis(300);
 
-/// Time in which peers are looked up that a tracker gives by name.
+/// Time to look up peers that a tracker gives by name.
 const LOOK_UP: Duration = Duration::from_secs(3);
 
 #[cfg(test)]

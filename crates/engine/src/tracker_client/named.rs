@@ -1,4 +1,4 @@
-//! A tracker as people name it, and sharing a torrent through its catalogue.
+//! A tracker as users name it, and sharing a torrent through its catalogue.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use piecework_proto::announce::{
     CatalogueUrl, Provenance, TrackerTarget, TrackerUrl, TrackerUrlError,
 };
 
-/// A tracker as people name it, with the catalogue that it may have. Each question to the catalogue has
+/// A tracker as users name it, with its catalogue if it has one. Each question to the catalogue has
 /// ten seconds.
 #[derive(Debug, Clone)]
 pub struct NamedTracker {
-    /// As it was named, safe to show.
+    /// Its name, safe to show.
     pub shown: String,
     /// Where to announce, in tiers.
     pub tiers: Vec<Vec<TrackerUrl>>,
@@ -26,7 +26,7 @@ pub struct NamedTracker {
     catalogue: Option<Catalogue>,
 }
 
-/// A name is not that of a tracker.
+/// Why a name is not that of a tracker.
 #[derive(Debug, thiserror::Error)]
 pub enum TrackerNameError {
     /// It is not an address.
@@ -37,13 +37,13 @@ pub enum TrackerNameError {
     Catalogue(#[from] CatalogueError),
 }
 
-/// A question to the catalogue of a tracker had no answer.
+/// Why a question to the catalogue of a tracker had no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum LookupError {
     /// The tracker has none.
     #[error("it is reached over UDP only")]
     NoCatalogue,
-    /// The whole took too long.
+    /// It took too long in all.
     #[error("it did not answer in time")]
     TimedOut,
     /// It cannot be reached, or refuses.
@@ -52,7 +52,7 @@ pub enum LookupError {
 }
 
 impl NamedTracker {
-    /// Parses what people call a tracker: a URL or `HOST:PORT`. `provenance` says who did so.
+    /// Parses a tracker's name: a URL or `HOST:PORT`. `provenance` says who named it.
     ///
     /// # Errors
     /// If it is neither.
@@ -71,7 +71,7 @@ impl NamedTracker {
         Ok(Self { shown, tiers: target.tiers, base: target.catalogue, provenance, catalogue })
     }
 
-    /// Returns its tiers as a `.torrent` holds them.
+    /// Returns its tiers in the form of a `.torrent`.
     pub fn urls(&self) -> Vec<Vec<String>> {
         tier_texts(&self.tiers)
     }
@@ -92,7 +92,7 @@ impl NamedTracker {
         tokio::time::timeout(LOOKUP, questions).await.map_err(|_| LookupError::TimedOut)
     }
 
-    /// Puts a torrent, the bytes of a `.torrent`, into the catalogue.
+    /// Puts a torrent, given as the bytes of a `.torrent`, into the catalogue.
     ///
     /// # Errors
     /// If it cannot be asked or refuses. See [`LookupError::is_absence`].
@@ -104,8 +104,8 @@ impl NamedTracker {
         Ok(self.in_time(self.catalogue()?.register(torrent, options)).await??)
     }
 
-    /// Puts a torrent into the catalogue, and tries every [`REGISTER_AGAIN`] as long as the tracker is
-    /// absent. Begins with a pause.
+    /// Puts a torrent into the catalogue. Waits for [`REGISTER_AGAIN`] first, and tries again as
+    /// often as the tracker is absent.
     ///
     /// # Errors
     /// If the tracker refuses.
@@ -123,7 +123,7 @@ impl NamedTracker {
         }
     }
 
-    /// Takes a torrent out of the catalogue, by the token that registering gave.
+    /// Takes a torrent out of the catalogue, with the token that registering returned.
     ///
     /// # Errors
     /// If it cannot be asked or refuses.
@@ -133,8 +133,8 @@ impl NamedTracker {
 }
 
 impl LookupError {
-    /// Returns whether the tracker is not there now, or cannot do its work: the same question may have an
-    /// answer later.
+    /// Returns whether the tracker cannot be reached now, or cannot do its work, so that the same
+    /// question may be answered later.
     pub fn is_absence(&self) -> bool {
         match self {
             Self::NoCatalogue => false,
@@ -144,14 +144,14 @@ impl LookupError {
     }
 }
 
-/// Returns tiers as a `.torrent` holds them.
+/// Returns tiers in the form of a `.torrent`.
 pub fn tier_texts(tiers: &[Vec<TrackerUrl>]) -> Vec<Vec<String>> {
     let text = |tier: &Vec<TrackerUrl>| tier.iter().map(|url| url.as_str().to_owned()).collect();
     tiers.iter().map(text).collect()
 }
 
-/// Returns the catalogue that a torrent made by Piecework is registered with, if one of `tiers` is a
-/// tracker that may have one.
+/// Returns the catalogue that a torrent made by Piecework is registered with, if one of `tiers` may
+/// have one.
 pub fn catalogue_of<'a>(
     metainfo: &Metainfo,
     tiers: impl IntoIterator<Item = &'a TrackerUrl>,
@@ -167,7 +167,7 @@ pub const REGISTER_AGAIN: Duration = Duration::from_secs(15);
 /// Time for a connection, and for a pause in an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Time for a question in all: whoever asks for what nobody has is to know within 15 s.
+/// Time for a question in all: a user who asks for what nobody has must know within 15 s.
 const LOOKUP: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

@@ -8,16 +8,17 @@ use piecework_proto::announce::udp::Family;
 /// How long to wait, and from where to ask.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ClientOptions {
-    /// Time for one question in all.
+    /// Time for one request in all.
     pub timeout: Duration,
-    /// Time for a connection to be made.
+    /// Time to make a connection.
     pub connect_timeout: Duration,
-    /// Pause after which a datagram is sent again; it doubles each time. BEP 15 says 15 s, which
-    /// is right for a tracker with millions of clients and wrong for people who wait.
+    /// Pause after which a datagram is sent again; it doubles each time. BEP 15 says 15 s, which is
+    /// right for a tracker with millions of clients and wrong for users who wait.
     pub first_retry: Duration,
-    /// The address to ask from, where the host has several.
+    /// The address to ask from, if the host has several.
     pub local_ip: Option<IpAddr>,
-    /// Where peers reach us, which is where trackers are announced to as far as they can be.
+    /// The families over which peers reach us. Trackers are announced to over these as far as
+    /// possible.
     pub reachable_over: ReachableOver,
 }
 
@@ -34,7 +35,7 @@ pub enum ReachableOver {
 }
 
 impl ReachableOver {
-    /// Returns those of addresses that are listened on.
+    /// Returns the families of these addresses, which are listened on.
     pub fn of(addrs: &[SocketAddr]) -> Self {
         let has = |family| addrs.iter().any(|addr| Family::of(addr.ip()) == family);
         match (has(Family::V4), has(Family::V6)) {

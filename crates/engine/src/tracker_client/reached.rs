@@ -1,11 +1,11 @@
-//! Addresses that a name leads to, held against those that a request may go to.
+//! Checks the addresses that a name leads to against those that a request may go to.
 
 use std::net::{IpAddr, SocketAddr};
 
 use piecework_core::{Scope, printable, scope_of};
 use piecework_proto::announce::Reach;
 
-/// A host leads to an address that the request may not go to.
+/// A host has an address that the request may not go to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{}` leads to `{ip}`, {}",
@@ -27,11 +27,11 @@ use piecework_proto::announce::Reach;
 pub struct Outside {
     /// The name, or the address itself.
     pub host: String,
-    /// The first address outside.
+    /// The first such address.
     pub ip: IpAddr,
 }
 
-/// Whether all of `addrs`, which `host` leads to, are within `reach`.
+/// Checks whether all of `addrs`, which `host` leads to, are within `reach`.
 ///
 /// # Errors
 /// The first that is not.

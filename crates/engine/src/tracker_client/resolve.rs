@@ -1,4 +1,4 @@
-//! Addresses of names.
+//! Looks up the addresses of names.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,9 +15,9 @@ use piecework_proto::announce::PeerName;
 #[derive(Debug, thiserror::Error)]
 #[error("the host `{}` of a peer is not known: {fault}", printable(.host))]
 pub struct UnknownPeer {
-    /// The name.
+    /// The name of the host.
     pub host: String,
-    /// What the resolver says.
+    /// The error of the resolver.
     #[source]
     pub fault: io::Error,
 }
@@ -25,7 +25,7 @@ pub struct UnknownPeer {
 /// Returns the addresses of peers that a user named, two of each at most.
 ///
 /// # Errors
-/// If a name is not known, or its addresses are not told within five seconds.
+/// If a name is not known, or not resolved within five seconds.
 pub async fn look_up_peers(peers: &[PeerName]) -> Result<Vec<SocketAddr>, UnknownPeer> {
     let mut addrs = Vec::new();
     for PeerName { host, port } in peers {
@@ -41,8 +41,8 @@ pub async fn look_up_peers(peers: &[PeerName]) -> Result<Vec<SocketAddr>, Unknow
     Ok(addrs)
 }
 
-/// Returns the addresses of those peers that are known, and what is wrong with the others. All are looked up
-/// at the same time, so that this takes no longer than one that does not answer.
+/// Returns the addresses of those peers that are known, and the errors of the others. All are
+/// looked up at the same time, so that this takes no longer than a single one that does not answer.
 pub async fn look_up_known_peers(peers: &[PeerName]) -> (Vec<SocketAddr>, Vec<UnknownPeer>) {
     let mut under_way = JoinSet::new();
     for (at, peer) in peers.iter().cloned().enumerate() {
@@ -60,10 +60,10 @@ pub async fn look_up_known_peers(peers: &[PeerName]) -> (Vec<SocketAddr>, Vec<Un
     (addrs, unknown)
 }
 
-/// Looks names up.
+/// Looks up names.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Resolver {
-    /// Names with addresses of their own.
+    /// Names with addresses chosen by a test.
     #[cfg(test)]
     pub known: std::collections::BTreeMap<String, Vec<std::net::IpAddr>>,
 }
@@ -89,7 +89,7 @@ impl Resolver {
     }
 }
 
-/// Time for the addresses of one name.
+/// Time to look up one name.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Addresses taken of a peer: one for each family.

@@ -1,4 +1,4 @@
-//! The settings of TLS, made once for the whole process.
+//! TLS settings, made once for the whole process.
 
 use std::sync::{Arc, OnceLock};
 
@@ -6,7 +6,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::Verifier;
 
-/// Returns the settings of TLS for HTTP clients. The system's root certificates are read when this is
+/// Returns the TLS settings of HTTP clients. The system's root certificates are read when this is
 /// first called, which takes some milliseconds and about 100 KiB. Each copy refers to the same
 /// certificates.
 pub(super) fn settings() -> ClientConfig {
@@ -19,7 +19,7 @@ fn read() -> ClientConfig {
     let provider = match CryptoProvider::get_default() {
         Some(provider) => Arc::clone(provider),
         None => {
-            // An error says that another thread was quicker, whose provider is as good.
+            // An error says that another thread was faster. Its provider will do.
             let _ = fresh.clone().install_default();
             Arc::new(fresh)
         }
@@ -31,8 +31,8 @@ fn read() -> ClientConfig {
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_no_client_auth(),
         Err(error) => {
-            // A bare container has no root certificates. Plain HTTP works there all the same, and
-            // HTTPS fails when it is tried.
+            // A bare container has no root certificates. Plain HTTP still works there, and HTTPS
+            // fails when it is tried.
             tracing::debug!(%error, "no root certificates, so no HTTPS");
             builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth()
         }

@@ -29,7 +29,7 @@ pub enum TransportError {
     #[error("the connection broke off in the middle of its answer")]
     BrokenOff,
     /// The address, with the question, cannot be parsed.
-    #[error("its address with the question is none: {0}")]
+    #[error("its address with the query is not valid: {0}")]
     Address(#[from] url::ParseError),
     /// The address has no host.
     #[error("its address has no host")]
@@ -44,7 +44,7 @@ pub enum TransportError {
         limit: usize,
     },
     /// It redirects to something else than a web address.
-    #[error("it redirects to what is no web address")]
+    #[error("it redirects to something that is not a web address")]
     BadRedirect,
 }
 

@@ -1,8 +1,8 @@
-//! Questions as datagrams (BEP 15).
+//! Announces and scrapes over UDP (BEP 15).
 //!
 //! Each tracker address gets a connected socket of its own, so that the kernel drops what comes
-//! from elsewhere and reports a closed port at once. A task for each socket hands answers to
-//! those who wait, by transaction; any number of questions may be under way.
+//! from elsewhere and reports a closed port at once. One task for each socket hands answers to
+//! their waiters, by transaction. Any number of requests may be under way.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -26,7 +26,7 @@ use piecework_proto::announce::{
     Announce, AnnounceReply, Refusal, Scrape, ScrapeReply, TrackerUrl,
 };
 
-/// All trackers that are spoken to by datagrams.
+/// All trackers that are asked over UDP.
 #[derive(Debug)]
 pub(super) struct UdpTrackers {
     options: ClientOptions,
@@ -36,7 +36,7 @@ pub(super) struct UdpTrackers {
     transactions: Transactions,
 }
 
-/// One tracker address.
+/// One address of a tracker.
 #[derive(Debug)]
 struct Endpoint {
     exchange: Arc<Exchange>,
@@ -45,12 +45,12 @@ struct Endpoint {
     reader: JoinHandle<()>,
 }
 
-/// What an endpoint shares with its reader.
+/// The part of an endpoint that its reader shares.
 #[derive(Debug)]
 struct Exchange {
     socket: UdpSocket,
     family: Family,
-    /// Who waits for which transaction; `None` once the socket has failed.
+    /// The waiter for each transaction; `None` once the socket has failed.
     waiting: Mutex<Option<BTreeMap<u32, Waiter>>>,
 }
 
@@ -70,12 +70,12 @@ struct Transactions {
     next: AtomicU64,
 }
 
-/// How long to go on asking.
+/// How long to wait for an answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Patience {
     /// Send once and wait until it would be time to send again.
     Once,
-    /// Send again and again; the caller's time-out ends it.
+    /// Send again and again until the caller's timeout ends it.
     UntilStopped,
 }
 
@@ -155,8 +155,8 @@ impl UdpTrackers {
             let answer =
                 self.exchange(&endpoint, |number| request(id, number), Patience::Once).await?;
             match answer {
-                // Perhaps it has been restarted and no longer knows the id: some say so, some
-                // keep silent.
+                // It may have been restarted and not know the id any more: some trackers say so,
+                // some are silent.
                 None | Some(Response::Error { .. }) => endpoint.forget(id).await,
                 Some(response) => return Ok(response),
             }
@@ -165,7 +165,7 @@ impl UdpTrackers {
         self.insist(&endpoint, |number| request(id, number)).await
     }
 
-    /// A connection id of this tracker; those who ask at the same time share one.
+    /// Returns a connection id of this tracker. Callers that ask at the same time share one.
     async fn connect(&self, endpoint: &Endpoint) -> Result<u64, TrackerError> {
         let mut connection = endpoint.connection.lock().await;
         if let Some(id) = connection.as_ref().and_then(ConnectionId::usable) {
@@ -190,7 +190,8 @@ impl UdpTrackers {
         answer.ok_or(TrackerError::Timeout)
     }
 
-    /// Sends the request until it is answered, with doubling pauses; `None` if patience ran out.
+    /// Sends the request until it is answered, with doubling pauses. Returns `None` if patience ran
+    /// out.
     async fn exchange(
         &self,
         endpoint: &Endpoint,
@@ -220,14 +221,14 @@ impl UdpTrackers {
         let fresh = Endpoint::open(addr, self.options.local_ip, self.interface.as_deref())
             .await
             .map_err(unreachable)?;
-        // Somebody may have been as quick as we; whoever came first stays.
+        // Another caller may have been as fast. The first one stays.
         if let Some(endpoint) = self.living(addr) {
             return Ok(endpoint);
         }
         let fresh = Arc::new(fresh);
         let mut endpoints = self.endpoints.lock();
         if endpoints.len() >= MAX_ENDPOINTS {
-            // Those who use it keep it until they are done.
+            // Those that use it keep it until they are done.
             let oldest = endpoints.iter().min_by_key(|(_, endpoint)| *endpoint.last_used.lock());
             if let Some(oldest) = oldest.map(|(addr, _)| *addr) {
                 endpoints.remove(&oldest);
@@ -237,7 +238,8 @@ impl UdpTrackers {
         Ok(fresh)
     }
 
-    /// The endpoint of `addr`, if there is one that works. Those long unused are closed.
+    /// Returns the endpoint of `addr`, if there is one that works. Closes those that were not used
+    /// for long.
     fn living(&self, addr: SocketAddr) -> Option<Arc<Endpoint>> {
         let mut endpoints = self.endpoints.lock();
         let now = Instant::now();
@@ -309,25 +311,25 @@ impl Exchange {
             }
         };
         for (_, waiter) in self.waiting.lock().take().into_iter().flatten() {
-            // Who no longer waits does not mind.
+            // The waiter may be gone.
             let _ = waiter.send(Err(unreachable(copy_of(&fault))));
         }
     }
 
-    /// An answer to nobody's question is passed over.
+    /// Hands an answer to its waiter. An answer to no question is ignored.
     fn hand_out(&self, datagram: &[u8]) {
         let transaction = datagram.get(4..).and_then(<[u8]>::first_chunk::<4>);
         let Some(transaction) = transaction.copied().map(u32::from_be_bytes) else { return };
         let waiter = self.waiting.lock().as_mut().and_then(|waiting| waiting.remove(&transaction));
         if let Some(waiter) = waiter {
             let answer = Response::decode(datagram, self.family).map_err(TrackerError::from);
-            // Who no longer waits does not mind.
+            // The waiter may be gone.
             let _ = waiter.send(answer);
         }
     }
 }
 
-/// A place among those who wait, given up when dropped.
+/// A place among the waiters, given up when dropped.
 struct Ticket<'a> {
     exchange: &'a Exchange,
     transaction: u32,
@@ -377,7 +379,7 @@ fn copy_of(fault: &io::Error) -> io::Error {
     }
 }
 
-/// The error that a response which is not the wanted one stands for.
+/// Returns the error that an unwanted response stands for.
 fn unexpected(response: Response) -> TrackerError {
     match response {
         Response::Error { message, .. } => {
@@ -387,17 +389,17 @@ fn unexpected(response: Response) -> TrackerError {
     }
 }
 
-/// How long a client may use a connection id (BEP 15).
+/// Time that a client may use a connection id (BEP 15).
 const CONNECTION_LIFE: Duration = Duration::from_secs(60);
 
-/// A socket unused for so long is closed; its connection id is stale by then.
+/// Time without use after which a socket is closed. Its connection id has expired by then.
 const IDLE_ENDPOINT: Duration = Duration::from_secs(120);
 
 /// Sockets kept open at most: more trackers than any sensible set of torrents has.
 const MAX_ENDPOINTS: usize = 256;
 
-/// Bytes of an answer that are looked at: more than 2,000 IPv4 peers, or 900 of IPv6, where
-/// trackers give 50 to 200.
+/// Bytes of an answer that are read: more than 2,000 IPv4 peers, or 900 IPv6 peers, where trackers
+/// give 50 to 200.
 const RECEIVE_LEN: usize = 16 * 1024;
 
 /// Addresses of one name that are tried.

@@ -24,14 +24,14 @@ use piecework_proto::announce::udp::Family;
 pub(super) struct Dialer {
     /// Time for one connection to be made, TLS included.
     pub timeout: Duration,
-    /// The address to connect from, where the other one is of its family.
+    /// The address to connect from, if the server's is of the same family.
     pub local_ip: Option<IpAddr>,
     /// The network interface to connect over.
     pub interface: Option<Box<str>>,
 }
 
-/// Where a connection leads, and which requests it may serve: those for the same server that may
-/// go to the same addresses.
+/// Where a connection leads, and which requests it may serve: those for the same server that may go
+/// to the same addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Destination {
     /// A name, or an address without brackets.
@@ -39,7 +39,7 @@ pub(super) struct Destination {
     pub port: u16,
     pub is_encrypted: bool,
     pub reach: Reach,
-    /// Over which family alone, if over one.
+    /// The only family to connect over, if there is one.
     pub family: Option<Family>,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Connection {
     pub remote: SocketAddr,
 }
 
-/// Bytes in both directions.
+/// A stream in both directions.
 pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
@@ -118,11 +118,11 @@ impl Dialer {
 }
 
 impl Idle {
-    /// Returns a connection that leads there and was not closed.
+    /// Returns a connection to this destination that was not closed.
     pub(super) fn take(&self, destination: &Destination) -> Option<Connection> {
         let mut waiting = self.waiting.lock();
         loop {
-            // The last one that was used is the least likely to be closed by now.
+            // The one used last is the least likely to be closed by now.
             let at = waiting.iter().rposition(|waiting| waiting.destination == *destination)?;
             let mut found = waiting.remove(at);
             if found.since.elapsed() < IDLE_TIME && found.connection.is_silent() {
@@ -160,7 +160,7 @@ async fn close_idle(idle: Weak<Idle>) {
 }
 
 impl Connection {
-    /// Whether nothing has come, neither bytes nor the end.
+    /// Returns whether nothing has come, neither bytes nor the end.
     fn is_silent(&mut self) -> bool {
         let mut byte = [0];
         let mut buffer = ReadBuf::new(&mut byte);

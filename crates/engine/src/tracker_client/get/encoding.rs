@@ -1,15 +1,15 @@
 //! Undoes the encoding of a body, within a bound.
 //!
-//! We ask for none, but some servers compress all the same, and some say that they did and have not.
-//! So the bytes decide: those that are not compressed are taken as they are, and those that begin
-//! like a gzip file are decoded even if no field says so; neither torrents nor answers of trackers
-//! begin that way.
+//! We ask for none, but some servers compress anyway, and some say that they did and have not. So
+//! the bytes decide: those that are not compressed are taken as they are, and those that begin like
+//! a gzip file are decoded even if no field says so. Neither torrents nor answers of trackers begin
+//! that way.
 
 use std::io::{self, Read};
 
 use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 
-/// The body cannot be decoded.
+/// Why a body cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodingError {
@@ -27,9 +27,9 @@ pub enum EncodingError {
     },
 }
 
-/// Returns `body` without `encodings`, which were applied in this order, and whether it was whole:
-/// one that is cut off is decoded as far as it goes. Never holds more than `limit` decoded bytes.
-/// Takes a second or so for a hundred megabytes.
+/// Undoes `encodings`, which were applied to `body` in this order. Returns the decoded body and
+/// whether it was whole: one that is cut off is decoded as far as it goes. Never holds more than
+/// `limit` decoded bytes. Takes a second or so for a hundred megabytes.
 pub(super) fn decoded(
     body: Vec<u8>,
     encodings: &[String],
@@ -47,7 +47,7 @@ pub(super) fn decoded(
     for encoding in encodings.into_iter().rev() {
         let one = match encoding {
             "gzip" | "x-gzip" | "deflate" => decode_one(&body, limit)?,
-            // Not undone, it is of use all the same if it does not hold.
+            // Left as it is: it is of use if the encoding was not applied.
             _ if body.first() == Some(&b'd') => None,
             other => {
                 return Err(EncodingError::Unknown(other.chars().take(MAX_SHOWN).collect()));
@@ -64,7 +64,7 @@ pub(super) fn decoded(
     Ok((body, is_whole))
 }
 
-/// Decodes gzip and zlib by the bytes they begin with. `None` for others.
+/// Decodes gzip and zlib by their first bytes. Returns `None` for anything else.
 fn decode_one(body: &[u8], limit: usize) -> Result<Option<(Vec<u8>, bool)>, EncodingError> {
     if body.starts_with(&[0x1f, 0x8b, 8]) {
         return bounded(MultiGzDecoder::new(body), limit).map(Some);
@@ -80,18 +80,18 @@ fn decode_one(body: &[u8], limit: usize) -> Result<Option<(Vec<u8>, bool)>, Enco
     }
 }
 
-/// Decodes raw deflate, as some servers send. `None` if the body is not compressed.
+/// Decodes raw deflate, as some servers send. Returns `None` if the body is not compressed.
 fn inflated(body: &[u8], limit: usize) -> Result<Option<(Vec<u8>, bool)>, EncodingError> {
     match bounded(DeflateDecoder::new(body), limit) {
         Ok((bytes, true)) => Ok(Some((bytes, true))),
         Err(EncodingError::TooLarge { limit }) => Err(EncodingError::TooLarge { limit }),
-        // Bencode, which has no reason to be deflate.
+        // Bencode is not compressed.
         _ if body.first() == Some(&b'd') => Ok(None),
         other => other.map(Some),
     }
 }
 
-/// Reads all there is, and says whether it ended as it should.
+/// Reads all there is. Returns whether it ended as it should.
 fn bounded(mut from: impl Read, limit: usize) -> Result<(Vec<u8>, bool), EncodingError> {
     let mut bytes = Vec::new();
     let mut part = vec![0; 16 * 1024];
@@ -102,16 +102,16 @@ fn bounded(mut from: impl Read, limit: usize) -> Result<(Vec<u8>, bool), Encodin
             Ok(len) => bytes.extend_from_slice(&part[..len]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) if bytes.is_empty() => return Err(EncodingError::Broken),
-            // Cut off, or with something else behind it.
+            // Cut off, or followed by something else.
             Err(_) => return Ok((bytes, false)),
         }
     }
 }
 
-/// Encodings over one another that are undone.
+/// Nested encodings that are undone.
 const MAX_ENCODINGS: usize = 2;
 
-/// Characters of an encoding's name that an error repeats.
+/// Characters of an encoding's name in an error.
 const MAX_SHOWN: usize = 40;
 
 #[cfg(test)]

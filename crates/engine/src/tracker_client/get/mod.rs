@@ -2,8 +2,8 @@
 //!
 //! `hyper` refuses some of what trackers send and other clients take: chunks in an answer of
 //! HTTP/1.0, folded fields, odd status lines. One such fault makes a tracker useless, so these
-//! requests have a reader of their own ([`response`]). It is also what asks a server over one family
-//! of addresses alone.
+//! requests have a reader of their own ([`response`]). It is also what asks a server over one
+//! family of addresses alone.
 
 mod connection;
 mod encoding;
@@ -48,7 +48,7 @@ pub(super) struct HttpGet {
     patience: Duration,
 }
 
-/// What is asked for.
+/// A request.
 #[derive(Debug, Clone)]
 pub(super) struct Get {
     pub url: Url,
@@ -59,15 +59,15 @@ pub(super) struct Get {
     /// The addresses of the server if they are known, all of one family. A redirect is then
     /// followed over that family.
     pub addrs: Option<Vec<SocketAddr>>,
-    /// Bytes of the answer at most, decoded and not.
+    /// Bytes of the answer at most, both before and after decoding.
     pub limit: usize,
 }
 
-/// An answer, and who gave it.
+/// An answer, and the address it came from.
 #[derive(Debug)]
 pub(super) struct Got {
     pub answer: HttpAnswer,
-    /// The address that it came from.
+    /// The address of the server.
     pub remote: IpAddr,
 }
 
@@ -82,8 +82,8 @@ impl HttpGet {
         Self { dialer, resolver, idle, patience: options.timeout }
     }
 
-    /// Returns the answer, decoded, with a few redirects followed as far as they may lead. It may
-    /// have any status. Takes as long as the server does.
+    /// Returns the decoded answer, which may have any status. Follows a few redirects, as far as
+    /// they may lead. Takes as long as the server does.
     pub(super) async fn get(&self, get: Get) -> Result<Got, Fault> {
         let Get { mut url, provenance, mut reach, mut addrs, limit } = get;
         let family = addrs.iter().flatten().next().map(|addr| Family::of(addr.ip()));
@@ -99,7 +99,7 @@ impl HttpGet {
         Err(TransportError::TooManyRedirects { limit: MAX_REDIRECTS }.into())
     }
 
-    /// One request and its answer, over a connection that is there already if possible.
+    /// Makes one request, over an open connection if there is one.
     async fn exchange(
         &self,
         url: &Url,
@@ -145,7 +145,7 @@ impl HttpGet {
                 Ok(0) => return Ok(true),
                 Ok(len) if reading.take(&part[..len])? => return Ok(true),
                 Ok(_) => {}
-                // Reset with the answer under way, or TLS without its end.
+                // It was reset with the answer under way, or TLS ended without its last message.
                 Err(_) if reading.has_begun() => return Ok(false),
                 Err(error) => return Err(TransportError::Io(error).into()),
             }
@@ -166,12 +166,12 @@ impl HttpGet {
         Ok((reading.end(properly)?, remote))
     }
 
-    /// The addresses of the server, all within its reach.
+    /// Returns the addresses of the server, all within its reach.
     async fn addresses(&self, to: &Destination) -> Result<Vec<SocketAddr>, Fault> {
         let found = self.resolver.addresses(&to.host, to.port).await;
         let mut addrs = found.map_err(TransportError::Io)?;
-        // A name with one address outside has none: it may be meant to be resolved again until that
-        // one is chosen.
+        // A name with one address outside is refused: it may be meant to be resolved again until
+        // that address is chosen.
         check(&to.host, &addrs, to.reach).map_err(Fault::Outside)?;
         if let Some(family) = to.family {
             addrs.retain(|addr| Family::of(addr.ip()) == family);
@@ -205,7 +205,7 @@ fn destination(url: &Url, reach: Reach, family: Option<Family>) -> Result<Destin
     Ok(Destination { host, port, is_encrypted: url.scheme() == "https", reach, family })
 }
 
-/// The request for `url`. Nothing in a URL can end a line.
+/// Returns the request for `url`. Nothing in a URL can end a line.
 fn request(url: &Url) -> Vec<u8> {
     let target = &url[Position::BeforePath..Position::AfterQuery];
     let host = &url[Position::BeforeHost..Position::AfterPort];
@@ -228,12 +228,12 @@ fn encodings(answer: &HttpAnswer) -> Vec<String> {
     fields.into_iter().flat_map(|name| answer.tokens(name)).collect()
 }
 
-/// Takes off the encodings of a body.
+/// Undoes the encodings of a body.
 async fn undo_encoding(mut answer: HttpAnswer, limit: usize) -> Result<HttpAnswer, Fault> {
     let encodings = encodings(&answer);
     let body = std::mem::take(&mut answer.body);
     let work = move || decoded(body, &encodings, limit);
-    // The work grows with what comes out of it.
+    // The work grows with the decoded size.
     let done = if limit > SMALL {
         let done = tokio::task::spawn_blocking(work).await;
         done.map_err(TransportError::Decoding)?
@@ -248,5 +248,5 @@ async fn undo_encoding(mut answer: HttpAnswer, limit: usize) -> Result<HttpAnswe
     Ok(answer)
 }
 
-/// What is decoded in milliseconds.
+/// Bytes that are decoded within milliseconds.
 const SMALL: usize = 1 << 20;

@@ -30,7 +30,7 @@ pub(crate) struct HttpAnswer {
     pub is_whole: bool,
 }
 
-/// Bytes that are not an answer.
+/// Why bytes are not an answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResponseError {
@@ -60,9 +60,9 @@ pub enum ResponseError {
 /// An answer that is being read.
 #[derive(Debug)]
 pub(super) struct Reading {
-    /// What came and is not used yet.
+    /// Bytes that have come and are not used yet.
     buffer: Vec<u8>,
-    /// Bytes of it without a line end.
+    /// Bytes of it that have no line end.
     searched: usize,
     /// Bytes of the head so far.
     head: usize,
@@ -70,7 +70,7 @@ pub(super) struct Reading {
     answer: HttpAnswer,
     /// Bytes of the body at most.
     limit: usize,
-    /// The server may take another request on this connection.
+    /// Whether the server takes another request on this connection.
     persists: bool,
 }
 
@@ -78,10 +78,10 @@ pub(super) struct Reading {
 enum ReadState {
     Status,
     Fields,
-    /// So many bytes of the body are missing.
+    /// Bytes of the body that are missing.
     Length(usize),
     ChunkLength,
-    /// So many bytes of a chunk are missing.
+    /// Bytes of a chunk that are missing.
     Chunk(usize),
     UntilEnd,
     Done,
@@ -102,7 +102,7 @@ impl Reading {
         }
     }
 
-    /// Takes what came. Returns whether the answer is complete.
+    /// Takes bytes that have come. Returns whether the answer is complete.
     pub(super) fn take(&mut self, bytes: &[u8]) -> Result<bool, ResponseError> {
         self.buffer.extend_from_slice(bytes);
         loop {
@@ -135,20 +135,21 @@ impl Reading {
         }
     }
 
-    /// Whether anything has come.
+    /// Returns whether anything has come.
     pub(super) fn has_begun(&self) -> bool {
         self.state != ReadState::Status || self.head > 0 || !self.buffer.is_empty()
     }
 
-    /// Whether the answer is complete, and the connection can be used again.
+    /// Returns whether the answer is complete and the connection can be used again.
     pub(super) fn persists(&self) -> bool {
-        // The line end behind the last chunk may be there already.
+        // The line end after the last chunk may be there already.
         self.state == ReadState::Done
             && self.persists
             && matches!(self.buffer.as_slice(), b"" | b"\r\n")
     }
 
-    /// Nothing more comes; `properly` says that the server ended the connection. Returns the answer.
+    /// Returns the answer after the last byte. `properly` says that the server ended the
+    /// connection.
     pub(super) fn end(mut self, properly: bool) -> Result<HttpAnswer, ResponseError> {
         match self.state {
             ReadState::Status if !self.has_begun() => return Err(ResponseError::Nothing),
@@ -172,7 +173,7 @@ impl Reading {
             return if may_be { Ok(false) } else { Err(ResponseError::NotHttp) };
         };
         match self.state {
-            // Left behind by an answer before, or by a script.
+            // Left over from an earlier answer, or written by a script.
             ReadState::Status if line.trim_ascii().is_empty() => {}
             ReadState::Status => {
                 self.answer.status = status(&line).ok_or(ResponseError::NotHttp)?;
@@ -185,11 +186,11 @@ impl Reading {
         Ok(true)
     }
 
-    /// The head is complete: what does the body look like?
+    /// Determines the kind of body at the end of the head.
     fn end_head(&mut self) -> Result<(), ResponseError> {
         let answer = &self.answer;
         self.state = match answer.status {
-            // An answer of another kind follows.
+            // Another answer follows an informational one.
             100..=199 => {
                 self.answer.headers.clear();
                 ReadState::Status
@@ -200,7 +201,7 @@ impl Reading {
             }
             _ => match answer.length() {
                 Some(length) if length > self.limit as u64 => return Err(self.too_large()),
-                // Not longer than the limit, which is a usize.
+                // It is not longer than the limit, which is a usize.
                 Some(length) => ReadState::Length(length as usize),
                 None => ReadState::UntilEnd,
             },
@@ -217,7 +218,7 @@ impl Reading {
         let digits = line.trim().split(|c: char| c == ';' || c.is_whitespace()).next();
         let digits = digits.unwrap_or_default();
         if digits.is_empty() {
-            // The end of the chunk before.
+            // The end of the previous chunk.
             return Ok(true);
         }
         let is_number = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
@@ -226,7 +227,7 @@ impl Reading {
         if length > (self.limit - self.answer.body.len()) as u64 {
             return Err(self.too_large());
         }
-        // What may follow the last chunk is of no interest.
+        // What may follow the last chunk is not used.
         self.state = if length == 0 { ReadState::Done } else { ReadState::Chunk(length as usize) };
         Ok(true)
     }
@@ -242,7 +243,7 @@ impl Reading {
         Ok(len)
     }
 
-    /// Takes a line off the buffer, without its end.
+    /// Takes a line off the buffer. Returns it without its end.
     fn line(&mut self) -> Result<Option<String>, ResponseError> {
         let end = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n');
         let len = end.map_or(self.buffer.len(), |end| self.searched + end + 1);
@@ -285,7 +286,7 @@ impl HttpAnswer {
 
     fn length(&self) -> Option<u64> {
         let mut lengths = self.headers.iter().filter(|(name, _)| name == "content-length");
-        // Equal ones may also stand in one field.
+        // Equal lengths may also stand in one field.
         lengths.find_map(|(_, value)| value.split(',').next()?.trim().parse().ok())
     }
 
@@ -301,7 +302,7 @@ impl HttpAnswer {
     }
 }
 
-/// The status in the first line of an answer.
+/// Returns the status in the first line of an answer.
 fn status(line: &str) -> Option<u16> {
     let line = line.trim_ascii_start();
     let is_http = line.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("HTTP/"));
