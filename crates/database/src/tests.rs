@@ -32,7 +32,7 @@ fn place() -> (TempDir, PathBuf) {
     (dir, path)
 }
 
-/// A database with so many rows, closed.
+/// Creates a database with this many rows and closes it.
 fn with_rows(options: &DatabaseOptions, rows: u32) -> (TempDir, PathBuf) {
     let (dir, path) = place();
     let opened = options.open(&path).unwrap();
@@ -177,7 +177,7 @@ fn a_lock_of_another_connection_is_told_from_damage() {
 #[test]
 fn reading_a_database_on_a_full_disk_reads_its_log_and_writes_nothing() {
     let (dir, path) = with_rows(&NOTES, 5);
-    // Closing leaves all rows in the log, as a kill would.
+    // Closing leaves all rows in the log, like a kill would.
     assert!(is_file_with_content(&with_suffix(&path, "-wal")));
     let before = names(dir.path());
     for _ in 0..2 {

@@ -3,7 +3,7 @@ use sha1::Digest as _;
 
 use super::*;
 
-/// Every level there is; those this machine lacks are named on the way.
+/// Returns every level of this machine, and prints those it lacks.
 fn levels() -> Vec<Level> {
     for name in ["avx512", "sha", "avx2", "scalar"] {
         if Level::named(name).is_none() {
@@ -30,7 +30,7 @@ fn expected(message: &[u8]) -> Digest {
     sha1::Sha1::digest(message).into()
 }
 
-/// Holds each level against the crate, each of `messages` as one slice.
+/// Compares each level with the crate, with each of `messages` as one slice.
 #[track_caller]
 fn agree(messages: &[&[u8]]) {
     let wanted: Vec<Digest> = messages.iter().map(|message| expected(message)).collect();
@@ -40,7 +40,7 @@ fn agree(messages: &[&[u8]]) {
     }
 }
 
-/// `message` in pieces, cut where `cuts` say.
+/// Cuts `message` at the positions in `cuts`.
 fn cut<'a>(message: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
     let mut at: Vec<usize> = cuts.iter().map(|cut| cut.index(message.len() + 1)).collect();
     at.extend([0, message.len()]);
@@ -91,7 +91,7 @@ fn every_length_to_a_thousand_agrees_alone() {
 #[test]
 fn every_length_to_a_thousand_agrees_among_others() {
     let content = bytes(2, 2000);
-    // Up, down, and mixed; at odd addresses, each with other content.
+    // Growing, shrinking and mixed lengths; at odd addresses, each with other content.
     let up: Vec<&[u8]> = (0..=1000).map(|len| &content[len..2 * len]).collect();
     let down: Vec<&[u8]> = up.iter().rev().copied().collect();
     let mixed: Vec<&[u8]> = (0..=1000).map(|n| up[n * 389 % 1001]).collect();
@@ -189,7 +189,7 @@ proptest! {
         for level in levels() {
             let mut streams = vec![Stream::default(); content.len()];
             for turn in 0..cut[0].len() {
-                // Now and then by themselves.
+                // Sometimes by themselves.
                 if alone >> turn & 1 == 1 {
                     streams.iter_mut().zip(&cut).for_each(|(stream, cut)| stream.update(cut[turn]));
                 } else {

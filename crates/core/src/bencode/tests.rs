@@ -95,7 +95,7 @@ proptest! {
         let _ = scan(&bytes, &Limits::default());
     }
 
-    /// Letters of the grammar get much further than arbitrary bytes do.
+    /// Letters of the grammar get much further than arbitrary bytes.
     #[test]
     fn what_the_scanner_takes_serde_takes(text in "[ilde0-9:-]{0,40}") {
         if scan(text.as_bytes(), &Limits::default()).is_ok() {
@@ -189,7 +189,7 @@ fn duplicate_keys_are_refused_sorted_or_not() {
         refused(b"d1:ai1e1:bd0:lee1:ai2ee"),
         BencodeError::DuplicateKey { offset: 16 }
     ));
-    // The same key in different dictionaries is none.
+    // The same key in different dictionaries is not a duplicate.
     assert!(scan(b"d1:ad1:ai1ee1:bd1:ai1eee", &Limits::default()).is_ok());
 }
 

@@ -1,4 +1,5 @@
-//! Torrents of other programs: what is passed over, what is repaired, and that the info-hash stays.
+//! Torrents of other programs: what is ignored, what is repaired, and that the info-hash stays the
+//! same.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +14,7 @@ fn string(text: impl AsRef<[u8]>) -> Vec<u8> {
     [format!("{}:", text.len()).as_bytes(), text].concat()
 }
 
-/// The `info` of a folder with files of one byte each, by the parts of their paths.
+/// Returns the `info` of a folder with files of one byte each, given by their path components.
 fn folder<P: AsRef<[u8]>>(name: &[u8], files: &[&[P]]) -> Vec<u8> {
     let mut info = b"d5:filesl".to_vec();
     for parts in files {
@@ -44,7 +45,7 @@ fn repaired(parts: &[&[u8]]) -> String {
     paths(&torrent)[0].strip_prefix("set/").unwrap().to_owned()
 }
 
-/// Reads a torrent of `tests/torrents` and compares its info-hash with that of its own bytes.
+/// Parses a torrent of `tests/torrents` and compares its info-hash with that of its own bytes.
 macro_rules! case {
     ($name:literal) => {{
         let bytes = include_bytes!(concat!("../../../../tests/torrents/", $name, ".torrent"));
@@ -94,7 +95,7 @@ fn case_14_an_empty_part_is_left_out() {
 fn case_19_bytes_behind_the_torrent_are_ignored() {
     let (torrent, report) = case!("19-trailing-newline");
     assert_eq!(report.trailing, 1);
-    // They are not handed on.
+    // They are not passed on.
     assert_eq!(torrent.bytes().unwrap().last(), Some(&b'e'));
     Metainfo::parse(&torrent.bytes().unwrap(), &ParseLimits::default()).unwrap();
 }
@@ -185,7 +186,7 @@ fn names_in_other_encodings_are_read_by_a_guess_or_by_what_the_torrent_says() {
     assert_eq!(repaired(&[latin]), "Café Müller - Straße.txt");
     assert_eq!(repaired(&[cyrillic]), "Привет мир.txt");
     assert_eq!(repaired(&[b"\xc3\xbc", b"ok"]), "ü/ok");
-    // Cut inside a character, not of another encoding.
+    // Cut inside a character, not in another encoding.
     assert_eq!(repaired(&[b"\xe6\x96\x87\xe6\x96\x87\xe6\x96"]), "文文_");
 
     let info = folder(b"\xcf\xf0\xe8", &[&[b"a"]]);
@@ -193,7 +194,7 @@ fn names_in_other_encodings_are_read_by_a_guess_or_by_what_the_torrent_says() {
         let bytes = [b"d", said.as_bytes(), b"4:info", &info, b"e"].concat();
         assert_eq!(read(&bytes).0.info().name(), "При", "{said}");
     }
-    // What it says is not so, or is no encoding: a guess it is, and some name.
+    // The label is wrong or not an encoding, so the encoding is guessed, and there is some name.
     for said in ["8:encoding5:UTF-8", "8:encoding1:x", "8:encodingle", "8:codepagei-7e"] {
         let bytes = [b"d", said.as_bytes(), b"4:info", &info, b"e"].concat();
         assert!(!read(&bytes).0.info().name().is_empty(), "{said}");
@@ -463,7 +464,7 @@ fn line_19_web_seeds_nodes_and_the_source_are_told() {
     assert_eq!(plain.source.as_deref(), Some("ABC"));
     let one = torrent("", "8:url-list10:http://x/ae");
     assert_eq!(one.web_seeds, ["http://x/a"]);
-    // Nodes that are none are passed over, and what would harm a terminal is written otherwise.
+    // Invalid nodes are ignored, and what would harm a terminal is escaped.
     let all = torrent(
         "9:httpseedsl1:hi7ee",
         "5:nodesll1:ai1eel3:::1i2eel1:beli3ee1:ce8:url-listl4:\x1b[2J0:ee",

@@ -30,7 +30,7 @@ fn a_damaged_journal_is_set_aside_with_a_notice() {
     let dir = tempfile::tempdir().unwrap();
     let options = options(&dir);
     drop(Journal::open(&options).unwrap());
-    // Its header still says what it is.
+    // Its header is still valid.
     let mut bytes = std::fs::read(&options.path).unwrap();
     bytes[100..].fill(0xa5);
     std::fs::write(&options.path, bytes).unwrap();
@@ -42,8 +42,8 @@ fn a_damaged_journal_is_set_aside_with_a_notice() {
     assert_eq!(rows.len(), 1);
 }
 
-/// Writes nonsense over the first page of a table, behind the back of whoever has the file open; its
-/// last run has ended, so that opening it does not look at all of it.
+/// Overwrites the first page of a table with garbage while others have the file open. Its last run
+/// has ended, so opening it does not check all of it.
 fn damage(options: &JournalOptions, table: &str) {
     let connection = rusqlite::Connection::open(&options.path).unwrap();
     connection
@@ -84,7 +84,7 @@ fn a_journal_that_the_writer_finds_damaged_is_set_aside_and_nothing_is_lost() {
     journal.record(given(&torrent, 1, 5, BlockFate::Verified));
     journal.flush();
     assert_eq!(set_aside(&options), 1);
-    // Not the reader that was kept from before.
+    // Not with the reader that was kept from before.
     assert_eq!(pieces(&journal), [5]);
     assert_eq!((journal.written(), journal.dropped()), (2, 0));
     journal.record(given(&torrent, 1, 6, BlockFate::Verified));
@@ -99,7 +99,7 @@ fn a_journal_that_a_reader_finds_damaged_is_set_aside() {
     let journal = Journal::open(&options).unwrap();
     journal.record(given(&torrent, 1, 0, BlockFate::Verified));
     journal.flush();
-    // The writer never looks there.
+    // The writer never reads that page.
     damage(&options, "bad_rows");
     let look = || journal.read(|reader| reader.wrong_pieces(torrent.info_hash()));
     assert!(matches!(look(), Err(JournalError::Damaged { .. })));
@@ -134,7 +134,7 @@ fn of_two_programs_one_sets_the_journal_aside_and_the_other_follows() {
     assert_eq!(set_aside(&options), 1);
     let givers = journals[0].read(|reader| reader.givers(torrent.info_hash())).unwrap();
     assert_eq!(givers.len(), 2);
-    // One that is taken away is begun anew.
+    // A file that was removed is created again.
     std::fs::remove_file(&options.path).unwrap();
     journals[0].record(given(&torrent, 3, 0, BlockFate::Verified));
     let givers = journals[0].read(|reader| reader.givers(torrent.info_hash())).unwrap();

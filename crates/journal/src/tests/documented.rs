@@ -1,10 +1,10 @@
-//! The queries of docs/journal.md: what they cost as the journal grows.
+//! The queries of docs/journal.md, and their cost as the journal grows.
 
 use rusqlite::StatementStatus;
 
 use super::*;
 
-/// The sentence above each documented query, and its SQL.
+/// Returns the sentence above each documented query, and its SQL.
 fn documented() -> Vec<(&'static str, &'static str)> {
     let page = include_str!("../../../../docs/journal.md");
     let queries = page.split("\n```sql\n").skip(1).zip(page.split("\n```sql\n"));
@@ -53,7 +53,8 @@ fn journal_of(dir: &tempfile::TempDir, rows: u32) -> rusqlite::Connection {
     database.connection
 }
 
-/// Runs a query to its end: its rows, and the steps of SQLite's machine.
+/// Runs a query to its end. Returns the number of its rows, and the steps of SQLite's virtual
+/// machine.
 fn cost(journal: &rusqlite::Connection, sql: &str) -> (u32, i32) {
     let mut statement = journal.prepare(sql).unwrap();
     let mut count = 0;
@@ -75,18 +76,18 @@ fn documented_queries_cost_what_they_count_and_sums_nothing_more() {
     for (question, sql) in queries {
         let ((_, before), (rows, after)) = (cost(&small, sql), cost(&large, sql));
         let is_sums = of_sums.iter().any(|begin| question.starts_with(begin));
-        // The tree in which distinct pieces are looked up has grown as well.
+        // The tree in which distinct pieces are looked up has grown, too.
         assert!(rows > 0 || question.starts_with("Who sent wrong"), "{question}");
         assert!(after <= before.max(1_000) * 12, "{question}: {before} steps, then {after}");
         let plan = format!("EXPLAIN QUERY PLAN {sql}");
         let mut plan = large.prepare(&plan).unwrap();
         let steps = plan.query_map([], |row| row.get::<_, String>(3)).unwrap();
         let steps: Vec<String> = steps.collect::<Result<_, _>>().unwrap();
-        // An index made for one query leaves out where the rows of a torrent lie: each of its spans
-        // would be looked for among all of its rows, and there is a span for each 15,000 or so.
+        // An index made for one query does not know where the rows of a torrent lie: each of its
+        // spans would be searched among all of its rows, and there is a span per 15,000 or so.
         assert!(!steps.iter().any(|step| step.contains("AUTOMATIC")), "{question}: {steps:?}");
         if is_sums {
-            // The same peers, and minutes: ten times as many minutes are few all the same.
+            // The same peers and minutes. Ten times as many minutes are still few.
             assert!(after < 5_000, "{question}: {after} steps for 20,000 rows");
             for step in steps {
                 assert!(!step.contains("SCAN g") && !step.contains("SCAN s VIRTUAL"), "{step}");

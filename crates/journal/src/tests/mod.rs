@@ -1,4 +1,4 @@
-//! The journal as a whole: written, read, bounded, shared, damaged.
+//! The journal as a whole: writing, reading, bounds, sharing, damage.
 
 mod damaged;
 mod documented;
@@ -146,7 +146,7 @@ fn a_time_line_of_many_givers_has_those_that_gave_most_and_the_others_together()
     let (others, named) = line.series.split_last().unwrap();
     assert_eq!(others.giver, None);
     assert_eq!((sum(others), others.pieces.iter().sum::<u32>()), ((1..=800).sum::<u64>(), 800));
-    // In the part of the time in which they came.
+    // In the part of the time in which they arrived.
     assert_eq!(others.pieces, [100, 100, 100, 100, 100, 100, 100, 100, 0, 0]);
     assert_eq!(named.iter().map(sum).sum::<u64>(), (801..=1_000).sum::<u64>());
     assert!(named.iter().all(|series| series.giver.is_some() && sum(series) > 800));

@@ -1,4 +1,4 @@
-//! A disk that takes nothing for a while.
+//! A disk that accepts no writes for a while.
 
 use super::*;
 
@@ -34,7 +34,7 @@ fn what_there_is_no_room_for_is_dropped_oldest_first_and_counted_by_torrent() {
     assert_eq!(Reader::open(&options.path).unwrap().lost(torrent.info_hash()).unwrap(), 5);
 }
 
-/// Waits until `what` holds, for a minute.
+/// Waits up to a minute until `what` holds.
 fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = std::time::Instant::now() + Duration::from_secs(60);
     while !holds() {
@@ -43,7 +43,7 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// A journal on a disk that has room for as long as the flag says so.
+/// A journal on a disk that has room while the flag is set.
 fn journal_with_room(options: &JournalOptions, has_room: bool) -> (Arc<AtomicBool>, Journal) {
     let room = Arc::new(AtomicBool::new(has_room));
     let mut writer = Writer::new(options);
@@ -66,7 +66,7 @@ fn a_full_disk_costs_no_record_that_fits_in_memory() {
     let notices = journal.notices();
     let [notice] = &notices[..] else { panic!("{notices:?}") };
     assert!(notice.contains("no room left on its disk; `999` records wait"), "{notice}");
-    // Who reads does not wait for the disk, and is told what is missing.
+    // A reader does not wait for the disk, and is told what is missing.
     let started = std::time::Instant::now();
     let givers = journal.read(|reader| reader.givers(torrent.info_hash())).unwrap();
     assert_eq!(givers[0].pieces, 1);
@@ -115,7 +115,7 @@ fn a_journal_that_cannot_be_made_for_lack_of_room_is_made_later() {
     let (room, journal) = journal_with_room(&options, false);
     assert_eq!(journal.run(), None);
     journal.record(given(&torrent, 1, 0, BlockFate::Verified));
-    // It can be asked all the same.
+    // It can still be read.
     assert!(journal.read(|reader| reader.givers(torrent.info_hash())).unwrap().is_empty());
     assert!(journal.read(|reader| reader.log(&Filter::default(), 5)).unwrap().is_empty());
     assert_eq!(journal.unwritten(torrent.info_hash()).waiting, 1);
@@ -145,7 +145,7 @@ fn a_database_that_may_not_grow_keeps_what_waits_and_takes_it_later() {
     let options = options(&dir);
     let mut writer = Writer::new(&options);
     writer.open().unwrap();
-    // SQLite itself says that the disk is full, in the middle of a transaction.
+    // SQLite itself reports that the disk is full, in the middle of a transaction.
     let database = writer.database().unwrap();
     let pages: i64 = piecework_database::pragma(&database.connection, "page_count").unwrap();
     let bound = |database: &Database, pages: i64| {

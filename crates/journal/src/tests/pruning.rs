@@ -1,4 +1,4 @@
-//! What is taken out because it is old, or because there is too much.
+//! Rows that are removed because they are old, or because there are too many.
 
 use super::*;
 
@@ -32,7 +32,7 @@ fn a_full_file_loses_its_oldest_rows_and_grows_no_more() {
     let sum: i64 =
         database.connection.query_row("SELECT pieces FROM givers", [], |r| r.get(0)).unwrap();
     assert_eq!(sum, 80_000);
-    // And what is too old goes, but for the last, which the next number follows.
+    // Old rows are removed, except for the last, from which the next number continues.
     while database.prune(u64::MAX, &[i64::MAX; 5]).unwrap() {}
     let left: i64 = database
         .connection
@@ -41,8 +41,8 @@ fn a_full_file_loses_its_oldest_rows_and_grows_no_more() {
     assert_eq!(left, 1);
 }
 
-/// Looks at the time as a program does that has run for `at` milliseconds, and takes out what has
-/// expired; gives the pieces whose responses are left.
+/// Reads the clocks like a program that has run for `at` milliseconds, and removes expired rows.
+/// Returns the pieces whose responses are left.
 fn left(options: &JournalOptions, database: &mut Database, wall: i64, at: i64) -> Vec<u32> {
     let expired = database.expired(time::millis(options.age), (wall, at), false).unwrap();
     while database.prune(u64::MAX, &expired).unwrap() {}
@@ -69,7 +69,7 @@ fn what_is_too_old_goes_and_what_is_younger_stays() {
     let start = now_ms();
     let mut pieces = Vec::new();
     for day in 0..200 {
-        // A program that runs always, and one that is started each day.
+        // A program that always runs, and one that is started every day.
         if day > 100 {
             database = Database::open(&options.path).unwrap();
             left(&options, &mut database, start + day * DAY, 0);
@@ -83,7 +83,7 @@ fn what_is_too_old_goes_and_what_is_younger_stays() {
             assert_eq!(pieces.len() as i64, day);
         }
     }
-    // 90 days, right to one part in 64 and a day.
+    // 90 days, accurate to one part in 64 and a day.
     assert!((88..=93).contains(&pieces.len()), "{}", pieces.len());
 }
 
@@ -109,7 +109,7 @@ fn a_wall_clock_that_jumps_forward_and_back_costs_no_rows() {
             }
         }
         let mut pieces = left(&options, &mut database, start + at, at);
-        // They are told in the order of their times.
+        // They are returned in the order of their times.
         pieces.sort_unstable();
         assert_eq!(pieces, [0, 1, 2, 3, 4, 5, 6], "{jump}");
     }

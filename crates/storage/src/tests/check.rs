@@ -124,7 +124,7 @@ fn a_cancelled_check_ends_early_with_what_it_has_found() {
     let store = torrent.prepared(true);
     let cancel = AtomicBool::new(false);
     let stop_at_five = |at: CheckProgress| cancel.store(at.pieces_done >= 5, Ordering::Relaxed);
-    // With many cores the rest may be under way already.
+    // With many cores the other pieces may already be in progress.
     assert!(check(&store, None, stop_at_five, &cancel).unwrap().count() >= 5);
     let none = check(&store, None, |_| {}, &true.into()).unwrap();
     assert_eq!(none.count(), 0);

@@ -152,7 +152,7 @@ fn links_inside_are_left_out_and_named_but_the_path_itself_may_be_one() {
 fn links_are_followed_if_asked_for_and_never_in_a_circle_or_out_of_what_is_allowed() {
     let dir = tempdir().unwrap();
     let top = dir.path().canonicalize().unwrap();
-    // As model hubs keep their files: each under its hash, with links to it.
+    // Model hubs store files like this: each under its hash, with links to it.
     for (name, text) in [("blobs/1", "one"), ("blobs/2", "two"), ("elsewhere/x", "far")] {
         fs::create_dir_all(top.join(name).parent().unwrap()).unwrap();
         fs::write(top.join(name), text).unwrap();
@@ -187,7 +187,7 @@ fn links_are_followed_if_asked_for_and_never_in_a_circle_or_out_of_what_is_allow
     let reasons: Vec<_> = created.skipped.iter().map(|it| it.reason).collect();
     use OmissionReason::*;
     assert_eq!(reasons, [LinkAbove, LinkToNothing, Special, LinkAbove]);
-    // A link in the place of a link's target is not followed when it is read.
+    // A link that has replaced a link's target is not followed when it is read.
     let within = made(vec![top.join("blobs"), top.join("snapshots")]);
     assert_eq!(within.metainfo.info().files().entries().len(), 3);
     assert!(
@@ -277,7 +277,7 @@ fn every_awkward_name_is_shared_and_what_is_no_file_is_left_out() {
     let notices = created.notices().join("\n");
     assert!(notices.contains("left out: `") && notices.contains("pipe` is neither"), "{notices}");
     assert!(notices.contains("caf\\xe9/\\xfcber` is `café/über`"), "{notices}");
-    // The torrent is read back as it was made.
+    // The torrent is parsed as it was made.
     let again = created.metainfo.bytes().unwrap();
     let again = Metainfo::parse(&again, &ParseLimits::default()).unwrap();
     assert_eq!(again.info().files(), created.metainfo.info().files());
@@ -304,7 +304,7 @@ fn what_is_named_like_padding_is_left_out_because_nobody_would_write_it() {
     let skipped: Vec<_> = created.skipped.iter().map(|it| (&it.path, it.reason)).collect();
     assert_eq!(skipped, [(&one, OmissionReason::Padding), (&other, OmissionReason::Padding)]);
     assert!(created.notices()[0].contains("has the name of padding"), "{:?}", created.notices());
-    // Given itself, there would be nothing else.
+    // If it is given itself, there is nothing else.
     for path in [&one, &other] {
         let refused = plain(path).unwrap_err().to_string();
         assert!(refused.contains("names padding, which is never written"), "{refused}");
@@ -417,7 +417,7 @@ fn a_file_that_changes_while_it_is_hashed_is_an_error_that_names_it() {
     ];
     for change in changes {
         fs::write(&path, &torrent.content[100..]).unwrap();
-        // The first word on progress comes before anything is read.
+        // The first report of progress comes before anything is read.
         let begun = |at: CreateProgress| {
             if at.pieces_done == 0 {
                 change();

@@ -44,7 +44,7 @@ fn a_link_planted_for_a_folder_is_never_followed() {
     }
     assert_eq!(fs::read_dir(outside.join("deep")).unwrap().count(), 0);
 
-    // Where the torrent's own folder should be, too.
+    // Also in place of the torrent's own folder.
     fs::remove_dir_all(torrent.root().join("t")).unwrap();
     symlink(&outside, torrent.root().join("t")).unwrap();
     assert!(matches!(store.prepare(), Err(StorageError::Escape { .. })));
@@ -75,7 +75,7 @@ fn file_changed_under_us_is_reported_with_its_path() {
     let path = torrent.path("b");
     assert_eq!(error, StorageError::Changed { path, len: 4_000, wanted: 5_000 });
     assert!(error.to_string().contains("ends after `4000` bytes"), "{error}");
-    // The same where nothing may wait; or it cannot tell.
+    // The same for a read that must not wait; or it cannot tell.
     if let Err(cached) = store.read_cached(8_000, &mut buf) {
         assert_eq!(cached, error);
     }
@@ -128,8 +128,7 @@ fn a_file_where_a_folder_should_be_is_an_error() {
     assert!(store.write_at(0, &[b"x"]).is_err());
 }
 
-/// Keeps a file from being written until dropped, from root as well; `None` where the file
-/// system cannot do that.
+/// Makes a file unwritable until dropped, even for root; `None` if the file system cannot do that.
 struct Locked(File);
 
 impl Locked {
@@ -170,8 +169,8 @@ fn permission_denied_is_reported_and_reading_goes_on() {
     store.read_at(0, &mut back).unwrap();
 }
 
-/// A disk that is full, by way of the largest file a process may write: the test runs itself in
-/// a shell that sets the limit.
+/// A full disk, simulated by the largest file that a process may write: the test runs itself in a
+/// shell that sets the limit.
 #[test]
 fn disk_full_is_reported_and_nothing_verified_is_lost() {
     const CHILD: &str = "PIECEWORK_TEST_DISK_FULL";

@@ -1,15 +1,14 @@
-//! A door that jobs wait at, as if a disk hung.
+//! A gate at which jobs wait, as if a disk hung.
 
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
-/// Where those who are to hang wait.
+/// The point where jobs wait.
 #[derive(Clone, Default)]
 pub(crate) struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
 impl Gate {
-    /// Waits until it is open.
     pub(crate) fn pass(&self) {
         let mut open = self.0.0.lock();
         while !*open {
@@ -17,14 +16,14 @@ impl Gate {
         }
     }
 
-    /// Lets everybody through from now on.
+    /// Lets all waiting and future jobs pass.
     pub(crate) fn open(&self) {
         *self.0.0.lock() = true;
         self.0.1.notify_all();
     }
 }
 
-/// Nobody hangs on after a test that failed: a pool waits for its threads.
+/// After a failed test nobody may keep waiting: a pool joins its threads.
 impl Drop for Gate {
     fn drop(&mut self) {
         if std::thread::panicking() {

@@ -1,4 +1,4 @@
-//! Tests of the module as a whole, on real files.
+//! Tests of the whole crate, on real files.
 
 mod check;
 mod create;
@@ -26,7 +26,7 @@ pub(crate) use gate::Gate;
 use super::hash::digest_each;
 use super::{FileHandles, Store, StoreMode};
 
-/// A torrent of random content and a folder for it, empty at first.
+/// A torrent of random content, and an empty folder for it.
 struct Fixture {
     dir: TempDir,
     metainfo: Arc<Metainfo>,
@@ -37,14 +37,13 @@ struct Fixture {
 const PIECE: usize = 16 << 10;
 
 impl Fixture {
-    /// A torrent `t` of files, each with its path below `t` and its length.
+    /// A torrent `t` of files, each given by its path below `t` and its length.
     fn folder(files: &[(&str, usize)], piece_len: usize) -> Self {
         let total = files.iter().map(|(_, len)| len).sum();
         let listed = files.iter().map(|(path, len)| (components(path), *len as u64)).collect();
         Self::of(MetainfoBuilder::folder("t", listed), total, piece_len)
     }
 
-    /// A torrent `t` of one file.
     fn single(len: usize, piece_len: usize) -> Self {
         Self::of(MetainfoBuilder::single_file("t", len as u64), len, piece_len)
     }
@@ -56,7 +55,7 @@ impl Fixture {
         Self::with(metainfo, content)
     }
 
-    /// Three files of 5 bytes, between the first and second 16 KiB - 5 bytes of padding.
+    /// Three files of 5 bytes, with 16 KiB - 5 bytes of padding between the first and the second.
     fn padded() -> Self {
         let mut content = random_bytes(PIECE + 10, 7);
         content[5..PIECE].fill(0);
@@ -84,7 +83,7 @@ impl Fixture {
         Arc::new(Store::new(self.root(), metainfo, handles, mode).unwrap())
     }
 
-    /// A store with all files made, and all content written if `whole`.
+    /// A store with all files created, and all content written if `whole`.
     fn prepared(&self, whole: bool) -> Arc<Store> {
         let store = self.store();
         store.prepare().unwrap();
@@ -99,7 +98,7 @@ impl Fixture {
         self.dir.path()
     }
 
-    /// Where the file `below` the torrent's folder lies.
+    /// Returns the path of the file `below` the torrent's folder.
     fn path(&self, below: &str) -> PathBuf {
         self.root().join("t").join(below)
     }

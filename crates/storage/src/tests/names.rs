@@ -53,7 +53,7 @@ fn an_unfinished_file_has_its_ending_until_it_is_finished() {
     let before = store.fingerprints().unwrap();
     store.finish_file(0).unwrap();
     assert!(torrent.has("t/a") && !torrent.has("t/a.part"));
-    // The handle stays good, and the file the same.
+    // The handle stays valid, and the file is the same.
     assert_eq!(store.fingerprints().unwrap(), before);
     store.write_at(0, &[&torrent.content]).unwrap();
     store.finish_file(0).unwrap();
@@ -140,7 +140,7 @@ fn names_that_are_not_safe_or_taken_are_refused() {
     }
     let names: BTreeMap<usize, Vec<String>> = [(0, Vec::new())].into();
     assert!(forbidden(torrent.store_with(StoreOptions { names, ..Default::default() })));
-    // Another file's, one inside a file, one over a folder.
+    // The path of another file, one inside a file, and one of a folder.
     for bad in ["t/d/b", "t/e/x", "t/d"] {
         assert!(forbidden(torrent.renamed(&[(0, bad)])), "{bad}");
         assert!(forbidden(torrent.store().rename_file(0, &components(bad))), "{bad}");
@@ -163,7 +163,7 @@ fn a_file_is_renamed_on_disk_with_its_folders() {
     assert!(is_whole(&store));
     store.sync().unwrap();
     store.rename_file(1, &components("t/new/deep/x")).unwrap();
-    // What is not on the disk is only noted.
+    // A file that is not on disk is only recorded.
     fs::remove_file(torrent.path("a")).unwrap();
     store.rename_file(0, &components("t/z")).unwrap();
     assert!(!torrent.has("t/z"));
@@ -222,7 +222,7 @@ fn the_top_folder_is_renamed_with_all_that_is_in_it() {
     assert!(is_whole(&again));
     store.rename_top("t").unwrap();
     assert!(torrent.has("t/moved") && is_whole(&store));
-    // A link in its place is not the torrent's folder.
+    // A link in place of the torrent's folder is not that folder.
     fs::rename(torrent.root().join("t"), torrent.root().join("real")).unwrap();
     symlink("real", torrent.root().join("t")).unwrap();
     assert!(store.rename_top("v").is_err() && !torrent.has("v"));
@@ -239,12 +239,12 @@ fn a_single_file_is_renamed() {
     assert!(exists(store.rename_top("v")));
 }
 
-/// Readers and writers go on while files and folders get other names.
+/// Reading and writing go on while files and folders are renamed.
 #[test]
 fn reads_and_writes_go_on_while_files_are_renamed() {
     let files = [("d/a", 4 * PIECE), ("d/b", 4 * PIECE)];
     let mut torrent = Fixture::folder(&files, PIECE);
-    // Handles fall out all the time, so files are opened all the time.
+    // Handles are closed all the time, so files are opened all the time.
     torrent.handles = Arc::new(FileHandles::new(1));
     let store = torrent.suffixed();
     store.prepare().unwrap();
@@ -294,7 +294,7 @@ fn removing_takes_the_torrents_own_files_and_nothing_else() {
     fs::remove_file(torrent.path("mine")).unwrap();
     store.remove_data().unwrap();
     assert!(!torrent.has("t") && torrent.root().exists());
-    // A torrent that is removed may begin anew.
+    // A torrent that was removed may start again.
     store.write_at(0, &[b"x"]).unwrap();
     assert!(torrent.has("t/a.part"));
 }

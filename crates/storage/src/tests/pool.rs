@@ -13,7 +13,7 @@ fn blocks(pool: &BlockPool, bytes: &[u8]) -> Vec<BlockBuf> {
     bytes.chunks(BLOCK).map(|block| pool.copy_of(block)).collect()
 }
 
-/// To whom all files are new.
+/// A watch to which all files are new.
 fn watch(store: &Store) -> Arc<Watch> {
     let files = store.metainfo().info().files().entries().len();
     Arc::new(Watch::new(bitvec::vec::BitVec::repeat(false, files), &[]))
@@ -23,8 +23,8 @@ fn digests(bytes: &[u8]) -> Vec<[u8; 20]> {
     digest_each(bytes.chunks(BLOCK))
 }
 
-/// Hands `bytes` to the pool as a piece and gives its answer, and how many buffers had come back
-/// when it was given.
+/// Passes `bytes` to the pool as a piece. Returns the result, and how many buffers were free when
+/// it came.
 fn finish(
     store: &Arc<Store>,
     piece: u32,
@@ -105,7 +105,7 @@ fn a_piece_that_cannot_be_written_is_the_disks_fault() {
 
 #[test]
 fn a_long_piece_is_written_block_by_block_and_read_back() {
-    // More than is read at a time, and not a whole number of that.
+    // More than is read at a time, and not a multiple of that.
     let torrent = Fixture::folder(&[("a", 1_000_000), ("b", 1_500_001)], 2 << 20);
     let store = torrent.prepared(false);
     let (hashing, buffers) = (HashPool::new(1).unwrap(), BlockPool::new(4));
@@ -181,8 +181,8 @@ fn cold_reads_fill_the_buffer_or_say_why_not() {
     assert!(matches!(read(0, 1), Err(StorageError::Missing { .. })));
 }
 
-/// One thread held up while pieces pile up, so that it takes many at once: the third is corrupt,
-/// the fifth lacks a block, the seventh's answer panics.
+/// Holds up one thread while pieces queue, so that it takes many at once: the third is corrupt, the
+/// fifth lacks a block, and the callback of the seventh panics.
 #[test]
 fn pieces_that_pile_up_are_each_answered_and_written_as_if_alone() {
     for level in sha_lanes::Level::available() {
@@ -290,7 +290,7 @@ fn a_job_may_drop_the_last_handle_on_its_own_pool() {
 }
 
 /// Three torrents on disks that hang, each with more work than there are threads, then one on a
-/// disk that does not. Stores whose files were not prepared count as a disk each.
+/// disk that works. Stores whose files were not prepared count as a disk each.
 struct Hanging {
     torrents: Vec<Fixture>,
     stores: Vec<Arc<Store>>,
@@ -302,7 +302,7 @@ const HANGING: usize = 3;
 impl Hanging {
     fn new() -> Self {
         let torrents: Vec<_> = (0..=HANGING).map(|_| Fixture::single(12 * PIECE, PIECE)).collect();
-        // One set of handles, as in a session: it gives each its number.
+        // One set of handles, as in a session, gives each store its number.
         let handles = Arc::clone(&torrents[0].handles);
         let store = |torrent: &Fixture| {
             let (metainfo, handles) = (Arc::clone(&torrent.metainfo), Arc::clone(&handles));
@@ -312,7 +312,7 @@ impl Hanging {
         Self { torrents, stores, gate: Gate::default() }
     }
 
-    /// What is to be done for each, and what waits until it was.
+    /// The jobs for each store, and a receiver that waits until they are done.
     fn jobs<T: Send + 'static>(
         &self,
         give: impl Fn(&Fixture, Arc<Store>, PieceIndex, Box<dyn FnOnce(T) + Send>),
@@ -387,7 +387,7 @@ fn disks_that_hang_keep_no_reads_from_others_waiting() {
     }
 }
 
-/// Who hashes one piece at a time because others are being written hashes at a third of the speed.
+/// Hashing one piece at a time while others are being written is three times as slow.
 #[test]
 fn pieces_wait_for_company_while_others_are_written() {
     let torrent = Fixture::single(8 * PIECE, PIECE);
@@ -411,7 +411,7 @@ fn pieces_wait_for_company_while_others_are_written() {
         jobs.push_hashed(0, vec![(piece(3), [0; 20]), (piece(4), [0; 20])], now);
         assert_eq!(jobs.gather_until(2, level, 64, now), until, "{level:?}");
         assert!(!jobs.is_gathered(level, 64, now), "{level:?}");
-        // The second worker gathers what is to be hashed; the first one writes.
+        // The second worker collects pieces to hash, and the first one writes.
         assert_eq!((jobs.find(1, now), jobs.find(0, now)), (Some(2), Some(0)));
         jobs.push(Job::Other(None, Box::new(|| {})));
         assert!(jobs.is_gathered(level, 64, now), "{level:?}");

@@ -73,7 +73,7 @@ fn all_files_are_at_the_new_place_and_nothing_is_left_at_the_old() {
         let end = MoveProgress { files_done: 3, files_total: 3, bytes_done: len, bytes_total: len };
         assert_eq!(told.last(), Some(&end));
         assert!(told.windows(2).all(|pair| pair[0].bytes_done <= pair[1].bytes_done));
-        // To where it is: nothing to do.
+        // To its own folder: nothing to do.
         move_to(&store, &root).unwrap();
         assert!(is_whole(&store));
     }
@@ -93,7 +93,7 @@ fn holes_and_unfinished_names_are_kept() {
         move_to(&store, target.path()).unwrap();
         let moved = fs::metadata(target.path().join("t.part")).unwrap();
         assert_eq!(moved.len(), len as u64);
-        // Blocks of 512 bytes; a file system may need one more of its own here or there.
+        // Blocks of 512 bytes. A file system may need one more here or there.
         assert!(moved.blocks() <= blocks + 128, "{} of {blocks}", moved.blocks());
         let mut back = vec![0; PIECE];
         store.read_at((len - PIECE) as u64, &mut back).unwrap();
@@ -118,7 +118,7 @@ fn another_file_in_the_way_is_told_before_anything_is_done() {
             assert!(is_whole(&store) && store.root() == torrent.root());
             fs::remove_file(other).unwrap();
         }
-        // One that is the same is taken over.
+        // A file with the same content is used.
         let same = target.path().join("t/d/b");
         fs::copy(torrent.path("d/b"), &same).unwrap();
         let before = store.fingerprints().unwrap();
@@ -141,7 +141,7 @@ fn a_stranger_where_we_have_no_file_is_not_taken_over() {
         fs::write(target.path().join("t/a"), b"a stranger's").unwrap();
         for _ in 0..2 {
             assert!(matches!(move_to(&store, target.path()), Err(StorageError::Exists { .. })));
-            // Neither if there is nothing at all here.
+            // Neither may exist if nothing is here.
             fs::remove_dir_all(torrent.path("")).unwrap_or_default();
         }
         assert_eq!(fs::read(target.path().join("t/a")).unwrap(), b"a stranger's");
@@ -175,7 +175,7 @@ fn a_failure_half_way_leaves_everything_where_it_was() {
     for (target, _) in targets(&three_files()) {
         let torrent = three_files();
         let store = torrent.prepared(true);
-        // Somebody puts a file where the second is about to go.
+        // Somebody creates a file where the second is about to go.
         let other = target.path().join("t/d/b");
         let progress = |at: MoveProgress| {
             if at.files_done == 1 {
@@ -212,7 +212,7 @@ fn a_file_that_is_written_to_while_it_is_copied_is_not_moved() {
     }
 }
 
-/// The process dies at each of the moments that differ; the next one calls it again.
+/// The process dies at each of the relevant moments, and the next one calls it again.
 #[test]
 fn a_move_that_was_cut_short_is_completed_by_calling_again() {
     for (target, _) in targets(&three_files()) {
@@ -241,7 +241,7 @@ fn a_move_that_was_cut_short_is_completed_by_calling_again() {
             let store = torrent.store();
             let cancelled = relocate(&store, &root, |_| {}, &true.into());
             if died == "while removing" || died == "before removing" {
-                // What is left of the old set must not make strangers of the new one.
+                // Remains of the old set must not make the new files look foreign.
                 assert!(matches!(cancelled, Err(StorageError::Cancelled { .. })), "{died}");
             }
             move_to(&store, &root).unwrap();
@@ -302,7 +302,7 @@ fn where_files_have_one_name_only_they_are_renamed_all_or_none() {
         let store = torrent.prepared(true);
         let root = target.path().join("new");
         let other = root.join("t/d/e/c");
-        // The last file meets another when the first two are renamed already.
+        // The last file is in the way of another when the first two are already renamed.
         let progress = |at: MoveProgress| {
             if at.files_done == 3 {
                 fs::write(&other, b"another").unwrap();
@@ -317,7 +317,7 @@ fn where_files_have_one_name_only_they_are_renamed_all_or_none() {
             fs::remove_dir_all(&root).unwrap();
         }
 
-        // Renaming does not reach another file system: there it is copied.
+        // A rename does not reach another file system, so the file is copied.
         relocate_by(&store, &root, false, |_| {}, &false.into()).unwrap();
         assert!(is_whole(&store) && store.root() == root);
         assert!(!torrent.path("").exists());

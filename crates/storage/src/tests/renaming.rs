@@ -1,4 +1,4 @@
-//! File systems that cannot rename without replacing, nor give a file a second name.
+//! File systems that cannot rename without replacing and have no hard links.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use super::*;
 use crate::renaming::able::lacking;
 use crate::{INCOMPLETE_SUFFIX, StorageError, StoreOptions, check, relocate};
 
-/// What such file systems answer: exFAT by FUSE, an old kernel in a sandbox, SMB, NFS.
+/// The errors of such file systems: exFAT through FUSE, an old kernel in a sandbox, SMB, NFS.
 const ANSWERS: [(Errno, Option<Errno>); 5] = [
     (Errno::INVAL, Some(Errno::PERM)),
     (Errno::NOSYS, Some(Errno::NOSYS)),

@@ -36,9 +36,9 @@ fn a_check_that_was_cut_short_goes_on_with_what_it_had_not_looked_at() {
     for writing in [false, true] {
         let before = checkpoint(&store, &[0, 1, 3], writing);
         let begun = Checkpoint { unchecked: Some(bits(6, &[4, 5])), ..before };
-        // Piece 2 was looked at, and is wrong.
+        // Piece 2 was checked and is wrong.
         assert_eq!(surveyed(&store, &begun), (vec![0, 1, 3], vec![4, 5]));
-        // Pieces in a file that was changed since are looked at again.
+        // Pieces in a file that has changed since are checked again.
         touch(&torrent.path("b"), &begun, 5);
         assert_eq!(surveyed(&store, &begun), (vec![0, 1], vec![2, 3, 4, 5]));
         touch(&torrent.path("b"), &begun, 0);
@@ -53,7 +53,7 @@ fn a_check_that_was_cut_short_goes_on_with_what_it_had_not_looked_at() {
     }
 }
 
-/// Sets when the file was modified, in seconds from when the checkpoint was taken.
+/// Sets the time of modification, in seconds after the checkpoint.
 fn touch(path: &Path, checkpoint: &Checkpoint, seconds: i64) {
     let at = checkpoint.taken_at_ns + seconds * 1_000_000_000;
     let time: SystemTime = UNIX_EPOCH + Duration::from_nanos(at as u64);
@@ -93,7 +93,7 @@ fn what_is_held_in_unchanged_files_is_trusted() {
         let all = checkpoint(&store, &[0, 1, 2, 3, 4, 5], writing);
         assert_eq!(surveyed(&store, &all), (vec![0, 1, 2, 3, 4, 5], vec![]));
         let some = checkpoint(&store, &[1, 3], writing);
-        // What is not held may have been written while the checkpoint was taken.
+        // Pieces that are not held may have been written while the checkpoint was taken.
         let check = if writing { vec![0, 2, 4, 5] } else { vec![] };
         assert_eq!(surveyed(&store, &some), (vec![1, 3], check));
     }
@@ -106,7 +106,7 @@ fn all_pieces_that_touch_a_changed_file_are_checked() {
     let before = checkpoint(&store, &[0, 1, 2, 4], false);
     touch(&torrent.path("b"), &before, 1);
     assert_eq!(surveyed(&store, &before), (vec![0, 1, 4], vec![2, 3]));
-    // Too late, too early, or shorter: not our own hand either.
+    // Too late, too early, or shorter: this was not us.
     let writing = Checkpoint { writing: true, ..before.clone() };
     for seconds in [31, -1] {
         touch(&torrent.path("b"), &before, seconds);
@@ -118,7 +118,7 @@ fn all_pieces_that_touch_a_changed_file_are_checked() {
     let mut same_b = writing.clone();
     same_b.files[1] = store.fingerprints().unwrap()[1];
     touch(&torrent.path("c"), &before, 1);
-    // Piece 5 lacks a byte, and is missing.
+    // Piece 5 lacks a byte and is missing.
     assert_eq!(surveyed(&store, &same_b), (vec![0, 1, 2], vec![3, 4]));
 }
 
@@ -133,10 +133,10 @@ fn a_missing_file_is_missing_pieces_without_a_look() {
     assert_eq!(surveyed(&store, &before), (vec![], vec![]));
 }
 
-/// What a download that died leaves: pieces written after the last checkpoint, and holes.
+/// The state after a download died: pieces written after the last checkpoint, and holes.
 #[test]
 fn what_was_written_before_the_process_died_is_checked_where_there_is_data() {
-    // Pieces of 64 KiB, so that a file system's blocks are shorter.
+    // Pieces of 64 KiB, which are longer than the blocks of a file system.
     let piece = 4 * PIECE;
     let torrent = Fixture::folder(&[("a", 4 * piece), ("b", 4 * piece)], piece);
     let store = torrent.prepared(false);
@@ -159,7 +159,7 @@ fn what_was_written_before_the_process_died_is_checked_where_there_is_data() {
     assert_eq!(check, if sparse { vec![1] } else { vec![1, 2] });
     let found = check_pieces(&store, &check);
     assert_eq!(found, [1]);
-    // Nobody wrote when the checkpoint was taken: then it was somebody else.
+    // Nobody wrote when the checkpoint was taken, so it was somebody else.
     let idle = Checkpoint { writing: false, ..before };
     assert_eq!(surveyed(&store, &idle), (vec![], vec![0, 1, 2, 3]));
 }
@@ -185,7 +185,7 @@ fn a_file_made_after_the_checkpoint_is_checked() {
     assert_eq!(trusted, [0]);
     assert!(check.contains(&2) && !check.contains(&3), "{check:?}");
     assert!(check_pieces(&store, &check).contains(&2));
-    // A piece that was held where no file was is not believed.
+    // A piece that was held in a file that did not exist is not believed.
     let odd = checkpoint_with(&before, &[0, 2]);
     let (trusted, check) = surveyed(&store, &odd);
     assert!(trusted == [0] && check.contains(&2));
@@ -230,8 +230,8 @@ enum Change {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Whatever happens to the files, every trusted piece was held and is right, and a piece on
-    /// disk that was held is trusted or checked.
+    /// Whatever happens to the files, every trusted piece was held and is right, and a held piece
+    /// on disk is trusted or checked.
     #[test]
     fn no_wrong_piece_is_trusted_and_no_held_piece_is_lost(
         lens in prop::collection::vec(1_usize..60_000, 1..5),
@@ -260,7 +260,7 @@ proptest! {
                     let mut bytes = fs::read(&path).unwrap();
                     bytes[0] ^= 1;
                     fs::write(&path, bytes).unwrap();
-                    // Long after we were gone.
+                    // Long after our process has ended.
                     touch(&path, &before, 3_600);
                 }
             }

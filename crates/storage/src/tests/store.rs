@@ -65,7 +65,7 @@ fn files_are_found_among_folders_that_are_missing_and_some_that_are_not() {
         let held = if there.contains(&path) { path } else { "" };
         assert_eq!(fs::read_to_string(torrent.path(path)).unwrap(), held);
     }
-    // What is in a folder's place is told, not taken for a missing one.
+    // Something else in place of a folder is reported, and does not count as missing.
     fs::remove_dir_all(torrent.path("a")).unwrap();
     fs::write(torrent.path("a"), "no folder").unwrap();
     assert!(store.fingerprints().is_err());
@@ -149,7 +149,7 @@ fn no_more_files_are_open_than_allowed_and_an_idle_torrent_has_none() {
 #[test]
 fn a_cached_read_opens_nothing_and_gives_the_same_bytes() {
     let mut torrent = Fixture::folder(&[("a", 3_000), ("b", 3_000)], PIECE);
-    // There, nothing ever waits for a disk.
+    // In memory, nothing ever waits for a disk.
     let memory = Path::new("/dev/shm");
     let in_memory = memory.is_dir();
     if in_memory {
@@ -172,7 +172,7 @@ fn a_cached_read_of_what_was_just_written_needs_no_disk_where_the_kernel_can_tel
     let store = torrent.prepared(false);
     store.write_at(0, &[&torrent.content]).unwrap();
     let mut buf = vec![0; 100_000];
-    // The kernel may always say that it would have to wait, but never give other bytes.
+    // The kernel may always say that it would have to wait, but must never return other bytes.
     if store.read_cached(0, &mut buf).unwrap() {
         assert_eq!(buf, torrent.content);
     }
@@ -209,7 +209,7 @@ proptest! {
     }
 }
 
-/// Each thread writes and reads its own pieces, all with one handle between them.
+/// Each thread writes and reads its own pieces, all with one shared handle.
 #[test]
 fn many_threads_share_few_handles() {
     let names: Vec<String> = (0..8).map(|n| n.to_string()).collect();
@@ -253,7 +253,7 @@ fn a_store_is_small() {
     assert_eq!(notes.made.capacity().div_ceil(usize::BITS as usize), 1);
 }
 
-/// The system tells such an error once, and it was told before anybody asked.
+/// The system reports such an error once, and has reported it before anybody asked.
 #[test]
 fn what_could_not_be_hurried_to_the_disk_fails_the_next_sync() {
     let torrent = Fixture::single(10, PIECE);

@@ -10,7 +10,7 @@ use crate::hash::Digest20;
 use crate::sweep::{Sink, Sweep};
 use sha_lanes::Level;
 
-/// What a sweep has told, piece by piece; `None` for those that could not be read.
+/// The results of a sweep, by piece; `None` for pieces that could not be read.
 #[derive(Default)]
 struct Told {
     unwanted: Vec<u32>,
@@ -38,7 +38,7 @@ impl Sink for Told {
     }
 }
 
-/// Sweeps over `torrent` in every way this machine has; `unreadable` and `unwanted` are pieces.
+/// Sweeps `torrent` with every level of this machine. `unreadable` and `unwanted` are pieces.
 fn sweep_all(torrent: &Fixture, store: &Store, unreadable: &[u32], unwanted: &[u32]) {
     let geometry = store.geometry();
     let wanted = (0..geometry.pieces()).filter(|piece| !unwanted.contains(piece));
@@ -56,7 +56,7 @@ fn sweep_all(torrent: &Fixture, store: &Store, unreadable: &[u32], unwanted: &[u
 
 #[test]
 fn pieces_of_any_length_and_number_are_hashed_side_by_side() {
-    // Some are read whole and many at once, some in chunks; the last piece is shorter.
+    // Some are read whole and many at once, some in chunks. The last piece is shorter.
     for (piece_len, pieces) in
         [(PIECE, 1), (PIECE, 33), (2 * PIECE, 17), (4 * PIECE, 20), (8 * PIECE, 5), (1 << 20, 2)]
     {
@@ -82,7 +82,7 @@ fn pieces_nobody_wants_are_left_out() {
 
 #[test]
 fn a_piece_that_cannot_be_read_does_no_harm_to_those_beside_it() {
-    // Pieces of 16 KiB are read together, those of 64 KiB in chunks: a's end is missing.
+    // Pieces of 16 KiB are read together, those of 64 KiB in chunks. The end of `a` is missing.
     for piece_len in [PIECE, 4 * PIECE] {
         let files = [("a", 3 * piece_len), ("b", 5 * piece_len), ("c", 9 * piece_len + 1)];
         let torrent = Fixture::folder(&files, piece_len);
