@@ -152,7 +152,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever shares memory with whom, each has what was put into it.
+        /// Every owner has its own value, whatever memory is shared.
         #[test]
         fn sharing_changes_no_value(
             steps in proptest::collection::vec((0usize..6, 0u32..4, any::<bool>(), any::<bool>()), 1..100),

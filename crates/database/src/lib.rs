@@ -3,7 +3,7 @@
 //! [`DatabaseOptions`] describes a database: what identifies it, how it is shared, and how its tables
 //! are brought up to date. [`DatabaseOptions::open`] opens or creates one.
 //! [`DatabaseOptions::open_unwritable`] and [`DatabaseOptions::open_reader`] read one without writing
-//! anything. [`Fault`] says what an error means for whoever has the database, and [`set_aside`] renames
+//! anything. [`Fault`] says what can be done about an error, and [`set_aside`] renames
 //! a damaged one. [`WriteQueue`] holds what waits to be written, for the one thread that writes it.
 //!
 //! ```

@@ -272,7 +272,7 @@ mod tests {
                 prop_assert_eq!(ring.len() as u64 + ring.dropped(), pushed);
             }
             for (at, kind) in RequestKind::ALL.into_iter().enumerate() {
-                // The share of the kind for twelve networks; lengths are told apart by powers of
+                // The share of the kind for twelve networks; lengths are distinguished by powers of
                 // two.
                 let share = capacity / 8 * kind.eighths() / 12 / 2;
                 for network in 0..12 {

@@ -84,7 +84,7 @@ mod tests {
                 clock.pass(2_000, clock.wall + jump, AGE);
                 clock.pass(2_000, clock.wall - jump, AGE);
             }
-            // 400 s have passed, of which 200 s with a wrong clock.
+            // 400 s have passed, 200 s of them with a wrong clock.
             assert!(clock.now - START <= 400_000 + 25 * 200_000, "{jump}: {}", clock.now - START);
             let before = clock.now;
             run(&mut clock, 1_000);

@@ -9,7 +9,7 @@ use crate::InfoHash;
 /// Returns the length of the torrent `info_hash` at the start of `reader`; other bytes may follow.
 /// Returns `None` if it is another torrent or none.
 ///
-/// Only the `info` dictionary is compared: whoever has the torrent has validated it before.
+/// Only the `info` dictionary is compared: the caller has validated the torrent before.
 ///
 /// # Errors
 /// If it cannot be read. A stream that ends too early is not a torrent.

@@ -7,7 +7,7 @@ use super::bytes::HASH_LEN;
 use super::*;
 use crate::{InfoHash, PieceIndex, Sha1Hash};
 
-// A torrent is written by hand here, value by value, so that it may be as wrong as a test wants.
+// Torrents are written here by hand, value by value, so that they may be wrong in any way.
 
 fn string(text: impl AsRef<[u8]>) -> Vec<u8> {
     let text = text.as_ref();
@@ -109,7 +109,7 @@ fn a_folder_torrent_is_read() {
 #[test]
 fn the_info_hash_covers_unknown_and_unsorted_keys_as_received() {
     let mut info = single().set("x-unknown", list([int(1)])).bytes();
-    // `zz` in front of `length` is out of order.
+    // `zz` before `length` is out of order.
     info.splice(1..1, [string("zz"), string("kept")].concat());
     let bytes = [b"d4:info", &info[..], b"e"].concat();
     let torrent = Metainfo::parse(&bytes, &ParseLimits::default()).unwrap();
@@ -147,7 +147,7 @@ fn tiers_stand_in_for_announce() {
     ]);
     let tiered = outer.clone().set("announce-list", tiers);
     assert_eq!(read(&tiered), [vec!["udp://b", "http://c"], vec!["http://d"]]);
-    // Nothing usable in it: `announce` it is.
+    // Nothing in it is usable, so `announce` is used.
     assert_eq!(read(&outer.set("announce-list", list([list([])]))), [["http://a"]]);
 }
 
@@ -184,7 +184,7 @@ fn utf8_names_win_over_names_that_are_not() {
     let torrent = parse(&info).unwrap();
     assert_eq!(torrent.info().files().entries()[0].path.as_str(), "名/語");
 
-    // One that is not UTF-8, or no name, does not win.
+    // A name that is not UTF-8, or empty, is not used.
     let both = path("path", b"a").set("path.utf-8", list([string(b"\xa4")]));
     for other in [int(7), string("")] {
         let info = folder([both.bytes()], 0).set("name.utf-8", other);
@@ -198,7 +198,7 @@ fn padding_files_are_kept_and_flagged() {
         let path = list([string(".pad"), string("6374")]);
         Dict::default().set("length", int(len)).set("path", path).set("attr", string("p")).bytes()
     };
-    // Two of one name are usual, as nobody writes them.
+    // Several with one name are usual, because they are never written.
     let torrent =
         parse(&folder([file(&["a"], 10), pad(6_374), file(&["b"], 5), pad(6_374)], 1)).unwrap();
     let flags: Vec<_> = torrent.info().files().entries().iter().map(|e| e.padding).collect();
@@ -265,7 +265,7 @@ fn a_path_without_parts_or_of_too_many_is_refused() {
         other => panic!("{parts:?} gave {other:?}"),
     };
     assert_eq!(refused(&[]), PathFault::NoComponents);
-    // The torrent's name is the hundredth.
+    // The name of the torrent is the hundredth component.
     assert_eq!(refused(&["d"; 100]), PathFault::TooDeep { limit: 100 });
     assert_eq!(refused(&["d"; 100_000]), PathFault::TooDeep { limit: 100 });
     assert!(parse(&folder([file(&["d"; 99], 0)], 0)).is_ok());
@@ -451,7 +451,7 @@ fn what_would_be_refused_is_not_made() {
     assert!(MetainfoBuilder::single_file("..", 0).files().is_err());
     assert!(MetainfoBuilder::folder("set", Vec::new()).files().is_err());
     assert!(MetainfoBuilder::single_file("a", u64::MAX).files().is_err());
-    // 60 GiB of 16 KiB pieces have more bytes of hashes than a torrent may have.
+    // 60 GiB in pieces of 16 KiB have more bytes of hashes than a torrent may have.
     let many = MetainfoBuilder::single_file("a", 60 << 30).piece_len(16 << 10);
     assert!(matches!(many.geometry(), Err(MetainfoError::TooManyPieces { .. })));
 }
@@ -471,7 +471,7 @@ proptest! {
         let total: u64 = files.values().sum();
         let builder = MetainfoBuilder::folder(&top, files.into_iter().collect()).private(private);
         let hashes = vec![1; builder.geometry().unwrap().pieces() as usize * HASH_LEN];
-        // Names that collide are refused; all others must read back.
+        // Names that collide are refused; all others must be parsed again unchanged.
         let Ok(map) = builder.files() else { return Ok(()) };
         let made = builder.build(hashes).unwrap();
         prop_assert_eq!(made.info().name(), top);
@@ -479,7 +479,7 @@ proptest! {
         prop_assert_eq!(made.info().files(), &map);
         prop_assert!(crate::bencode::scan(made.bytes().unwrap().as_ref(), &Default::default()).unwrap().is_canonical());
 
-        // Spans put one behind the other are the content, each byte once and in a file that has it.
+        // Consecutive spans cover the content: each byte once, and in the right file.
         let mut at = 0;
         let mut covered = 0;
         while at < total {
@@ -536,7 +536,7 @@ fn half_a_million_files_are_taken_and_more_are_refused_with_their_number() {
     let more = MetainfoBuilder::folder("many", files(limit + 1));
     let refused = more.check().unwrap_err().to_string();
     assert!(refused.contains("`500001`") && refused.contains("`500000`"), "{refused}");
-    // Bytes from elsewhere are refused in the same words.
+    // Bytes from elsewhere are refused with the same error.
     let bytes = MetainfoBuilder::folder("some", files(12)).build(vec![7; 20]).unwrap();
     let few = ParseLimits { files: 11, ..ParseLimits::default() };
     let refused = Metainfo::parse(&bytes.bytes().unwrap(), &few).unwrap_err().to_string();
