@@ -1,5 +1,5 @@
-//! The values every other module shares, each with a type of its own so that no two
-//! indices can be mixed up. No I/O, no clock, no ambient randomness.
+//! The values that all other crates share. Each has a type of its own, so that no two indices can be
+//! mixed up. No I/O, no clock, no ambient randomness.
 //!
 //! ```
 //! use piecework_core::PieceIndex;
