@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use piecework::cli::{Exit, log, peer, tracker};
-use piecework_api::{Event, State};
+use piecework_api::{Event, Givers, State};
 use piecework_core::BLOCK_LEN;
 use piecework_daemon::{AddSource, NewTorrent, Recorder};
 use piecework_engine::{Session, TorrentHandle};
@@ -130,6 +130,8 @@ async fn who_corrupts_is_named_with_the_block_and_evidence_and_nobody_else_also_
     let home = Home::new();
     let daemon = home.start().await;
     let mut listener = daemon.listen_to(info_hash);
+    // Listening has begun: what happened before that is not reported as new.
+    piecework_testkit::daemon::until_event(&mut listener, |event| *event == Event::Ready).await;
     daemon
         .add(NewTorrent {
             source: AddSource::Bytes(metainfo.bytes().unwrap().as_ref().to_vec()),
@@ -209,7 +211,12 @@ async fn who_corrupts_is_named_with_the_block_and_evidence_and_nobody_else_also_
     let daemon = home.start().await;
     assert_eq!(daemon.bad(info_hash).await.unwrap(), bad);
     let again = daemon.givers(info_hash).await.unwrap();
-    assert_eq!(again.givers, givers.givers);
+    // Blocks that were thrown away may have arrived after the first look.
+    let certain = |givers: &Givers| -> Vec<_> {
+        let known = givers.givers.iter().filter(|giver| giver.pieces > 0 || giver.banned);
+        known.map(|giver| (giver.peer, giver.pieces, giver.bytes, giver.banned)).collect()
+    };
+    assert_eq!(certain(&again), certain(&givers));
     daemon.shutdown().await;
 }
 
