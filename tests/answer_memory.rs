@@ -11,12 +11,12 @@ use piecework_api::TorrentSettings;
 use piecework_core::metainfo::MetainfoBuilder;
 use piecework_daemon::{AddSource, NewTorrent};
 use piecework_journal::{Journal, JournalOptions};
-use piecework_testkit::allocations::{Counting, ONE_AT_A_TIME, begin_peak, live, peak};
-use piecework_testkit::daemon::{Asker, Home, all_fields, within};
+use piecework_testkit::allocations::{CountingAllocator, ONE_AT_A_TIME, begin_peak, live, peak};
+use piecework_testkit::daemon::{ControlClient, Home, all_fields, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// The maximum of live bytes since then, beyond `rest`.
 fn peak_above(rest: usize) -> usize {
@@ -214,7 +214,7 @@ struct Served {
     _home: Home,
     daemon: piecework_daemon::Daemon,
     control: piecework_control::Control,
-    asker: Asker,
+    asker: ControlClient,
 }
 
 impl Served {
@@ -223,7 +223,7 @@ impl Served {
         let daemon = home.start().await;
         let config = piecework_testkit::daemon::control_config();
         let control = piecework_control::Control::start(config, daemon.clone()).await.unwrap();
-        let asker = Asker::new(control.addrs()[0]).await;
+        let asker = ControlClient::new(control.addrs()[0]).await;
         Self { _home: home, daemon, control, asker }
     }
 

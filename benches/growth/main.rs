@@ -24,11 +24,11 @@ mod watch;
 
 use std::process::Command;
 
-use piecework_testkit::allocations::Counting;
-use piecework_testkit::library::{Cost, IDLE, Kind, MORE, live_with};
+use piecework_testkit::allocations::CountingAllocator;
+use piecework_testkit::library::{Cost, IDLE, LibraryKind, MORE, live_with};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 const SUBJECTS: [&str; 9] =
     ["seeds", "unfinished", "own", "watch", "checks", "files", "peers", "trackers", "journal"];
@@ -83,7 +83,7 @@ fn measure(subject: &str, number: usize) -> Vec<Row> {
             "trackers" => trackers::measure(number).await,
             "watch" => watch::measure(number).await,
             "journal" => journal::measure(number),
-            _ => match Kind::ALL.into_iter().find(|kind| kind.name() == subject) {
+            _ => match LibraryKind::ALL.into_iter().find(|kind| kind.name() == subject) {
                 Some(kind) => measure_library(kind, number).await,
                 None => panic!("`{subject}` is not one of {SUBJECTS:?}"),
             },
@@ -91,7 +91,7 @@ fn measure(subject: &str, number: usize) -> Vec<Row> {
     })
 }
 
-async fn measure_library(kind: Kind, torrents: usize) -> Vec<Row> {
+async fn measure_library(kind: LibraryKind, torrents: usize) -> Vec<Row> {
     let life = live_with(kind, torrents).await;
     let mut rows = rows_of("adding", &life.adding);
     let each = life.adding.kept as f64 / torrents as f64;

@@ -8,14 +8,14 @@ use piecework_proto::announce::{TrackerTarget, TrackerUrl};
 
 use super::{Row, rows_of};
 use piecework_testkit::library::Meter;
-use piecework_testkit::own_tracker::{OwnTracker, Ways};
+use piecework_testkit::own_tracker::{OwnTracker, TrackerBehavior};
 use piecework_testkit::{one_piece, session_with, silent_tracker};
 
 const LIVE: usize = 100;
 
 pub async fn measure(torrents: usize) -> Vec<Row> {
     let (dead_url, asked) = silent_tracker().await;
-    let live = OwnTracker::start(Ways::default()).await;
+    let live = OwnTracker::start(TrackerBehavior::default()).await;
     let target = TrackerTarget::parse(&format!("http://{}", live.addr)).unwrap();
     let root = tempfile::tempdir().unwrap();
     let session = session_with(|_| {});

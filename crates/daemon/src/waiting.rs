@@ -4,7 +4,7 @@ use piecework_api::{Causes, Torrent, TorrentDetail, TrackerState, Waiting};
 use piecework_core::figures::{count, counted, size};
 use piecework_engine::Waited;
 use piecework_proto::encryption::EncryptionPolicy;
-use piecework_swarm::{Cause, Standing, hang_ups};
+use piecework_swarm::{Bottleneck, Cause, hang_ups};
 
 /// The daemon's settings that explain why a download waits.
 #[derive(Debug, Clone, Copy, Default)]
@@ -42,7 +42,7 @@ fn causes(figures: &[f64; Cause::ALL.len()]) -> Causes {
 }
 
 /// Returns the main cause of the last minute, and the current cause with its figures.
-fn sentence(waited: &Waited, now: &Standing, detail: &TorrentDetail, rules: Rules) -> String {
+fn sentence(waited: &Waited, now: &Bottleneck, detail: &TorrentDetail, rules: Rules) -> String {
     let mut figures = figures(now, detail, rules.download_limit);
     if let Some(told) = hang_ups(now.hung_up, rules.encryption) {
         figures = format!("{figures}; {told}");
@@ -81,7 +81,7 @@ fn headline(cause: Cause) -> &'static str {
 }
 
 /// Returns the figures that explain the current cause.
-fn figures(now: &Standing, detail: &TorrentDetail, daemon_limit: Option<u64>) -> String {
+fn figures(now: &Bottleneck, detail: &TorrentDetail, daemon_limit: Option<u64>) -> String {
     let torrent = &detail.torrent;
     let missing = counted(now.missing.into(), "piece");
     let verifying = counted(now.verifying.into(), "piece");
@@ -123,13 +123,13 @@ fn peers(number: u32) -> String {
 }
 
 /// Returns how many peers give how much.
-fn given(now: &Standing, torrent: &Torrent) -> String {
+fn given(now: &Bottleneck, torrent: &Torrent) -> String {
     let giving = torrent.peers_giving.max(1).min(now.serving.max(1));
     let give = if giving == 1 { "gives" } else { "give" };
     format!("{} {give} {}", peers(giving), rate(torrent.download_rate))
 }
 
-fn choked(now: &Standing) -> String {
+fn choked(now: &Bottleneck) -> String {
     if now.silent > 0 {
         let choking = now.offering.saturating_sub(now.silent);
         let choke = if choking == 1 { "chokes" } else { "choke" };
@@ -148,7 +148,7 @@ fn choked(now: &Standing) -> String {
     }
 }
 
-fn peer_upload(now: &Standing, torrent: &Torrent) -> String {
+fn peer_upload(now: &Bottleneck, torrent: &Torrent) -> String {
     if torrent.download_rate == 0 {
         let number = if now.serving == 0 { now.silent } else { now.serving };
         let (owe, send) = if number == 1 { ("owes", "sends") } else { ("owe", "send") };
@@ -258,13 +258,13 @@ mod tests {
         }
     }
 
-    fn standing(cause: Cause) -> Standing {
+    fn standing(cause: Cause) -> Bottleneck {
         let (peers, offering, serving, silent, owed) = (5, 5, 3, 0, 12);
         let (missing, verifying, hung_up) = (14, 2, 0);
-        Standing { cause, peers, offering, serving, silent, owed, missing, verifying, hung_up }
+        Bottleneck { cause, peers, offering, serving, silent, owed, missing, verifying, hung_up }
     }
 
-    fn waited(now: Standing, most: Cause, share: f64, seconds: u64) -> Waited {
+    fn waited(now: Bottleneck, most: Cause, share: f64, seconds: u64) -> Waited {
         let mut recent = [0.0; 9];
         recent[most as usize] = share;
         let rest = if most == Cause::Moving { Cause::Disk } else { Cause::Moving };
@@ -275,7 +275,7 @@ mod tests {
 
     const RULES: Rules = Rules { download_limit: None, encryption: EncryptionPolicy::Allow };
 
-    fn said(now: Standing, detail: &TorrentDetail, daemon_limit: Option<u64>) -> String {
+    fn said(now: Bottleneck, detail: &TorrentDetail, daemon_limit: Option<u64>) -> String {
         of(
             &waited(now, now.cause, 0.92, 60),
             detail,
@@ -314,7 +314,7 @@ mod tests {
     fn peers_that_take_requests_and_send_nothing_are_told_apart_from_the_others() {
         let mut detail = detail();
         let of = |cause, serving, silent, detail: &TorrentDetail| {
-            said(Standing { serving, silent, ..standing(cause) }, detail, None)
+            said(Bottleneck { serving, silent, ..standing(cause) }, detail, None)
         };
         let sentence = of(Cause::PeerUpload, 1, 4, &detail);
         let named = "1 peer gives 4.1 MiB/s, and 4 others take requests and send nothing; we could";
@@ -333,7 +333,7 @@ mod tests {
     fn line_11_peers_that_close_at_the_handshake_are_told_with_what_was_tried() {
         use EncryptionPolicy::{Allow, Plain, Prefer, Require};
         let told = |hung_up, encryption| {
-            let now = Standing { hung_up, ..standing(Cause::NoPeers) };
+            let now = Bottleneck { hung_up, ..standing(Cause::NoPeers) };
             let rules = Rules { encryption, ..RULES };
             let told = of(&waited(now, Cause::NoPeers, 1.0, 60), &detail(), rules);
             assert_eq!(told.closed_at_handshake, hung_up);
@@ -382,7 +382,7 @@ mod tests {
     #[test]
     fn every_cause_says_what_it_is_about() {
         let mut detail = detail();
-        let of = |cause, change: fn(&mut Standing)| {
+        let of = |cause, change: fn(&mut Bottleneck)| {
             let mut now = standing(cause);
             change(&mut now);
             now

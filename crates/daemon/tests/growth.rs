@@ -3,25 +3,25 @@
 
 use std::sync::OnceLock;
 
-use piecework_testkit::allocations::Counting;
-use piecework_testkit::library::{Cost, Kind, Life, MORE, live_with};
+use piecework_testkit::allocations::CountingAllocator;
+use piecework_testkit::library::{Cost, LibraryKind, LifeCosts, MORE, live_with};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 const FEW: usize = 100;
 const MANY: usize = 10 * FEW;
 
 /// What few torrents of each kind cost, and what many cost. All tests share it, since everything in
 /// the process is counted.
-fn lives() -> &'static [(Kind, Life, Life)] {
-    static LIVES: OnceLock<Vec<(Kind, Life, Life)>> = OnceLock::new();
+fn lives() -> &'static [(LibraryKind, LifeCosts, LifeCosts)] {
+    static LIVES: OnceLock<Vec<(LibraryKind, LifeCosts, LifeCosts)>> = OnceLock::new();
     LIVES.get_or_init(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let both = |kind| {
             runtime.block_on(async { (live_with(kind, FEW).await, live_with(kind, MANY).await) })
         };
-        Kind::ALL
+        LibraryKind::ALL
             .map(|kind| (kind, both(kind)))
             .map(|(kind, (few, many))| (kind, few, many))
             .to_vec()
@@ -30,7 +30,7 @@ fn lives() -> &'static [(Kind, Life, Life)] {
 
 /// Fails unless a part of the life of many costs at most eleven times that of few, in allocations
 /// and in their bytes.
-fn eleven_times_at_most(what: &str, part: impl Fn(&Life) -> Cost) {
+fn eleven_times_at_most(what: &str, part: impl Fn(&LifeCosts) -> Cost) {
     for (kind, few, many) in lives() {
         let (few, many) = (part(few), part(many));
         println!("{what}, {kind:?}: {few:?}, then {many:?}");

@@ -8,13 +8,13 @@ use std::time::Duration;
 use piecework_core::metainfo::Metainfo;
 use piecework_engine::{AddTorrent, Session};
 use piecework_proto::announce::{CatalogueUrl, TrackerTarget};
-use piecework_testkit::allocations::{Counting, ONE_AT_A_TIME, calls, live};
+use piecework_testkit::allocations::{CountingAllocator, ONE_AT_A_TIME, calls, live};
 use piecework_testkit::daemon::Home;
-use piecework_testkit::own_tracker::{OwnTracker, Ways};
+use piecework_testkit::own_tracker::{OwnTracker, TrackerBehavior};
 use piecework_testkit::{one_piece, session_with};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// What it took to add torrents.
 #[derive(Debug)]
@@ -124,7 +124,7 @@ async fn ten_times_the_seeds_report_in_a_few_requests_over_a_few_connections() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let root = tempfile::tempdir().unwrap();
     let torrents: Vec<_> = (0..1_120).map(one_piece).collect();
-    let tracker = OwnTracker::start(Ways::default()).await;
+    let tracker = OwnTracker::start(TrackerBehavior::default()).await;
     let session = session_with(|_| {});
     let mut costs = Vec::new();
     let mut batches = Vec::new();
@@ -158,7 +158,9 @@ async fn a_tracker_that_takes_no_batches_gets_one_report_at_a_time() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let root = tempfile::tempdir().unwrap();
     let torrents: Vec<_> = (0..120).map(one_piece).collect();
-    let tracker = OwnTracker::start(Ways { single_only: true, ..Ways::default() }).await;
+    let tracker =
+        OwnTracker::start(TrackerBehavior { single_only: true, ..TrackerBehavior::default() })
+            .await;
     let session = session_with(|_| {});
     seed_all(&session, &torrents, root.path(), &tracker);
     tracker.saw(|seen| seen.taken.len() == 120).await;
@@ -175,7 +177,8 @@ async fn a_tracker_that_has_forgotten_a_torrent_hears_of_it_at_once() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let root = tempfile::tempdir().unwrap();
     let torrents: Vec<_> = (0..60).map(one_piece).collect();
-    let tracker = OwnTracker::start(Ways { forgetful: true, ..Ways::default() }).await;
+    let tracker =
+        OwnTracker::start(TrackerBehavior { forgetful: true, ..TrackerBehavior::default() }).await;
     let session = session_with(|_| {});
     seed_all(&session, &torrents, root.path(), &tracker);
     // The interval is half an hour.
@@ -193,7 +196,7 @@ async fn a_tracker_that_has_forgotten_a_torrent_hears_of_it_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_is_started_again_announces_the_same_keys() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let tracker = OwnTracker::start(Ways::default()).await;
+    let tracker = OwnTracker::start(TrackerBehavior::default()).await;
     let home = Home::new();
     let daemon = home.start().await;
     let mut request = home.seed_request("a.bin", 100_000);

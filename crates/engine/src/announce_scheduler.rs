@@ -16,8 +16,8 @@ use crate::tracker_client::{TrackerClient, TrackerError};
 use piecework_core::{InfoHash, Moment};
 use piecework_proto::announce::{Announce, AnnounceEvent, AnnounceReply, TrackerUrl, TrackerUrls};
 use piecework_swarm::announcer::{
-    AnnounceFailure, Announcer, Host, Hosts, Layouts, Outcome, Standing, TrackerStatus, Turn,
-    Untold, Wish,
+    AnnounceFailure, AnnounceOutcome, AnnounceTask, AnnounceTurn, Announcer, Host, HostState,
+    Hosts, Layouts, MissedGoodbyes, TrackerStatus,
 };
 
 use super::TorrentState;
@@ -248,11 +248,11 @@ impl AnnounceScheduler {
     }
 
     /// Adds to `untold` the torrents here whose trackers have not been told that we leave.
-    pub fn note_untold(&self, untold: &mut Untold) {
+    pub fn note_untold(&self, untold: &mut MissedGoodbyes) {
         let state = self.schedule.lock();
         for announcing in state.torrents.iter() {
             announcing.look(|announcer| {
-                let mut owed = announcer.owed_farewells().peekable();
+                let mut owed = announcer.owed_goodbyes().peekable();
                 if owed.peek().is_some() {
                     untold.add(owed.map(TrackerUrl::place));
                 }
@@ -350,7 +350,7 @@ impl AnnounceScheduler {
         self: Arc<Self>,
         entry: Arc<Entry>,
         place: AnnounceTarget,
-        wish: Wish,
+        wish: AnnounceTask,
         hurry: oneshot::Receiver<()>,
     ) -> FinishedAnnounce {
         let request = request(&entry, &wish);
@@ -470,7 +470,7 @@ fn at(host: &str, port: u16) -> impl Fn(&TrackerUrl) -> bool + '_ {
 /// What is due at one look at the announcers.
 #[derive(Default)]
 struct DueAnnounces {
-    announces: Vec<(Arc<Entry>, AnnounceTarget, Wish, oneshot::Receiver<()>)>,
+    announces: Vec<(Arc<Entry>, AnnounceTarget, AnnounceTask, oneshot::Receiver<()>)>,
     /// Torrents whose tracker is down.
     passed_over: Vec<Arc<Entry>>,
     /// When to look again.
@@ -503,13 +503,14 @@ impl AnnounceResult {
 
     /// Returns what the result says about the tracker. `failures` is the number of announces of
     /// this torrent in a row that failed.
-    fn at_host(&self, failures: u32) -> Outcome {
+    fn at_host(&self, failures: u32) -> AnnounceOutcome {
         match (&self.answer, self.was_answered) {
-            (_, Some(true)) => Outcome::Answered,
-            (Err(failure), Some(false)) => {
-                Outcome::Silent { reason: failure.reason.clone(), again: failures > OWN_FAILURES }
-            }
-            _ => Outcome::Unknown,
+            (_, Some(true)) => AnnounceOutcome::Answered,
+            (Err(failure), Some(false)) => AnnounceOutcome::Silent {
+                reason: failure.reason.clone(),
+                again: failures > OWN_FAILURES,
+            },
+            _ => AnnounceOutcome::Unknown,
         }
     }
 }
@@ -528,10 +529,10 @@ impl Schedule {
         }
         for _ in 0..STEPS {
             match self.hosts.next(now) {
-                Some(Turn::Announce { host, torrent }) => {
+                Some(AnnounceTurn::Announce { host, torrent }) => {
                     self.take_turn(now, host, torrent, &mut begun);
                 }
-                Some(Turn::Down { host, torrent, reason }) => {
+                Some(AnnounceTurn::Down { host, torrent, reason }) => {
                     if let Some(announcing) = self.torrents.get_mut(torrent) {
                         announcing.busy().announcer.was_in_vain(now, |url| host.has(url), &reason);
                         begun.passed_over.push(Arc::clone(&announcing.entry));
@@ -553,7 +554,7 @@ impl Schedule {
         let (hosts, mut is_down) = (&mut self.hosts, false);
         let mut line = |url: &TrackerUrl| {
             let standing = hosts.line_up(now, url, info_hash);
-            is_down |= matches!(standing, Standing::Down(_));
+            is_down |= matches!(standing, HostState::Down(_));
             standing
         };
         let announcer = &mut announcing.busy().announcer;
@@ -592,7 +593,7 @@ impl Schedule {
                 let place = AnnounceTarget { info_hash, tracker: wish.tracker.clone(), host };
                 begun.announces.push((entry, place, wish, hurry));
             }
-            None => self.hosts.done(now, &host, info_hash, Outcome::Unknown),
+            None => self.hosts.done(now, &host, info_hash, AnnounceOutcome::Unknown),
         }
         self.schedule(info_hash);
     }
@@ -633,7 +634,7 @@ impl Schedule {
 }
 
 /// Returns the announce that `wish` asks for, with the current totals.
-pub(super) fn request(entry: &Entry, wish: &Wish) -> Announce {
+pub(super) fn request(entry: &Entry, wish: &AnnounceTask) -> Announce {
     let identity = &entry.means().identity;
     let shown = entry.shown();
     let total = entry.metainfo.info().geometry().total_len();

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use piecework_core::Moment;
 use piecework_storage::PoolLoad;
-use piecework_swarm::{Cause, Waiting};
+use piecework_swarm::{Cause, WaitTimes};
 
 /// Counters that only grow.
 #[derive(Default)]
@@ -94,13 +94,13 @@ impl Counters {
     pub fn waited(
         &self,
         now: Moment,
-        shown: impl Iterator<Item = Arc<Waiting>>,
+        shown: impl Iterator<Item = Arc<WaitTimes>>,
     ) -> [Duration; Cause::ALL.len()] {
         let mut waited: [Duration; Cause::ALL.len()] =
             std::array::from_fn(|at| Duration::from_micros(self.waited[at].get()));
         for waiting in shown {
             // A wait that goes on has not been added yet.
-            if let Some(standing) = waiting.standing() {
+            if let Some(standing) = waiting.bottleneck() {
                 waited[standing.cause as usize] += now.since(waiting.since());
             }
         }
@@ -115,14 +115,14 @@ impl Counters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use piecework_swarm::Standing;
+    use piecework_swarm::Bottleneck;
 
     #[test]
     fn a_wait_that_ended_before_it_was_shown_takes_nothing_back() {
         let at = |millis| Moment::from_start(Duration::from_millis(millis));
         let cause = Cause::NoPeers as usize;
         let counters = Counters::default();
-        let mut waiting = Waiting::new(at(0), Default::default());
+        let mut waiting = WaitTimes::new(at(0), Default::default());
         waiting.note(at(0), standing(Cause::NoPeers));
         let shown = Arc::new(waiting.clone());
         let first = counters.waited(at(150), std::iter::once(shown));
@@ -144,7 +144,7 @@ mod tests {
         );
     }
 
-    fn standing(cause: Cause) -> Option<Standing> {
-        Some(Standing { cause, ..Standing::alone(0, 0) })
+    fn standing(cause: Cause) -> Option<Bottleneck> {
+        Some(Bottleneck { cause, ..Bottleneck::alone(0, 0) })
     }
 }

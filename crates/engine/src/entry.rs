@@ -19,7 +19,7 @@ use piecework_core::{Bitfield, BoxedDefault, InfoHash, PieceIndex};
 use piecework_proto::announce::TrackerUrl;
 use piecework_storage::Store;
 use piecework_swarm::lifecycle::Workload;
-use piecework_swarm::{PieceStage, Waiting};
+use piecework_swarm::{PieceStage, WaitTimes};
 
 use super::check_slots::{CheckSlot, CheckWaiter};
 use super::claims::NO_CLAIM;
@@ -219,7 +219,7 @@ impl Entry {
     }
 
     /// Returns what it has waited for, if it has.
-    pub fn waiting(&self) -> Option<Arc<Waiting>> {
+    pub fn waiting(&self) -> Option<Arc<WaitTimes>> {
         self.state.lock().shown.waiting()
     }
 

@@ -13,7 +13,7 @@ use tracing::debug;
 use crate::tracker_client::{CatalogueError, Holdings};
 use piecework_core::{Bitfield, InfoHash, Moment};
 use piecework_proto::announce::catalogue::{BatchedHoldings, HoldingsBatch, MAX_BATCH_LEN};
-use piecework_swarm::announcer::Reported;
+use piecework_swarm::announcer::ReportOutcome;
 
 use super::announce_scheduler::AnnounceScheduler;
 use super::entry::Entry;
@@ -82,7 +82,7 @@ impl ReportRun<'_> {
             let key = self.reports.means.identity.announce_key(info_hash);
             let report = BatchedHoldings::new(info_hash, key, bits);
             if bytes + report.encoded_len() > MAX_BATCH_LEN - BATCH_MARGIN {
-                self.done(info_hash, Reported::Postponed);
+                self.done(info_hash, ReportOutcome::Postponed);
                 continue;
             }
             bytes += report.encoded_len();
@@ -93,7 +93,7 @@ impl ReportRun<'_> {
             if was_answered {
                 was_answered = self.send_single(prepared).await;
             } else {
-                self.done(prepared.entry.info_hash(), Reported::Postponed);
+                self.done(prepared.entry.info_hash(), ReportOutcome::Postponed);
             }
         }
         was_answered
@@ -102,7 +102,7 @@ impl ReportRun<'_> {
     /// Returns what is to be reported of a torrent now, if anything.
     async fn prepare(&self, info_hash: InfoHash, until: Instant) -> Option<PreparedReport> {
         let Some(entry) = self.reports.torrents.get(info_hash) else {
-            self.done(info_hash, Reported::Settled);
+            self.done(info_hash, ReportOutcome::Settled);
             return None;
         };
         // What changes from now on is reported again.
@@ -110,12 +110,12 @@ impl ReportRun<'_> {
         let (host, port) = self.reporter.place();
         let Some(count) = entry.shown().reportable().filter(|count| !entry.is_reported(*count))
         else {
-            self.done(info_hash, Reported::Settled);
+            self.done(info_hash, ReportOutcome::Settled);
             return None;
         };
         let is_announced = || self.reports.scheduler.is_known_to(info_hash, host, port);
         if !is_announced() {
-            self.done(info_hash, Reported::Unannounced);
+            self.done(info_hash, ReportOutcome::Unannounced);
             if is_announced() {
                 // It was announced between the two checks.
                 self.reporter.announced_meanwhile(self.now(), info_hash);
@@ -133,11 +133,11 @@ impl ReportRun<'_> {
             }
             // The torrent is gone, or busy for long.
             Ok(None) => {
-                self.done(info_hash, Reported::Settled);
+                self.done(info_hash, ReportOutcome::Settled);
                 None
             }
             Err(_) => {
-                self.done(info_hash, Reported::Refused);
+                self.done(info_hash, ReportOutcome::Refused);
                 None
             }
         }
@@ -147,7 +147,7 @@ impl ReportRun<'_> {
         let (prepared, torrents): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
         let postpone = || {
             for prepared in &prepared {
-                self.done(prepared.entry.info_hash(), Reported::Postponed);
+                self.done(prepared.entry.info_hash(), ReportOutcome::Postponed);
             }
         };
         let body = HoldingsBatch { torrents };
@@ -199,7 +199,7 @@ impl ReportRun<'_> {
             }
             Err(error) => {
                 debug!(%error, "the tracker did not take our report of holdings");
-                self.done(info_hash, Reported::Postponed);
+                self.done(info_hash, ReportOutcome::Postponed);
                 return false;
             }
         }
@@ -213,23 +213,23 @@ impl ReportRun<'_> {
             200..300 => {
                 let pieces = sent.entry.metainfo.info().geometry().pieces();
                 sent.entry.set_reported(sent.have.as_ref().map_or(pieces, Bitfield::count));
-                Reported::Settled
+                ReportOutcome::Settled
             }
-            NOT_ANNOUNCED => Reported::Unknown,
-            _ => Reported::Refused,
+            NOT_ANNOUNCED => ReportOutcome::Unknown,
+            _ => ReportOutcome::Refused,
         };
-        if reported != Reported::Settled {
+        if reported != ReportOutcome::Settled {
             debug!(torrent = %info_hash, status, reason, "the tracker refused a report of holdings");
         }
         self.done(info_hash, reported);
-        if reported == Reported::Unknown {
+        if reported == ReportOutcome::Unknown {
             // The tracker was restarted since we announced. It is told of us at once.
             let (host, port) = self.reporter.place();
             self.reports.scheduler.was_forgotten(info_hash, host, port);
         }
     }
 
-    fn done(&self, info_hash: InfoHash, reported: Reported) {
+    fn done(&self, info_hash: InfoHash, reported: ReportOutcome) {
         self.reporter.done(self.now(), info_hash, reported);
     }
 

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use piecework_core::Moment;
-use piecework_swarm::budget::{Budget, MemberId, News};
+use piecework_swarm::budget::{Budget, MemberId, MemberReport};
 
 /// The memory of a session for incomplete pieces. [`Budget`] divides it.
 pub(super) struct Memory {
@@ -68,7 +68,7 @@ impl DividedMemory {
 impl Portion {
     /// Reports the torrent's traffic. Returns how many blocks it may request, and whether it should
     /// report again soon because that number may rise.
-    pub fn tell(&mut self, news: News) -> (u64, bool) {
+    pub fn tell(&mut self, news: MemberReport) -> (u64, bool) {
         let now = self.memory.now();
         let id = self.join(now);
         let mut state = self.memory.state.lock();

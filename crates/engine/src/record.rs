@@ -10,7 +10,7 @@ use piecework_core::{
     shared_default,
 };
 use piecework_swarm::lifecycle::{ContentState, Lifecycle, LifecycleStatus, Workload};
-use piecework_swarm::{Blame, Cause, PieceStage, Waiting};
+use piecework_swarm::{Blame, Cause, PieceStage, WaitTimes};
 
 use super::complaints::Complaints;
 use super::doubt::{self, Doubt};
@@ -58,7 +58,7 @@ pub(super) struct RecordRare {
     /// Addresses for the next swarm: peers we had dialled, and what trackers said.
     pub lost: Vec<SocketAddr>,
     /// What its swarms have waited for. A download that sleeps goes on waiting for peers.
-    pub waited: Option<Arc<Waiting>>,
+    pub waited: Option<Arc<WaitTimes>>,
     /// What its swarms know against peers.
     pub blame: Option<Box<Blame>>,
     /// The fault that it has stopped on.
@@ -140,7 +140,7 @@ impl Record {
     /// counted.
     pub fn stop_waiting(&mut self, now: Moment) -> Option<(Cause, Duration)> {
         let waiting = self.rare.waited.as_ref()?;
-        let (cause, since) = (waiting.standing()?.cause, waiting.since());
+        let (cause, since) = (waiting.bottleneck()?.cause, waiting.since());
         self.rare.change(|rare| {
             if let Some(waiting) = &mut rare.waited {
                 Arc::make_mut(waiting).note(now, None);

@@ -11,7 +11,7 @@ use crate::tracker_client::{Catalogue, CatalogueError, TrackerClient};
 use piecework_core::{InfoHash, Moment, Rng};
 use piecework_proto::announce::catalogue::MAX_BATCH;
 use piecework_proto::announce::{CatalogueUrl, TrackerUrl};
-use piecework_swarm::announcer::{Reported, Reports};
+use piecework_swarm::announcer::{ReportOutcome, Reports};
 
 /// One reporter for each tracker that a session's torrents report to.
 #[derive(Default)]
@@ -141,7 +141,7 @@ impl Reporter {
     }
 
     /// Notes the result of a report.
-    pub fn done(&self, now: Moment, info_hash: InfoHash, reported: Reported) {
+    pub fn done(&self, now: Moment, info_hash: InfoHash, reported: ReportOutcome) {
         self.queue.lock().reports.done(now, info_hash, reported);
     }
 

@@ -13,7 +13,9 @@ use super::announce_scheduler::{self, FAREWELL, Parting};
 use super::entry::Entry;
 use crate::tracker_client::TrackerClient;
 use piecework_core::InfoHash;
-use piecework_swarm::announcer::{Announcer, Departing, Departures, Goodbye, Untold};
+use piecework_swarm::announcer::{
+    Announcer, DepartingTorrent, Departures, Goodbye, MissedGoodbyes,
+};
 
 /// What was left undone when a session ended.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -21,7 +23,7 @@ pub struct ShutdownReport {
     /// Torrents that had not stopped and flushed their data.
     pub running: usize,
     /// Torrents whose trackers have not been told that we leave.
-    pub untold: Untold,
+    pub untold: MissedGoodbyes,
 }
 
 /// The torrents of a session that is ending.
@@ -161,11 +163,11 @@ async fn tell(
     torrents: Vec<(Arc<Entry>, Announcer)>,
     peers: &HashMap<InfoHash, usize, foldhash::fast::FixedState>,
     deadline: Instant,
-) -> Untold {
+) -> MissedGoodbyes {
     let (entries, announcers): (Vec<_>, Vec<_>) = torrents.into_iter().unzip();
     let departing = announcers.into_iter().zip(&entries).map(|(announcer, entry)| {
         let peers = peers.get(&entry.info_hash()).copied().unwrap_or_default();
-        Departing { announcer, peers }
+        DepartingTorrent { announcer, peers }
     });
     let mut departures = Departures::new(departing);
     let mut under_way: JoinSet<(Goodbye, bool)> = JoinSet::new();
@@ -195,7 +197,7 @@ async fn tell(
     };
     // What was not told by then is counted.
     let _ = timeout_at(deadline, telling).await;
-    departures.untold()
+    departures.missed()
 }
 
 /// Time for [`Session::shutdown`]: programs that must end within ten seconds have other things to

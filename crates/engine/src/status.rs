@@ -9,7 +9,9 @@ use piecework_core::metainfo::Metainfo;
 use piecework_core::{BoxedDefault, InfoHash, Moment, PieceIndex, Sha1Hash, shared_default};
 use piecework_proto::encryption::Method;
 use piecework_swarm::announcer::TrackerStatus;
-use piecework_swarm::{BlockRanges, Cause, Direction, Evidence, PeerIdentity, Standing, Waiting};
+use piecework_swarm::{
+    BlockRanges, Bottleneck, Cause, Direction, Evidence, PeerIdentity, WaitTimes,
+};
 
 /// The status of a torrent.
 #[derive(Debug, Clone)]
@@ -89,7 +91,7 @@ pub(super) struct StatusView {
     pub motion: BoxedDefault<Motion>,
     pub trouble: Option<Box<str>>,
     /// What it has waited for, if it has ever downloaded here.
-    pub waiting: Option<Arc<Waiting>>,
+    pub waiting: Option<Arc<WaitTimes>>,
 }
 
 /// The same in less memory, for the many torrents that hold everything and have no peers.
@@ -123,7 +125,7 @@ pub struct Waited {
     /// How much of the last minute was counted.
     pub counted: Duration,
     /// What it waits for now; `None` if it does not download.
-    pub standing: Option<Standing>,
+    pub standing: Option<Bottleneck>,
 }
 
 impl StatusView {
@@ -173,16 +175,16 @@ impl StatusView {
     /// Returns what it has waited for up to `now`.
     pub fn waited(&self, now: Moment) -> Waited {
         let mut waiting = match &self.waiting {
-            Some(waiting) => Waiting::clone(waiting),
-            None => Waiting::new(now, Default::default()),
+            Some(waiting) => WaitTimes::clone(waiting),
+            None => WaitTimes::new(now, Default::default()),
         };
         // What was seen last still holds: the torrent would have shown a change.
-        waiting.note(now, waiting.standing().copied());
+        waiting.note(now, waiting.bottleneck().copied());
         Waited {
             time: waiting.totals(),
             recent: waiting.recent(),
             counted: waiting.counted(),
-            standing: waiting.standing().copied(),
+            standing: waiting.bottleneck().copied(),
         }
     }
 
@@ -264,7 +266,7 @@ impl CompactStatus {
     }
 
     /// Returns what it has waited for, if it has.
-    pub fn waiting(&self) -> Option<Arc<Waiting>> {
+    pub fn waiting(&self) -> Option<Arc<WaitTimes>> {
         match self {
             Self::Whole { .. } => None,
             Self::Other(shown) => shown.waiting.clone(),
@@ -487,7 +489,7 @@ mod tests {
             StatusView { corrupt: 1, ..whole.clone() },
             StatusView { state: TorrentState::Downloading, ..whole.clone() },
             StatusView {
-                waiting: Some(Arc::new(Waiting::new(Moment::START, Default::default()))),
+                waiting: Some(Arc::new(WaitTimes::new(Moment::START, Default::default()))),
                 ..whole.clone()
             },
         ];

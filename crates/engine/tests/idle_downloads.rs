@@ -12,16 +12,18 @@ use piecework_proto::announce::TrackerUrl;
 use piecework_proto::wire::Message;
 use piecework_swarm::Cause;
 use piecework_swarm::announcer::TrackerState;
-use piecework_testkit::allocations::{Counting, ONE_AT_A_TIME, begin_peak, calls, live, peak};
+use piecework_testkit::allocations::{
+    CountingAllocator, ONE_AT_A_TIME, begin_peak, calls, live, peak,
+};
 use piecework_testkit::{
-    Heard, RawPeer, add, content, one_piece, seeded, session_with, stranger, until, within,
+    PeerMessage, RawPeer, add, content, one_piece, seeded, session_with, stranger, until, within,
 };
 use piecework_tracker::{TrackerConfig, TrackerServer};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// Waits until the runtime has no more than `tasks`.
 async fn asleep(tasks: usize) {
@@ -190,7 +192,7 @@ async fn a_download_that_sleeps_wakes_for_a_peer_and_goes_on() {
     // It fills one piece after the other.
     while given < 18 {
         match within(peer.hear()).await {
-            Some(Heard::Message(Message::Request(block))) => {
+            Some(PeerMessage::Message(Message::Request(block))) => {
                 let span = metainfo.info().geometry().block_span(block);
                 let data = &bytes[span.start as usize..span.end as usize];
                 peer.send_block(block, data).await.unwrap();
@@ -229,7 +231,7 @@ async fn pretend(session: &Session, metainfo: &Metainfo, gives: bool) -> RawPeer
     let mut sent = 0;
     while gives && sent < geometry.blocks_per_piece() - 1 {
         let Some(heard) = within(peer.hear()).await else { break };
-        if let Heard::Message(Message::Request(block)) = heard
+        if let PeerMessage::Message(Message::Request(block)) = heard
             && block.begin + block.len < geometry.piece_size(block.piece)
         {
             peer.send_block(block, &vec![1; block.len as usize]).await.unwrap();

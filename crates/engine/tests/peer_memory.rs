@@ -12,12 +12,14 @@ use piecework_core::metainfo::Metainfo;
 use piecework_core::{BLOCK_LEN, BlockRef, PeerId, PieceIndex};
 use piecework_engine::{Session, TorrentHandle, raise_file_limit};
 use piecework_proto::wire::{self, Message};
-use piecework_testkit::allocations::{Counting, begin_peak, peak};
-use piecework_testkit::{Heard, RawPeer, add, content, seeded, session_with, stranger, within};
+use piecework_testkit::allocations::{CountingAllocator, begin_peak, peak};
+use piecework_testkit::{
+    PeerMessage, RawPeer, add, content, seeded, session_with, stranger, within,
+};
 use tokio::sync::Barrier;
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// One way to fill somebody's memory.
 struct Attack {
@@ -134,7 +136,7 @@ async fn attack(
             if attack.on_leecher {
                 let asked = async {
                     while let Some(heard) = peer.hear().await {
-                        if matches!(heard, Heard::Message(Message::Request(_))) {
+                        if matches!(heard, PeerMessage::Message(Message::Request(_))) {
                             break;
                         }
                     }

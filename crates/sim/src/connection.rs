@@ -28,12 +28,12 @@ pub(crate) struct Side {
     pub(crate) outbox: VecDeque<BlockRef>,
     /// What the socket has taken, in order. The first one is always a block: messages that follow no
     /// block are on their way at once.
-    written: VecDeque<Item>,
+    written: VecDeque<Transmission>,
     written_bytes: u64,
     /// Messages that wait for another one.
     later: Vec<Message>,
     /// On its way to the other side, with the time of its arrival.
-    flight: VecDeque<(Moment, Item)>,
+    flight: VecDeque<(Moment, Transmission)>,
     /// Blocks of that.
     blocks_in_flight: u32,
     /// Blocks that may be on their way, so that a slow receiver does not fill its downlink's queue
@@ -46,16 +46,16 @@ pub(crate) struct Side {
 
 /// Something on its way.
 #[derive(Debug)]
-pub(crate) enum Item {
+pub(crate) enum Transmission {
     Message(Message),
-    Block(BlockRef, Mark),
+    Block(BlockRef, BlockContent),
     /// The sender has closed the connection.
     End,
 }
 
 /// What a block's bytes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mark {
+pub(crate) enum BlockContent {
     /// Those of the torrent.
     Right,
     /// Others, different each time.
@@ -103,21 +103,25 @@ impl Side {
     /// Puts a message behind what was written before. Returns whether it is on its way.
     pub(crate) fn write(&mut self, message: Message, arrival: Moment) -> bool {
         if self.written.is_empty() {
-            self.launch(Item::Message(message), arrival);
+            self.launch(Transmission::Message(message), arrival);
             return true;
         }
-        self.written.push_back(Item::Message(message));
+        self.written.push_back(Transmission::Message(message));
         false
     }
 
     /// Moves blocks from the outbox to the socket while it takes some. Returns how many, and their
     /// bytes.
-    pub(crate) fn fill(&mut self, buffer: u64, mut mark: impl FnMut() -> Mark) -> (u32, u64) {
+    pub(crate) fn fill(
+        &mut self,
+        buffer: u64,
+        mut mark: impl FnMut() -> BlockContent,
+    ) -> (u32, u64) {
         let (mut blocks, mut bytes) = (0, 0);
         while self.written_bytes < buffer
             && let Some(block) = self.outbox.pop_front()
         {
-            self.written.push_back(Item::Block(block, mark()));
+            self.written.push_back(Transmission::Block(block, mark()));
             self.written_bytes += u64::from(block.len);
             blocks += 1;
             bytes += u64::from(block.len);
@@ -128,19 +132,21 @@ impl Side {
     /// The block that the uplink is to carry next, if it may.
     pub(crate) fn next_block(&self) -> Option<BlockRef> {
         match self.written.front() {
-            Some(Item::Block(block, _)) if self.blocks_in_flight < self.window => Some(*block),
+            Some(Transmission::Block(block, _)) if self.blocks_in_flight < self.window => {
+                Some(*block)
+            }
             _ => None,
         }
     }
 
     /// The first block has left the uplink: it will arrive at `arrival`, and the messages behind it
     /// do not wait for a turn.
-    pub(crate) fn first_block_left(&mut self, arrival: Moment) -> Option<(BlockRef, Mark)> {
-        let Some(Item::Block(block, mark)) = self.written.pop_front() else { return None };
+    pub(crate) fn first_block_left(&mut self, arrival: Moment) -> Option<(BlockRef, BlockContent)> {
+        let Some(Transmission::Block(block, mark)) = self.written.pop_front() else { return None };
         self.written_bytes -= u64::from(block.len);
         self.blocks_in_flight += 1;
-        self.launch(Item::Block(block, mark), arrival);
-        while let Some(Item::Message(_) | Item::End) = self.written.front() {
+        self.launch(Transmission::Block(block, mark), arrival);
+        while let Some(Transmission::Message(_) | Transmission::End) = self.written.front() {
             if let Some(item) = self.written.pop_front() {
                 self.launch(item, arrival);
             }
@@ -155,17 +161,17 @@ impl Side {
         self.written = VecDeque::new();
         self.later = Vec::new();
         self.written_bytes = 0;
-        self.launch(Item::End, arrival);
+        self.launch(Transmission::End, arrival);
     }
 
     /// Takes out what has arrived by `now`.
-    pub(crate) fn land(&mut self, now: Moment) -> Option<Item> {
+    pub(crate) fn land(&mut self, now: Moment) -> Option<Transmission> {
         let (arrival, _) = self.flight.front()?;
         if *arrival > now {
             return None;
         }
         let (_, item) = self.flight.pop_front()?;
-        if let Item::Block(..) = item {
+        if let Transmission::Block(..) = item {
             self.blocks_in_flight -= 1;
         }
         Some(item)
@@ -177,7 +183,7 @@ impl Side {
     }
 
     /// Nothing overtakes what was sent before it.
-    fn launch(&mut self, item: Item, arrival: Moment) {
+    fn launch(&mut self, item: Transmission, arrival: Moment) {
         self.last_arrival = self.last_arrival.max(arrival);
         self.flight.push_back((self.last_arrival, item));
     }

@@ -46,4 +46,4 @@ pub use bound::{Bound, broadcast_bound};
 pub use oracle::{Failure, Violation};
 pub use report::{GroupReport, Report, Spread};
 pub use scenario::{Addresses, Choke, Content, Leave, PeerGroup, Scenario, ScenarioError};
-pub use world::{Outcome, World};
+pub use world::{RunOutcome, World};

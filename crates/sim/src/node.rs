@@ -8,7 +8,7 @@ use piecework_core::{Bitfield, BlockRef, Moment, PeerId, PieceIndex, Rng};
 use piecework_swarm::announcer::Announcer;
 use piecework_swarm::{BlockDigest, PeerKey, Swarm};
 
-use crate::connection::{Flow, Mark};
+use crate::connection::{BlockContent, Flow};
 use crate::line::Line;
 
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub(crate) struct Node {
     /// The connection of each key. Keys are given upwards and never twice.
     pub(crate) connections: Vec<Option<u32>>,
     /// A block that the swarm has been told of and has not decided about.
-    pub(crate) arrived: Option<(BlockRef, Mark)>,
+    pub(crate) arrived: Option<(BlockRef, BlockContent)>,
     pub(crate) assemblies: BTreeMap<PieceIndex, Assembly>,
     /// Blocks in memory: of all assemblies, and of pieces that are being verified.
     pub(crate) blocks_in_memory: u32,
@@ -88,7 +88,7 @@ impl Assembly {
     }
 
     /// Puts a block in its place. Returns whether the place was free.
-    pub(crate) fn keep(&mut self, index: u32, mark: Mark) -> bool {
+    pub(crate) fn keep(&mut self, index: u32, mark: BlockContent) -> bool {
         let Some(word) = self.bits.get_mut(index as usize / 64) else { return false };
         let bit = 1 << (index % 64);
         if *word & bit != 0 {
@@ -96,7 +96,7 @@ impl Assembly {
         }
         *word |= bit;
         self.kept += 1;
-        if let Mark::Wrong(number) = mark {
+        if let BlockContent::Wrong(number) = mark {
             self.wrong.push((index, number));
         }
         true

@@ -6,7 +6,7 @@ fn run(scenario: &Scenario, seed: u64, check_each: u64) -> World {
     let mut world = World::new(scenario, seed).unwrap();
     world.check_each(check_each);
     match world.run_until(scenario.limit) {
-        Ok(Outcome::Complete) => world,
+        Ok(RunOutcome::Complete) => world,
         Ok(other) => panic!("{other:?}: {:?}", world.completed()),
         Err(failure) => panic!("{failure}"),
     }
@@ -29,8 +29,8 @@ fn same_seed_gives_the_same_log_to_the_byte_and_another_seed_another() {
             until += Duration::from_millis(100);
             let outcome = world.run_until(until);
             log += &world.take_log();
-            if outcome != Ok(Outcome::Running) {
-                assert_eq!(outcome, Ok(Outcome::Complete));
+            if outcome != Ok(RunOutcome::Running) {
+                assert_eq!(outcome, Ok(RunOutcome::Complete));
                 return log;
             }
         }
@@ -65,7 +65,7 @@ fn rates_are_max_min_fair() {
     scenario.peers.push(PeerGroup::new("thin", 1, Content::Nothing, 400_000));
     scenario.peers[2].up = 1;
     let mut world = World::new(&scenario, 3).unwrap();
-    assert_eq!(world.run_until(Duration::from_secs(10)), Ok(Outcome::Running));
+    assert_eq!(world.run_until(Duration::from_secs(10)), Ok(RunOutcome::Running));
     let held: Vec<u64> = world.bytes_verified();
     // 4,000,000 less 400,000 are 1,200,000 for each of three; the first seconds are for beginning.
     let rate = |bytes: u64| bytes as f64 / 10.0;
@@ -100,7 +100,7 @@ fn who_can_never_complete_ends_the_run_without_a_fault() {
     scenario.peers.remove(0);
     scenario.limit = Duration::from_secs(300);
     let mut world = World::new(&scenario, 5).unwrap();
-    assert_eq!(world.run_until(scenario.limit), Ok(Outcome::Ended));
+    assert_eq!(world.run_until(scenario.limit), Ok(RunOutcome::Ended));
     assert_eq!(world.report().makespan, None);
 }
 

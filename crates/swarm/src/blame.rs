@@ -18,8 +18,8 @@ use piecework_core::{Moment, PeerId, PieceIndex, Sha1Hash};
 /// come back.
 #[derive(Debug, Default, PartialEq)]
 pub struct Blame {
-    trials: BTreeMap<PieceIndex, Vec<Exhibit>>,
-    exhibits: usize,
+    trials: BTreeMap<PieceIndex, Vec<SuspectBlock>>,
+    suspect_blocks: usize,
     /// Peers that had a part in wrong pieces, and in how many.
     suspects: BTreeMap<Suspect, u32>,
     bans: Bans,
@@ -47,7 +47,7 @@ struct Refusal {
 
 /// A block of a piece that came out wrong.
 #[derive(Debug, PartialEq)]
-struct Exhibit {
+struct SuspectBlock {
     index: u32,
     digest: BlockDigest,
     /// The hash of the piece that it came in.
@@ -60,7 +60,7 @@ struct Exhibit {
 /// A piece that came out wrong: block `n` came from `who[giver_of[n]]` and has the digest
 /// `digests[n]`.
 #[derive(Debug)]
-pub(super) struct Wrong<'a> {
+pub(super) struct CorruptPiece<'a> {
     pub(super) piece: PieceIndex,
     pub(super) hash: Sha1Hash,
     pub(super) who: &'a [Arc<PeerIdentity>],
@@ -90,8 +90,8 @@ pub(super) struct Difference {
 
 impl Blame {
     /// A piece is wrong. Names the guilty one if that is clear at once.
-    pub(super) fn corrupt(&mut self, wrong: &Wrong<'_>) -> Option<Arc<PeerIdentity>> {
-        let Wrong { piece, hash, who, giver_of, digests } = *wrong;
+    pub(super) fn corrupt(&mut self, wrong: &CorruptPiece<'_>) -> Option<Arc<PeerIdentity>> {
+        let CorruptPiece { piece, hash, who, giver_of, digests } = *wrong;
         let only = match who {
             [only] => Some(Arc::clone(only)),
             _ => None,
@@ -104,24 +104,24 @@ impl Blame {
             }
         }
         // What only adds to the evidence must not take the room of what finds the guilty.
-        let most = if only.is_some() { MAX_EXHIBITS / 2 } else { MAX_EXHIBITS };
-        if only.is_some() && self.exhibits + digests.len() > most {
+        let most = if only.is_some() { MAX_SUSPECT_BLOCKS / 2 } else { MAX_SUSPECT_BLOCKS };
+        if only.is_some() && self.suspect_blocks + digests.len() > most {
             return only;
         }
-        let exhibits = self.trials.entry(piece).or_default();
+        let suspect_blocks = self.trials.entry(piece).or_default();
         for (index, (giver, digest)) in giver_of.iter().zip(digests).enumerate() {
-            if self.exhibits == most {
+            if self.suspect_blocks == most {
                 break;
             }
             let Some(who) = who.get(*giver as usize) else { continue };
-            exhibits.push(Exhibit {
+            suspect_blocks.push(SuspectBlock {
                 index: index as u32,
                 digest: *digest,
                 hash,
                 who: Arc::clone(who),
                 is_known: only.is_some(),
             });
-            self.exhibits += 1;
+            self.suspect_blocks += 1;
         }
         only
     }
@@ -130,7 +130,7 @@ impl Blame {
     /// give it alone.
     pub(super) fn is_tried(&self, piece: PieceIndex) -> bool {
         let trial = self.trials.get(&piece);
-        trial.is_some_and(|trial| trial.is_empty() || trial.iter().any(|exhibit| !exhibit.is_known))
+        trial.is_some_and(|trial| trial.is_empty() || trial.iter().any(|block| !block.is_known))
     }
 
     /// Whether the digests of the piece's blocks would tell anything.
@@ -141,29 +141,29 @@ impl Blame {
     /// A piece is right and its blocks have these digests. Names everyone who sent another block
     /// for it before, once.
     pub(super) fn verified(&mut self, piece: PieceIndex, digests: &[BlockDigest]) -> Vec<Verdict> {
-        let Some(exhibits) = self.trials.remove(&piece) else { return Vec::new() };
-        self.exhibits -= exhibits.len();
+        let Some(suspect_blocks) = self.trials.remove(&piece) else { return Vec::new() };
+        self.suspect_blocks -= suspect_blocks.len();
         // Who gave a wrong piece together with others first and alone later was found out then.
-        let known: BTreeSet<_> = exhibits
+        let known: BTreeSet<_> = suspect_blocks
             .iter()
-            .filter(|exhibit| exhibit.is_known)
-            .map(|exhibit| suspect_key(&exhibit.who))
+            .filter(|block| block.is_known)
+            .map(|block| suspect_key(&block.who))
             .collect();
         let mut guilty: Vec<Verdict> = Vec::new();
         let mut cleared: Vec<Arc<PeerIdentity>> = Vec::new();
-        for exhibit in exhibits {
-            let Some(digest) = digests.get(exhibit.index as usize) else { continue };
+        for block in suspect_blocks {
+            let Some(digest) = digests.get(block.index as usize) else { continue };
             let list_has =
-                |list: &[Arc<PeerIdentity>]| list.iter().any(|who| same(who, &exhibit.who));
-            let Exhibit { index, digest: sent, hash, is_known, .. } = exhibit;
+                |list: &[Arc<PeerIdentity>]| list.iter().any(|who| same(who, &block.who));
+            let SuspectBlock { index, digest: sent, hash, is_known, .. } = block;
             if *digest == sent {
                 if !is_known && !list_has(&cleared) {
-                    cleared.push(exhibit.who);
+                    cleared.push(block.who);
                 }
-            } else if !guilty.iter().any(|known| same(&known.who, &exhibit.who)) {
+            } else if !guilty.iter().any(|known| same(&known.who, &block.who)) {
                 let evidence = Difference { index, hash, sent, right: *digest };
-                let is_known = known.contains(&suspect_key(&exhibit.who));
-                guilty.push(Verdict { who: exhibit.who, evidence, is_known });
+                let is_known = known.contains(&suspect_key(&block.who));
+                guilty.push(Verdict { who: block.who, evidence, is_known });
             }
         }
         for who in cleared {
@@ -274,7 +274,7 @@ const ID_REFUSED: Duration = Duration::from_secs(60);
 
 /// Blocks of wrong pieces remembered, 64 bytes each: 16 pieces of 64 MiB. Without them a piece is
 /// still fetched from one peer alone, which is then found out if it is the bad one.
-const MAX_EXHIBITS: usize = 65_536;
+const MAX_SUSPECT_BLOCKS: usize = 65_536;
 
 /// Suspects remembered.
 const MAX_SUSPECTS: usize = 4_096;
@@ -311,7 +311,7 @@ mod tests {
         blocks: &[u8],
     ) -> Option<Arc<PeerIdentity>> {
         let digests = &digests(blocks)[..];
-        blame.corrupt(&Wrong { piece, hash: HASH, who, giver_of, digests })
+        blame.corrupt(&CorruptPiece { piece, hash: HASH, who, giver_of, digests })
     }
 
     #[test]
@@ -469,11 +469,11 @@ mod tests {
         for piece in 0..100 {
             corrupt(&mut blame, PieceIndex(piece), &[peer(1)], &giver_of, &[0; 4096]);
         }
-        assert!(blame.exhibits <= MAX_EXHIBITS / 2);
+        assert!(blame.suspect_blocks <= MAX_SUSPECT_BLOCKS / 2);
         for piece in 100..200 {
             let two = [peer(1), peer(2)];
             corrupt(&mut blame, PieceIndex(piece), &two, &giver_of, &[0; 4096]);
         }
-        assert_eq!(blame.exhibits, MAX_EXHIBITS);
+        assert_eq!(blame.suspect_blocks, MAX_SUSPECT_BLOCKS);
     }
 }

@@ -65,18 +65,18 @@ pub(super) struct Turn {
 
 /// The turns of peers that have left, for those who connect from the same addresses.
 #[derive(Debug, Default)]
-pub(super) struct LeftTurns {
+pub(super) struct FormerTurns {
     turns: VecDeque<(Moment, IpAddr, Turn)>,
 }
 
-impl LeftTurns {
+impl FormerTurns {
     /// A peer at `ip` has left.
     pub(super) fn keep(&mut self, now: Moment, ip: IpAddr, turn: Turn) {
         if turn.ended_at.is_none() && turn.allowance.is_none() {
             return;
         }
         self.forget_old(now);
-        if self.turns.len() == MAX_LEFT_TURNS {
+        if self.turns.len() == MAX_FORMER_TURNS {
             self.turns.pop_front();
         }
         self.turns.push_back((now, ip, turn));
@@ -96,7 +96,7 @@ impl LeftTurns {
     }
 
     fn forget_old(&mut self, now: Moment) {
-        while self.turns.front().is_some_and(|(left, ..)| now.since(*left) >= LEFT_TURN_KEPT) {
+        while self.turns.front().is_some_and(|(left, ..)| now.since(*left) >= FORMER_TURN_KEPT) {
             self.turns.pop_front();
         }
     }
@@ -266,10 +266,10 @@ pub(super) const LONGEST_GRACE: Duration = Duration::from_secs(3);
 const SHORTEST_GRACE: Duration = Duration::from_millis(250);
 
 /// Turns of peers that have left, 56 bytes each.
-const MAX_LEFT_TURNS: usize = 1_024;
+const MAX_FORMER_TURNS: usize = 1_024;
 
 /// How long such a turn is kept: longer than a peer in need of data waits to connect again.
-const LEFT_TURN_KEPT: Duration = Duration::from_secs(600);
+const FORMER_TURN_KEPT: Duration = Duration::from_secs(600);
 
 #[cfg(test)]
 mod tests {
@@ -424,7 +424,7 @@ mod tests {
         let (one, other) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
         let turn =
             |is_idle, seconds| Turn { is_idle, ended_at: Some(at(seconds)), allowance: None };
-        let mut left = LeftTurns::default();
+        let mut left = FormerTurns::default();
         left.keep(at(50), one, turn(false, 40));
         left.keep(at(50), one, turn(true, 30));
         left.keep(at(50), other, turn(false, 20));
@@ -437,7 +437,7 @@ mod tests {
             let ip = IpAddr::V4((0x0a00_0000 + number).into());
             left.keep(at(700), ip, turn(false, 1));
         }
-        assert_eq!(left.turns.len(), MAX_LEFT_TURNS);
+        assert_eq!(left.turns.len(), MAX_FORMER_TURNS);
     }
 
     #[test]

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::book::Ending;
-use super::identity::Twins;
-use super::peer::{Hello, Peer};
+use super::candidates::ConnectionEnd;
+use super::identity::TwinDecision;
+use super::peer::{NewConnection, Peer};
 use super::pipeline::Clock;
 use super::{Action, Direction, PeerFault, PeerIdentity, PeerKey, Source, Swarm};
 use crate::admission::{Occupant, who_makes_way};
@@ -20,9 +20,9 @@ impl Swarm {
     pub(super) fn on_candidates(&mut self, source: Source, addrs: &[SocketAddr]) {
         for addr in addrs.iter().take(MAX_CANDIDATES) {
             if source == Source::User || !self.blame.is_banned_addr(*addr) {
-                self.book.add(self.now, *addr, source);
+                self.candidates.add(self.now, *addr, source);
                 if let Some(until) = self.blame.refused_until(self.now, addr.ip()) {
-                    self.book.put_off(*addr, until);
+                    self.candidates.put_off(*addr, until);
                 }
             }
         }
@@ -30,7 +30,7 @@ impl Swarm {
     }
 
     pub(super) fn on_dial_failed(&mut self, addr: SocketAddr, hung_up: bool) {
-        self.book.dial_failed(self.now, addr, hung_up);
+        self.candidates.dial_failed(self.now, addr, hung_up);
         self.wake_is_stale = true;
         self.dial();
     }
@@ -38,7 +38,7 @@ impl Swarm {
     /// A bound of our own kept us from dialling, or from keeping the connection: no peer can be
     /// dialled for a moment, and nobody is to blame.
     pub(super) fn on_dial_prevented(&mut self, addr: SocketAddr) {
-        self.book.dial_prevented(self.now, addr);
+        self.candidates.dial_prevented(self.now, addr);
         self.dial_from = self.now + PREVENTED_PAUSE;
         self.wake_is_stale = true;
     }
@@ -56,8 +56,8 @@ impl Swarm {
         let twins = self.judge_twins(addr, id, direction);
         let is_full = self.peers.len() >= self.config.max_peers;
         let mut replaced = match twins {
-            Twins::Kept(replaced) => replaced,
-            Twins::Refused => None,
+            TwinDecision::Kept(replaced) => replaced,
+            TwinDecision::Refused => None,
         };
         if is_full && replaced.is_none() {
             replaced = self.silent_twin(self.now, addr, id);
@@ -74,7 +74,7 @@ impl Swarm {
             Some(PeerFault::Ourselves)
         } else if self.is_refused(addr, id, direction) {
             Some(PeerFault::Banned)
-        } else if self.peers.contains_key(&key) || twins == Twins::Refused {
+        } else if self.peers.contains_key(&key) || twins == TwinDecision::Refused {
             Some(PeerFault::Duplicate)
         } else if is_full && replaced.is_none() && makes_way.is_none() {
             Some(PeerFault::TooManyPeers)
@@ -91,17 +91,17 @@ impl Swarm {
         if let Some(peer) = makes_way {
             self.put_off_snubbed(peer);
             self.actions.push_back(Action::Disconnect { peer, fault: PeerFault::MadeWay });
-            self.forget_peer(peer, Ending::Untimely);
+            self.forget_peer(peer, ConnectionEnd::Untimely);
         }
         if let Some(replaced) = replaced {
             self.drop_peer(replaced, PeerFault::Duplicate);
         }
         if let Some(addr) = dialled {
-            self.book.connected(addr);
+            self.candidates.connected(addr);
         }
         let listens_at = dialled;
         let who = PeerIdentity { addr, listens_at, id, client: id.client_name() };
-        self.welcome(key, Hello { who, direction, fast, extended, listens_at });
+        self.welcome(key, NewConnection { who, direction, fast, extended, listens_at });
         if let Some(addr) = dialled {
             self.name_claimants(addr);
         }
@@ -111,11 +111,11 @@ impl Swarm {
     }
 
     /// Adds a peer that is taken.
-    fn welcome(&mut self, key: PeerKey, hello: Hello) {
-        let addr = hello.who.addr;
+    fn welcome(&mut self, key: PeerKey, connection: NewConnection) {
+        let addr = connection.who.addr;
         let pieces = self.geometry.pieces();
-        let mut peer = Peer::new(self.now, hello, pieces, self.config.max_requests_out);
-        if let Some(turn) = self.left_turns.take(self.now, addr.ip().to_canonical()) {
+        let mut peer = Peer::new(self.now, connection, pieces, self.config.max_requests_out);
+        if let Some(turn) = self.former_turns.take(self.now, addr.ip().to_canonical()) {
             peer.take_turn(turn);
         }
         peer.due = peer.deadline(self.config.idle_timeout);
@@ -134,9 +134,9 @@ impl Swarm {
         let twin = self.incoming_twin(addr, peer.who.id).filter(|_| is_dialled && !useful);
         let ending = match twin {
             // It keeps the connection that it has to us.
-            Some(_) => Ending::Duplicate,
-            None if useful => Ending::Normal,
-            None => Ending::Bad,
+            Some(_) => ConnectionEnd::Duplicate,
+            None if useful => ConnectionEnd::Normal,
+            None => ConnectionEnd::Bad,
         };
         self.forget_peer(key, ending);
         if let Some(twin) = twin {
@@ -162,7 +162,7 @@ impl Swarm {
     pub(super) fn on_resume(&mut self) {
         if self.paused {
             self.paused = false;
-            self.book.start_over(self.now);
+            self.candidates.start_over(self.now);
             self.dial();
         }
     }
@@ -174,10 +174,12 @@ impl Swarm {
         }
         self.actions.push_back(Action::Disconnect { peer: key, fault });
         let ending = match fault {
-            PeerFault::Corrupt | PeerFault::Ourselves => Ending::Never,
-            PeerFault::Duplicate => Ending::Duplicate,
-            PeerFault::Banned | PeerFault::TooManyPeers | PeerFault::MadeWay => Ending::Untimely,
-            PeerFault::BothComplete | PeerFault::Paused => Ending::Normal,
+            PeerFault::Corrupt | PeerFault::Ourselves => ConnectionEnd::Never,
+            PeerFault::Duplicate => ConnectionEnd::Duplicate,
+            PeerFault::Banned | PeerFault::TooManyPeers | PeerFault::MadeWay => {
+                ConnectionEnd::Untimely
+            }
+            PeerFault::BothComplete | PeerFault::Paused => ConnectionEnd::Normal,
             PeerFault::BadBitfield
             | PeerFault::LateBitfield
             | PeerFault::OutOfRange
@@ -186,7 +188,7 @@ impl Swarm {
             | PeerFault::Unrequested
             | PeerFault::RequestFlood
             | PeerFault::Unresponsive
-            | PeerFault::Idle => Ending::Bad,
+            | PeerFault::Idle => ConnectionEnd::Bad,
         };
         self.forget_peer(key, ending);
         self.dial();
@@ -247,7 +249,7 @@ impl Swarm {
         if !self.may_dial() {
             return self.plan_exploring();
         }
-        let due = self.book.next_due(asks_nothing).map(|due| due.max(self.dial_from));
+        let due = self.candidates.next_due(asks_nothing).map(|due| due.max(self.dial_from));
         match due {
             None => return,
             Some(due) if self.now < due => return self.arm(due),
@@ -259,9 +261,9 @@ impl Swarm {
             if self.now < self.dial_from {
                 return self.arm(self.dial_from);
             }
-            let next = self.book.next_dial(self.now, asks_nothing, &connected, &mut self.rng);
+            let next = self.candidates.next_dial(self.now, asks_nothing, &connected, &mut self.rng);
             let Some(addr) = next else {
-                if let Some(due) = self.book.next_due(asks_nothing) {
+                if let Some(due) = self.candidates.next_due(asks_nothing) {
                     self.arm(due);
                 }
                 return;
@@ -319,7 +321,7 @@ impl Swarm {
         if let Some(key) = self.least_giver() {
             self.explored = self.explored.saturating_add(1);
             if let Some(peer) = self.peers.get(&key) {
-                self.book.put_off_only(peer.who.addr.ip(), self.now + SNUBBED_PAUSE);
+                self.candidates.put_off_only(peer.who.addr.ip(), self.now + SNUBBED_PAUSE);
             }
             self.drop_peer(key, PeerFault::MadeWay);
         }
@@ -348,7 +350,7 @@ impl Swarm {
     pub(super) fn put_off_snubbed(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get(&key) else { return };
         if peer.pipeline.is_snubbed() {
-            self.book.put_off_only(peer.who.addr.ip(), self.now + SNUBBED_PAUSE);
+            self.candidates.put_off_only(peer.who.addr.ip(), self.now + SNUBBED_PAUSE);
         }
     }
 
@@ -359,7 +361,7 @@ impl Swarm {
             peer.used_at.is_none() && self.now.since(peer.connected_at) >= USELESS_FOR
         };
         !self.paused
-            && self.book.dialing() == 0
+            && self.candidates.dialing() == 0
             && !self.is_finished()
             && !self.config.upload_only
             && self.peers.len() >= self.config.max_peers
@@ -370,20 +372,22 @@ impl Swarm {
         if self.may_dial_for_useless() {
             return true;
         }
-        let peers = self.peers.len() + self.book.dialing();
+        let peers = self.peers.len() + self.candidates.dialing();
         // Who wants nothing is found by those who do, but helps them to find it.
         let most = if self.is_upload_only() {
             self.config.max_peers.div_ceil(2)
         } else {
             self.config.max_peers
         };
-        !self.paused && self.book.dialing() < self.config.max_dialing && peers < most
+        !self.paused && self.candidates.dialing() < self.config.max_dialing && peers < most
     }
 
     /// Whether all places are taken while there are addresses that have never failed us.
     pub(super) fn are_places_wanted(&self) -> bool {
-        let taken = self.peers.len() + self.book.dialing();
-        !self.is_finished() && taken >= self.config.max_peers && self.book.has_untried(self.now)
+        let taken = self.peers.len() + self.candidates.dialing();
+        !self.is_finished()
+            && taken >= self.config.max_peers
+            && self.candidates.has_untried(self.now)
     }
 
     /// Our first messages to a new peer.
@@ -441,32 +445,32 @@ impl Swarm {
     fn close_dialled(&mut self, addr: SocketAddr, fault: PeerFault) {
         let now = self.now;
         match fault {
-            PeerFault::Ourselves => self.book.is_ours(addr),
-            PeerFault::Duplicate => self.book.closed(now, addr, Ending::Duplicate),
-            PeerFault::Paused => self.book.closed(now, addr, Ending::Normal),
-            PeerFault::TooManyPeers => self.book.closed(now, addr, Ending::Full),
-            PeerFault::Banned if self.blame.is_banned_addr(addr) => self.book.forget(addr),
-            _ => self.book.closed(now, addr, Ending::Untimely),
+            PeerFault::Ourselves => self.candidates.note_ours(addr),
+            PeerFault::Duplicate => self.candidates.closed(now, addr, ConnectionEnd::Duplicate),
+            PeerFault::Paused => self.candidates.closed(now, addr, ConnectionEnd::Normal),
+            PeerFault::TooManyPeers => self.candidates.closed(now, addr, ConnectionEnd::Full),
+            PeerFault::Banned if self.blame.is_banned_addr(addr) => self.candidates.forget(addr),
+            _ => self.candidates.closed(now, addr, ConnectionEnd::Untimely),
         }
     }
 
-    fn forget_peer(&mut self, key: PeerKey, ending: Ending) {
+    fn forget_peer(&mut self, key: PeerKey, ending: ConnectionEnd) {
         self.give_up_requests(key);
         let Some(peer) = self.peers.remove(&key) else { return };
         self.timers.remove(peer.due, key);
-        self.left_turns.keep(self.now, peer.who.addr.ip().to_canonical(), peer.turn(self.now));
+        self.former_turns.keep(self.now, peer.who.addr.ip().to_canonical(), peer.turn(self.now));
         self.picker.remove_peer(&peer.holds);
         for piece in &peer.suggested {
-            self.handout.back(*piece, true);
+            self.super_seeding.release(*piece, true);
         }
         if let Some(addr) = peer.listens_at {
             let is_dialled = peer.direction == Direction::Outgoing;
             if peer.holds.is_full() || peer.upload_only {
-                self.book.is_sated(addr, is_dialled);
+                self.candidates.note_disinterest(addr, is_dialled);
             }
             match is_dialled {
-                true => self.book.closed(self.now, addr, ending),
-                false => self.book.unclaimed(self.now, addr, ending),
+                true => self.candidates.closed(self.now, addr, ending),
+                false => self.candidates.unclaimed(self.now, addr, ending),
             }
             self.name_claimants(addr);
         }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::peer::{MAX_STRAYS, Peer};
-use super::picker::{Asker, Dropped, Evicted, Receipt, Trust, index_of};
-use super::pipeline::{Clock, Late, Limits, Owed};
+use super::picker::{AbandonedPiece, EvictedRequest, PickRequest, Receipt, Trust, index_of};
+use super::pipeline::{Clock, Lateness, Limits, PendingRequest};
 use super::wants::Wants;
 use super::{
     Action, BlockDigest, BufferId, Evidence, Giver, PeerFault, PeerIdentity, PeerKey, PieceOutcome,
@@ -54,7 +54,7 @@ impl Swarm {
             index.and_then(|index| peer.pipeline.deliver(clock, block.piece, index, block.len));
         let Some(delivered) = delivered else { return self.on_stray(key, block, buffer) };
         if delivered.was_snubbed {
-            for Owed { piece, index, .. } in peer.pipeline.iter() {
+            for PendingRequest { piece, index, .. } in peer.pipeline.iter() {
                 self.picker.set_late(key, *piece, *index, false);
             }
         }
@@ -103,7 +103,7 @@ impl Swarm {
         self.carry_out_drops();
         for peer in self.peers.values_mut() {
             peer.wanted = self.wants.lacking_in(&peer.holds, &self.have);
-            peer.scout.forget();
+            peer.cache.forget();
         }
         self.keys.clear();
         self.keys.extend(self.peers.keys());
@@ -150,7 +150,7 @@ impl Swarm {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         if peer.fast {
             // What it will not serve, it will reject.
-            self.picker.disown(key, &mut peer.scout, &mut self.selection);
+            self.picker.disown(key, &mut peer.cache, &mut self.selection);
             self.carry_out_drops();
         } else {
             self.give_up_requests(key);
@@ -160,7 +160,7 @@ impl Swarm {
     pub(super) fn on_unchoke(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         peer.chokes_us = false;
-        peer.scout.look_again();
+        peer.cache.look_again();
         self.offer(key);
     }
 
@@ -180,7 +180,7 @@ impl Swarm {
         self.picker.unask(key, block.piece, index);
         peer.allowed_us.retain(|piece| *piece != block.piece);
         if !peer.chokes_us {
-            peer.scout.refused(block.piece);
+            peer.cache.refused(block.piece);
             peer.pipeline.refused(self.now, is_only);
             self.arm_peer(key);
         }
@@ -229,22 +229,22 @@ impl Swarm {
         let limits = Limits { timeout: self.config.request_timeout, extra: self.patience, hurry };
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let mut late = peer.pipeline.check(clock, limits);
-        while let Late::Request(Owed { piece, index, .. }) = late {
+        while let Lateness::Request(PendingRequest { piece, index, .. }) = late {
             peer.pipeline.set_late(clock, piece, index);
             peer.missed = peer.missed.saturating_add(1);
             self.picker.set_late(key, piece, index, true);
             late = peer.pipeline.check(clock, limits);
         }
         match late {
-            Late::Nothing | Late::Request(_) => {}
-            Late::Lost(Owed { piece, index, .. }) => {
+            Lateness::Nothing | Lateness::Request(_) => {}
+            Lateness::Lost(PendingRequest { piece, index, .. }) => {
                 peer.pipeline.lapse(clock, piece, index);
                 self.picker.unask(key, piece, index);
                 self.send(key, Message::Cancel(self.geometry.block(piece, index)));
             }
-            Late::Peer => self.snub(key),
-            Late::Still => self.free_place(key),
-            Late::Long => self.end_silence(key),
+            Lateness::Peer => self.snub(key),
+            Lateness::Still => self.free_place(key),
+            Lateness::Long => self.end_silence(key),
         }
     }
 
@@ -253,7 +253,7 @@ impl Swarm {
     fn snub(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         peer.pipeline.snub();
-        for Owed { piece, index, .. } in peer.pipeline.iter() {
+        for PendingRequest { piece, index, .. } in peer.pipeline.iter() {
             self.picker.set_late(key, *piece, *index, true);
         }
         self.disown(key);
@@ -277,8 +277,8 @@ impl Swarm {
         if !peer.chokes_us && self.gives_anybody(peer.pipeline.silent_since()) {
             return self.drop_peer(key, PeerFault::Unresponsive);
         }
-        let lost: Vec<Owed> = peer.pipeline.iter().copied().collect();
-        for Owed { piece, index, .. } in lost {
+        let lost: Vec<PendingRequest> = peer.pipeline.iter().copied().collect();
+        for PendingRequest { piece, index, .. } in lost {
             self.send(key, Message::Cancel(self.geometry.block(piece, index)));
         }
         self.give_up_requests(key);
@@ -299,7 +299,7 @@ impl Swarm {
     /// A peer fills no piece any more.
     fn disown(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        self.picker.disown(key, &mut peer.scout, &mut self.selection);
+        self.picker.disown(key, &mut peer.cache, &mut self.selection);
         self.carry_out_drops();
     }
 
@@ -318,23 +318,23 @@ impl Swarm {
         if want == 0 {
             return;
         }
-        let mut asker = Asker {
+        let mut request = PickRequest {
             key,
             holds: &peer.holds,
-            scout: &mut peer.scout,
+            cache: &mut peer.cache,
             idle: peer.pipeline.owed() <= IDLE_BELOW,
             trust: peer.pipeline.trust(),
-            pace: peer.pipeline.outlook(),
+            pace: peer.pipeline.delivery_estimate(),
         };
         let clock = Clock { now, flow: self.flow };
         let selection = &mut self.selection;
         selection.blocks.clear();
         if peer.chokes_us {
-            self.picker.pick_allowed(&mut asker, &peer.allowed_us, want, now, selection);
+            self.picker.pick_allowed(&mut request, &peer.allowed_us, want, now, selection);
         } else {
-            self.picker.pick(&mut asker, want, now, &mut self.rng, selection);
-            if selection.blocks.is_empty() && peer.pipeline.owed() == 0 && asker.scout.forgive() {
-                self.picker.pick(&mut asker, want, now, &mut self.rng, selection);
+            self.picker.pick(&mut request, want, now, &mut self.rng, selection);
+            if selection.blocks.is_empty() && peer.pipeline.owed() == 0 && request.cache.forgive() {
+                self.picker.pick(&mut request, want, now, &mut self.rng, selection);
             }
         }
         for block in &selection.blocks {
@@ -394,7 +394,7 @@ impl Swarm {
     pub(super) fn carry_out_drops(&mut self) {
         self.totals.wasted += std::mem::take(&mut self.selection.wasted);
         let clock = self.clock();
-        for Dropped { piece: dropped, givers } in self.selection.dropped.drain(..) {
+        for AbandonedPiece { piece: dropped, givers } in self.selection.dropped.drain(..) {
             self.actions.push_back(Action::DropPiece { piece: dropped });
             self.actions.extend(givers.into_iter().map(|giver| unused(dropped, giver)));
             for (key, peer) in &mut self.peers {
@@ -410,7 +410,7 @@ impl Swarm {
     /// Cancels the requests that the picker has given up for better ones.
     fn carry_out_evictions(&mut self) {
         let clock = self.clock();
-        while let Some(Evicted { peer, piece, index }) = self.selection.evicted.pop() {
+        while let Some(EvictedRequest { peer, piece, index }) = self.selection.evicted.pop() {
             if let Some(peer) = self.peers.get_mut(&peer) {
                 let was_owed = peer.pipeline.lapse(clock, piece, index);
                 peer.missed = peer.missed.saturating_add(u32::from(was_owed));
@@ -461,7 +461,8 @@ impl Swarm {
         self.totals.wasted += u64::from(self.geometry.piece_size(piece));
         let who: Vec<_> = finished.givers.iter().map(|giver| Arc::clone(&giver.who)).collect();
         self.actions.push_back(Action::PieceFailed { piece, givers: finished.givers, hash });
-        let wrong = blame::Wrong { piece, hash, who: &who, giver_of: &finished.giver_of, digests };
+        let wrong =
+            blame::CorruptPiece { piece, hash, who: &who, giver_of: &finished.giver_of, digests };
         if let Some(guilty) = self.blame.corrupt(&wrong) {
             let evidence = Evidence { block: None, hash, sent: None, right: None };
             self.punish(piece, guilty, evidence);

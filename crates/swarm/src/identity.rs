@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::book::Ending;
+use super::candidates::ConnectionEnd;
 use super::peer::Peer;
 use super::{Direction, Giver, PeerFault, PeerIdentity, PeerKey, Swarm};
 use piecework_core::{Moment, PeerId};
@@ -14,7 +14,7 @@ use piecework_proto::wire::Message;
 
 /// What becomes of a new connection beside those of the same address and peer id.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Twins {
+pub(super) enum TwinDecision {
     /// It is not wanted.
     Refused,
     /// It is kept, in place of this one if there is one.
@@ -29,7 +29,12 @@ impl Swarm {
     /// lesser id is closed by the other side, to which it came in. Of an older connection nobody
     /// knows whether it is alive if it is silent; then the new one is kept too, so that a peer
     /// whose connection died is not locked out.
-    pub(super) fn judge_twins(&self, addr: SocketAddr, id: PeerId, direction: Direction) -> Twins {
+    pub(super) fn judge_twins(
+        &self,
+        addr: SocketAddr,
+        id: PeerId,
+        direction: Direction,
+    ) -> TwinDecision {
         let twins = self.twins(addr, id);
         let of = |direction| twins.iter().filter(move |(_, peer)| peer.direction == direction);
         let crosses = |peer: &Peer| self.now.since(peer.connected_at) < CROSSING_DIALS;
@@ -37,10 +42,10 @@ impl Swarm {
         match direction {
             Direction::Outgoing => {
                 if of(Direction::Outgoing).any(|(_, peer)| peer.who.addr == addr) {
-                    return Twins::Refused;
+                    return TwinDecision::Refused;
                 }
                 let crossed = of(Direction::Incoming).find(|(_, peer)| crosses(peer) && ours_wins);
-                Twins::Kept(crossed.map(|(key, _)| *key))
+                TwinDecision::Kept(crossed.map(|(key, _)| *key))
             }
             Direction::Incoming => {
                 let live = of(Direction::Outgoing).any(|(_, peer)| match crosses(peer) {
@@ -48,14 +53,16 @@ impl Swarm {
                     false => !is_silent(self.now, peer),
                 });
                 if live {
-                    return Twins::Refused;
+                    return TwinDecision::Refused;
                 }
                 if of(Direction::Incoming).count() < MAX_TWINS {
-                    return Twins::Kept(None);
+                    return TwinDecision::Kept(None);
                 }
                 match of(Direction::Incoming).min_by_key(|(_, peer)| peer.heard_at) {
-                    Some((key, peer)) if is_silent(self.now, peer) => Twins::Kept(Some(*key)),
-                    _ => Twins::Refused,
+                    Some((key, peer)) if is_silent(self.now, peer) => {
+                        TwinDecision::Kept(Some(*key))
+                    }
+                    _ => TwinDecision::Refused,
                 }
             }
         }
@@ -103,9 +110,9 @@ impl Swarm {
         let addr = SocketAddr::new(peer.who.addr.ip(), port);
         peer.listens_at = Some(addr);
         let complete = peer.holds.is_full();
-        self.book.claimed(addr);
+        self.candidates.claimed(addr);
         if complete {
-            self.book.is_sated(addr, false);
+            self.candidates.note_disinterest(addr, false);
         }
         self.name_claimants(addr);
     }
@@ -140,7 +147,7 @@ impl Swarm {
             if gave(&peer.who) {
                 peer.is_proven = true;
                 if peer.direction == Direction::Outgoing {
-                    self.book.is_proven(peer.who.addr);
+                    self.candidates.note_proven(peer.who.addr);
                 }
             }
         }
@@ -157,7 +164,7 @@ impl Swarm {
         if let Some(key) = guilty.map(|(key, _)| *key) {
             self.drop_peer(key, PeerFault::Corrupt);
         } else if who.is_dialled() {
-            self.book.closed(now, who.addr, Ending::Never);
+            self.candidates.closed(now, who.addr, ConnectionEnd::Never);
         }
         let ip = who.addr.ip();
         let Some(until) = self.blame.refused_until(now, ip) else { return };
@@ -166,13 +173,13 @@ impl Swarm {
             .iter()
             .filter(|(_, peer)| peer.who.addr.ip().to_canonical() == ip.to_canonical())
             .filter(|(_, peer)| !peer.is_proven && peer.interests_us)
-            .filter(|(_, peer)| !self.book.is_users(peer.who.addr))
+            .filter(|(_, peer)| !self.candidates.is_named(peer.who.addr))
             .map(|(key, _)| *key)
             .collect();
         for key in others {
             self.drop_peer(key, PeerFault::Banned);
         }
-        self.book.put_off_ip(ip, until);
+        self.candidates.put_off_ip(ip, until);
     }
 
     /// Whether a new connection is refused for wrong pieces that came before. An address that the
@@ -180,10 +187,10 @@ impl Swarm {
     pub(super) fn is_refused(&self, addr: SocketAddr, id: PeerId, direction: Direction) -> bool {
         match direction {
             Direction::Incoming => self.blame.is_refused(self.now, addr, id),
-            Direction::Outgoing if self.book.is_users(addr) => false,
+            Direction::Outgoing if self.candidates.is_named(addr) => false,
             Direction::Outgoing => {
                 let refused = self.blame.refused_until(self.now, addr.ip()).is_some();
-                self.blame.is_banned_addr(addr) || refused && !self.book.has_proven(addr)
+                self.blame.is_banned_addr(addr) || refused && !self.candidates.is_proven(addr)
             }
         }
     }

@@ -29,11 +29,11 @@
 //! |---|---|
 //! | `picker` | which block to ask whom for |
 //! | `pipeline` | how much a peer should owe us |
-//! | `choker`, `handout`, `allowed_fast` | whom to serve, with what |
+//! | `choker`, `super_seeding`, `allowed_fast` | whom to serve, with what |
 //! | `trials` | which peer gives a wrong piece once more, alone |
 //! | `blame`, `identity` | who sent the wrong block, who may not come back, which connections are one peer's |
-//! | `book` | which address to dial when |
-//! | `waiting` | what keeps a download from being faster |
+//! | `candidates` | which address to dial when |
+//! | `bottleneck` | what keeps a download from being faster |
 //!
 //! Not all pieces need be wanted ([`Event::Wants`]). A swarm is *finished* when it holds what it
 //! wants, *complete* when it holds everything; to its peers a finished one is a seed that lacks
@@ -48,48 +48,48 @@ pub mod lifecycle;
 
 mod allowed_fast;
 mod blame;
-mod book;
+mod bottleneck;
+mod candidates;
 mod choker;
 mod config;
 mod connections;
 mod download;
 mod event;
-mod handout;
 mod identity;
 mod messages;
 mod peer;
 mod picker;
 mod pipeline;
 mod rate;
+mod super_seeding;
 mod timers;
 mod trials;
 mod upload;
 mod view;
-mod waiting;
 mod wants;
 
 #[cfg(test)]
 mod tests;
 
 pub use blame::Blame;
+pub use bottleneck::{Bottleneck, Cause, DriverState, WaitTimes, hang_ups};
 pub use event::{
     Action, BlockDigest, BlockRanges, BufferId, ChokePolicy, Direction, Event, Evidence, Giver,
     PeerFault, PeerIdentity, PeerKey, PieceOutcome, Source, SwarmConfig,
 };
 pub use view::{MemoryNeed, PeerView, PieceStage, Progress};
-pub use waiting::{Cause, Outside, Standing, Waiting, hang_ups};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use self::book::Book;
-use self::choker::{Choker, LeftTurns};
+use self::candidates::CandidateList;
+use self::choker::{Choker, FormerTurns};
 use self::download::Merits;
-use self::handout::Handout;
 use self::peer::Peer;
 use self::picker::{Picker, Selection};
+use self::super_seeding::SuperSeeding;
 use self::timers::Timers;
-use self::trials::Sole;
+use self::trials::Trial;
 use self::wants::Wants;
 use piecework_core::{Bitfield, Geometry, Moment, Rng};
 use piecework_proto::wire::Message;
@@ -107,10 +107,10 @@ pub struct Swarm {
     choker: Choker,
     /// When slots of peers that ask for nothing are to be taken back.
     idle_check: Option<Moment>,
-    left_turns: LeftTurns,
-    handout: Handout,
+    former_turns: FormerTurns,
+    super_seeding: SuperSeeding,
     blame: Blame,
-    book: Book,
+    candidates: CandidateList,
     /// Nobody is dialled before this.
     dial_from: Moment,
     /// When the peer that gives least is to make way for an address that was never tried.
@@ -149,7 +149,7 @@ pub struct Swarm {
     /// When a peer was last dropped because others wait for its place.
     place_freed_at: Option<Moment>,
     /// Pieces that came out wrong, each with the peer that is to give it alone.
-    soles: Vec<Sole>,
+    trials: Vec<Trial>,
     /// Nobody is looked for to give such pieces before this.
     trials_from: Moment,
     // Kept for their memory only.
@@ -193,10 +193,10 @@ impl Swarm {
         Self {
             choker: Choker::new(config.choke, config.upload_slots),
             idle_check: None,
-            left_turns: LeftTurns::default(),
-            handout: Handout::new(geometry.pieces()),
+            former_turns: FormerTurns::default(),
+            super_seeding: SuperSeeding::new(geometry.pieces()),
             blame: Blame::default(),
-            book: Book::default(),
+            candidates: CandidateList::default(),
             dial_from: now,
             explore_at: None,
             flush_at: None,
@@ -222,7 +222,7 @@ impl Swarm {
             retried_at: Moment::START,
             turn: 0,
             selection: Selection::default(),
-            soles: Vec::new(),
+            trials: Vec::new(),
             trials_from: now,
             keys: Vec::new(),
             eager: Vec::new(),
@@ -363,9 +363,9 @@ impl Swarm {
         self.actions = VecDeque::new();
         self.selection = Selection::default();
         self.keys = Vec::new();
-        self.left_turns.clear();
+        self.former_turns.clear();
         self.eager = Vec::new();
-        self.soles = Vec::new();
+        self.trials = Vec::new();
         self.to_part = Vec::new();
         self.picker.rest();
     }
@@ -397,7 +397,8 @@ impl Swarm {
     fn reckon_wake(&mut self) {
         self.wake_is_stale = false;
         let peers = self.timers.next();
-        let dial = if self.may_dial() { self.book.next_due(self.is_upload_only()) } else { None };
+        let dial =
+            if self.may_dial() { self.candidates.next_due(self.is_upload_only()) } else { None };
         let dial = dial.map(|due| due.max(self.dial_from));
         let alone = self.peers.is_empty();
         let retry = self.retry.filter(|_| !alone);

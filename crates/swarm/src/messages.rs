@@ -108,7 +108,7 @@ impl Swarm {
                 if let Some(peer) = self.peers.get_mut(&key)
                     && !self.have.contains(piece)
                 {
-                    peer.scout.suggest(piece);
+                    peer.cache.suggest(piece);
                 }
                 Ok(())
             }
@@ -145,7 +145,7 @@ impl Swarm {
         self.picker.remove_peer(&peer.holds);
         self.picker.add_peer(&holds);
         peer.wanted = self.wants.lacking_in(&holds, &self.have);
-        peer.scout.forget();
+        peer.cache.forget();
         peer.holds = holds;
         self.note_if_complete(key);
         self.update_interest(key);
@@ -176,11 +176,11 @@ impl Swarm {
         self.picker.peer_got(piece, full);
         if let Some(at) = peer.suggested.iter().position(|suggested| *suggested == piece) {
             peer.suggested.swap_remove(at);
-            self.handout.back(piece, false);
+            self.super_seeding.release(piece, false);
         }
         if !self.have.contains(piece) && self.wants.is_wanted(piece) {
             peer.wanted += 1;
-            self.picker.tell_scout(&mut peer.scout, piece);
+            self.picker.update_cache(&mut peer.cache, piece);
         }
         if full {
             self.note_if_complete(key);
@@ -203,7 +203,7 @@ impl Swarm {
             && !self.have.contains(piece)
         {
             peer.allowed_us.push(piece);
-            peer.scout.look_again();
+            peer.cache.look_again();
             self.offer(key);
         }
         Ok(())
@@ -236,7 +236,7 @@ impl Swarm {
     fn note_if_complete(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get(&key) else { return };
         if let (true, Some(addr)) = (peer.holds.is_full(), peer.listens_at) {
-            self.book.is_sated(addr, peer.direction == Direction::Outgoing);
+            self.candidates.note_disinterest(addr, peer.direction == Direction::Outgoing);
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::choker::{LONGEST_GRACE, Turn};
-use super::picker::Scout;
+use super::picker::PickCache;
 use super::pipeline::Pipeline;
 use super::rate::Rate;
 use super::{Direction, PeerIdentity, PeerKey};
@@ -60,7 +60,7 @@ pub(super) struct Peer {
     /// Pieces we suggested and it has not got yet.
     pub(super) suggested: Vec<PieceIndex>,
 
-    pub(super) scout: Scout,
+    pub(super) cache: PickCache,
     pub(super) pipeline: Pipeline,
     /// Blocks on their way to it.
     pub(super) uploads: VecDeque<BlockRef>,
@@ -111,7 +111,7 @@ pub(super) struct Peer {
 
 /// A connection that has just been made.
 #[derive(Debug)]
-pub(super) struct Hello {
+pub(super) struct NewConnection {
     pub(super) who: PeerIdentity,
     pub(super) direction: Direction,
     pub(super) fast: bool,
@@ -120,13 +120,18 @@ pub(super) struct Hello {
 }
 
 impl Peer {
-    pub(super) fn new(now: Moment, hello: Hello, pieces: u32, max_requests: usize) -> Self {
+    pub(super) fn new(
+        now: Moment,
+        connection: NewConnection,
+        pieces: u32,
+        max_requests: usize,
+    ) -> Self {
         Self {
-            who: Arc::new(hello.who),
-            direction: hello.direction,
-            fast: hello.fast,
-            extended: hello.extended,
-            listens_at: hello.listens_at,
+            who: Arc::new(connection.who),
+            direction: connection.direction,
+            fast: connection.fast,
+            extended: connection.extended,
+            listens_at: connection.listens_at,
             is_proven: false,
             alone: 0,
             lost: 0,
@@ -146,7 +151,7 @@ impl Peer {
             allowance: 0,
             allowance_left: None,
             suggested: Vec::new(),
-            scout: Scout::default(),
+            cache: PickCache::default(),
             pipeline: Pipeline::new(now, max_requests.min(DEFAULT_REQQ)),
             uploads: VecDeque::new(),
             strays: 0,

@@ -34,16 +34,16 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::picker::{Outlook, Trust};
+use super::picker::{DeliveryEstimate, Trust};
 use piecework_core::{BLOCK_LEN, Moment, PieceIndex};
 
 #[derive(Debug)]
 pub(super) struct Pipeline {
-    owed: VecDeque<Owed>,
+    owed: VecDeque<PendingRequest>,
     /// How many of those are late.
     late: usize,
     /// Blocks asked for once and given up; they may still come.
-    lapsed: VecDeque<Owed>,
+    lapsed: VecDeque<PendingRequest>,
     window: usize,
     ceiling: usize,
     start: Option<SlowStart>,
@@ -93,13 +93,13 @@ pub(super) struct Limits {
 
 /// What of a peer's requests is late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Late {
+pub(super) enum Lateness {
     /// Nothing more than before.
     Nothing,
     /// This request: later ones were answered.
-    Request(Owed),
+    Request(PendingRequest),
     /// This late request is to be given up: later ones were answered long ago.
-    Lost(Owed),
+    Lost(PendingRequest),
     /// All requests; it gives nothing.
     Peer,
     /// All requests, as before.
@@ -110,8 +110,8 @@ pub(super) enum Late {
 
 /// A block that was asked for and came.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Delivered {
-    pub(super) owed: Owed,
+pub(super) struct Delivery {
+    pub(super) owed: PendingRequest,
     /// The peer was snubbed until now, so that its other requests count as in time again.
     pub(super) was_snubbed: bool,
 }
@@ -123,14 +123,14 @@ pub(super) enum Pace {
     Growing,
     /// The window: it is as large as it may be, and its blocks are all here before the peer could
     /// have heard that it may send more.
-    Bound,
+    Window,
     /// The peer, or its line.
-    Given,
+    Peer,
 }
 
 /// A request on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Owed {
+pub(super) struct PendingRequest {
     pub(super) piece: PieceIndex,
     pub(super) index: u32,
     pub(super) asked_at: Moment,
@@ -205,7 +205,7 @@ impl Pipeline {
         }
         self.was_asked = true;
         self.late += usize::from(self.snubbed);
-        self.owed.push_back(Owed {
+        self.owed.push_back(PendingRequest {
             piece,
             index,
             asked_at: now,
@@ -221,7 +221,7 @@ impl Pipeline {
         piece: PieceIndex,
         index: u32,
         bytes: u32,
-    ) -> Option<Delivered> {
+    ) -> Option<Delivery> {
         let was_snubbed = self.snubbed;
         let at = self.owed.iter().position(|o| o.index == index && o.piece == piece);
         let owed = if let Some(at) = at {
@@ -240,11 +240,16 @@ impl Pipeline {
             self.received(clock, None, true, bytes);
             owed
         };
-        Some(Delivered { owed, was_snubbed })
+        Some(Delivery { owed, was_snubbed })
     }
 
     /// Takes a request off the list, if it is on it.
-    pub(super) fn take(&mut self, clock: Clock, piece: PieceIndex, index: u32) -> Option<Owed> {
+    pub(super) fn take(
+        &mut self,
+        clock: Clock,
+        piece: PieceIndex,
+        index: u32,
+    ) -> Option<PendingRequest> {
         let at = self.owed.iter().position(|o| o.index == index && o.piece == piece)?;
         let owed = self.owed.remove(at)?;
         self.gone(clock, owed);
@@ -261,7 +266,7 @@ impl Pipeline {
     }
 
     /// Gives up one request after the other, the newest first.
-    pub(super) fn lapse_last(&mut self, clock: Clock) -> Option<Owed> {
+    pub(super) fn lapse_last(&mut self, clock: Clock) -> Option<PendingRequest> {
         let owed = self.owed.pop_back()?;
         self.gone(clock, owed);
         self.remember(owed);
@@ -273,9 +278,9 @@ impl Pipeline {
         &mut self,
         clock: Clock,
         is_unwanted: impl Fn(PieceIndex) -> bool,
-    ) -> Vec<Owed> {
-        let unwanted = |owed: &&Owed| is_unwanted(owed.piece);
-        let lapsed: Vec<Owed> = self.owed.iter().filter(unwanted).copied().collect();
+    ) -> Vec<PendingRequest> {
+        let unwanted = |owed: &&PendingRequest| is_unwanted(owed.piece);
+        let lapsed: Vec<PendingRequest> = self.owed.iter().filter(unwanted).copied().collect();
         if !lapsed.is_empty() {
             self.owed.retain(|owed| !is_unwanted(owed.piece));
             for owed in &lapsed {
@@ -293,29 +298,29 @@ impl Pipeline {
     }
 
     /// Whether something is late that was not before.
-    pub(super) fn check(&mut self, clock: Clock, limits: Limits) -> Late {
+    pub(super) fn check(&mut self, clock: Clock, limits: Limits) -> Lateness {
         let Limits { timeout, extra, hurry } = limits;
         let now = clock.now;
         let silent = now.since(self.front_since.now);
         if self.owed.is_empty() {
             self.check_at = None;
-            return Late::Nothing;
+            return Lateness::Nothing;
         }
         // Whatever is done about what is found, there may be more.
         self.check_at = Some(now + RECHECK);
         if self.snubbed {
             if silent >= timeout * 2 {
-                return Late::Long;
+                return Lateness::Long;
             }
             self.check_at = Some(now + (timeout * 2 - silent).min(LEAST_TIMEOUT).max(RECHECK));
-            return Late::Still;
+            return Lateness::Still;
         }
-        let is_lost = |owed: &&Owed| owed.is_late && owed.asked_at + timeout * 2 <= now;
+        let is_lost = |owed: &&PendingRequest| owed.is_late && owed.asked_at + timeout * 2 <= now;
         if let Some(owed) = self.owed.iter().find(is_lost) {
-            return Late::Lost(*owed);
+            return Lateness::Lost(*owed);
         }
         let short = ((self.gap * 4).max(LEAST_TIMEOUT) + extra).min(timeout);
-        let is_skipped = |owed: &&Owed| {
+        let is_skipped = |owed: &&PendingRequest| {
             let passed = |since: Clock| match hurry {
                 true => now.since(since.now),
                 false => clock.flow.saturating_sub(since.flow),
@@ -323,19 +328,19 @@ impl Pipeline {
             !owed.is_late && owed.overtaken.is_some_and(|since| passed(since) >= short)
         };
         if let Some(owed) = self.owed.iter().find(is_skipped) {
-            return Late::Request(*owed);
+            return Lateness::Request(*owed);
         }
         let Some(front) = self.owed.get(self.front()).copied() else {
             self.check_at = Some(now + LEAST_TIMEOUT);
-            return Late::Nothing;
+            return Lateness::Nothing;
         };
         let flowing = if hurry { silent } else { clock.flow.saturating_sub(self.front_since.flow) };
         if silent >= timeout || flowing >= short {
             let gives = self.block_at.is_some_and(|at| at > self.front_since.now);
-            return if gives { Late::Request(front) } else { Late::Peer };
+            return if gives { Lateness::Request(front) } else { Lateness::Peer };
         }
         self.check_at = Some(now + (timeout - silent).min(short - flowing).max(RECHECK));
-        Late::Nothing
+        Lateness::Nothing
     }
 
     /// A request is late.
@@ -419,7 +424,7 @@ impl Pipeline {
     pub(super) fn trust(&self) -> Trust {
         match (self.snubbed, self.block_at, self.was_asked) {
             (true, _, _) => Trust::Snubbed,
-            (false, Some(_), _) if self.late > 0 => Trust::Lax,
+            (false, Some(_), _) if self.late > 0 => Trust::Late,
             (false, Some(_), _) => Trust::Proven,
             (false, None, false) => Trust::Untested,
             (false, None, true) => Trust::Unproven,
@@ -427,14 +432,14 @@ impl Pipeline {
     }
 
     /// When blocks that it is asked for now are to be expected, as far as that is known.
-    pub(super) fn outlook(&self) -> Outlook {
+    pub(super) fn delivery_estimate(&self) -> DeliveryEstimate {
         let rate = self.start.map_or(self.rate, |start| start.best);
         if rate == 0 {
-            return Outlook::default();
+            return DeliveryEstimate::default();
         }
         let each = Duration::from_nanos(u64::from(BLOCK_LEN) * 1_000_000_000 / rate);
         let first = self.min_rtt.unwrap_or_default() + each * (self.owed.len() as u32 + 1);
-        Outlook { first, each }
+        DeliveryEstimate { first, each }
     }
 
     /// When it last gave a block.
@@ -458,7 +463,7 @@ impl Pipeline {
         self.owed.len()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Owed> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &PendingRequest> {
         self.owed.iter()
     }
 
@@ -479,7 +484,7 @@ impl Pipeline {
     pub(super) fn pace(&self) -> (Pace, u64) {
         if let Some(start) = self.start {
             let grows = start.best > 0 && start.strikes == 0;
-            return (if grows { Pace::Growing } else { Pace::Given }, start.best);
+            return (if grows { Pace::Growing } else { Pace::Peer }, start.best);
         }
         // A request that waits at the peer behind others takes longer than the quickest did: then
         // more of them would only wait longer. If all are answered as quickly, rate × round trip is
@@ -488,7 +493,7 @@ impl Pipeline {
         let under_way = u128::from(self.rate) * quickest / 1_000_000_000;
         let window = self.window as u128 * u128::from(BLOCK_LEN);
         let bound = self.window == self.ceiling && under_way * 4 >= window * 3;
-        (if bound { Pace::Bound } else { Pace::Given }, self.rate)
+        (if bound { Pace::Window } else { Pace::Peer }, self.rate)
     }
 
     /// When something must be done about it if nothing comes.
@@ -505,7 +510,7 @@ impl Pipeline {
         is_over
     }
 
-    fn remember(&mut self, owed: Owed) {
+    fn remember(&mut self, owed: PendingRequest) {
         if self.lapsed.len() == MAX_LAPSED {
             self.lapsed.pop_front();
         }
@@ -553,7 +558,7 @@ impl Pipeline {
     }
 
     /// A request was taken off the list, and not because its block came.
-    fn gone(&mut self, clock: Clock, owed: Owed) {
+    fn gone(&mut self, clock: Clock, owed: PendingRequest) {
         self.late -= usize::from(owed.is_late);
         if self.owed.is_empty() {
             let Clock { now, flow } = self.front_since;

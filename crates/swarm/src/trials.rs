@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::peer::Peer;
-use super::picker::{Asker, Outlook, Trust};
+use super::picker::{DeliveryEstimate, PickRequest, Trust};
 use super::{Giver, PeerKey, Swarm};
 use piecework_core::{BLOCK_LEN, Moment, PieceIndex};
 
 /// A piece on trial, and the peer that is to give it alone.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sole {
+pub(super) struct Trial {
     piece: PieceIndex,
     key: PeerKey,
     /// When its progress was looked at last, and how many of its blocks were there then.
@@ -29,7 +29,7 @@ pub(super) struct Sole {
 
 /// A peer that could be asked for a piece on trial. The least is the best.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Candidate {
+struct TrialCandidate {
     grade: Grade,
     alone: Reverse<u32>,
     missed: u32,
@@ -53,7 +53,7 @@ struct Grade {
     is_slow: bool,
 }
 
-impl Candidate {
+impl TrialCandidate {
     /// Pieces that it has, weighed by the right ones that it gave alone: those that have little are
     /// given more first, so that many are tried at the same time.
     fn share(&self) -> u32 {
@@ -62,11 +62,11 @@ impl Candidate {
 }
 
 /// What a look at a piece on trial tells.
-enum Look {
+enum Assessment {
     /// Nothing yet, or there is nobody else for it.
     Later,
     /// It goes on, and this is known of it now.
-    Goes(Sole),
+    Goes(Trial),
     /// Others would be much quicker.
     Slow,
     /// It gives nothing.
@@ -79,16 +79,16 @@ impl Swarm {
     /// Of those it takes one that has given many right pieces alone, or that had no part in a wrong
     /// piece.
     pub(super) fn assign_parked(&mut self) {
-        if self.picker.parked().is_empty() && self.soles.is_empty() {
+        if self.picker.parked().is_empty() && self.trials.is_empty() {
             return;
         }
         self.note_lost();
         let now = self.now;
-        let is_due = |sole: &Sole| {
-            let peer = self.peers.get(&sole.key);
-            sole.look_at <= now || peer.is_some_and(|peer| peer.pipeline.is_snubbed())
+        let is_due = |trial: &Trial| {
+            let peer = self.peers.get(&trial.key);
+            trial.look_at <= now || peer.is_some_and(|peer| peer.pipeline.is_snubbed())
         };
-        let is_idle = self.picker.parked().is_empty() && !self.soles.iter().any(is_due);
+        let is_idle = self.picker.parked().is_empty() && !self.trials.iter().any(is_due);
         let is_early = self.peers.len() > MANY_PEERS && now < self.trials_from;
         if is_early && !is_idle {
             self.plan_look(self.trials_from);
@@ -96,7 +96,7 @@ impl Swarm {
             self.trials_from = now + PASS_PAUSE;
             self.pass();
         }
-        let looks = self.soles.iter().map(|sole| sole.look_at);
+        let looks = self.trials.iter().map(|trial| trial.look_at);
         if let Some(look) = looks.filter(|look| *look > now).min() {
             self.plan_look(look);
         }
@@ -140,7 +140,7 @@ impl Swarm {
     }
 
     /// All that could be asked for a piece on trial, the best first.
-    fn candidates(&self) -> Vec<Candidate> {
+    fn candidates(&self) -> Vec<TrialCandidate> {
         let now = self.now;
         let may_be_asked =
             |peer: &Peer| peer.interests_us && !peer.chokes_us && !peer.pipeline.is_held(now);
@@ -156,14 +156,14 @@ impl Swarm {
         let blocks = self.geometry.blocks_per_piece().max(1);
         let candidate = |(key, peer): (&PeerKey, &Peer)| {
             let trust = peer.pipeline.trust();
-            let is_recent = |at: Moment| at + GRACE + peer.pipeline.outlook().first > now;
+            let is_recent = |at: Moment| at + GRACE + peer.pipeline.delivery_estimate().first > now;
             let gives = peer.pipeline.block_at().is_some_and(is_recent);
             let more = match peer.alone > 0 && gives {
                 true => (peer.pipeline.window() as u32).div_ceil(blocks),
                 false => 0,
             };
-            let has = self.soles.iter().filter(|sole| sole.key == *key).count() as u32;
-            Candidate {
+            let has = self.trials.iter().filter(|trial| trial.key == *key).count() as u32;
+            TrialCandidate {
                 grade: Grade {
                     // Who was never asked for anything may be as good as who gives blocks.
                     trust: if trust == Trust::Untested { Trust::Proven } else { trust },
@@ -181,15 +181,15 @@ impl Swarm {
                 rate: rate(peer),
             }
         };
-        let mut candidates: Vec<Candidate> = serving().map(candidate).collect();
+        let mut candidates: Vec<TrialCandidate> = serving().map(candidate).collect();
         candidates.sort_unstable();
         candidates
     }
 
     /// The best candidate with room for a piece. There is none while a better one without room
     /// gives blocks, and so will have room soon.
-    fn best_for(&self, piece: PieceIndex, candidates: &[Candidate]) -> Option<usize> {
-        let holds = |candidate: &Candidate| {
+    fn best_for(&self, piece: PieceIndex, candidates: &[TrialCandidate]) -> Option<usize> {
+        let holds = |candidate: &TrialCandidate| {
             self.peers.get(&candidate.key).is_some_and(|peer| peer.holds.contains(piece))
         };
         let mut holders =
@@ -221,25 +221,25 @@ impl Swarm {
 
     fn assign(&mut self, piece: PieceIndex, key: PeerKey, grace: Duration) -> bool {
         let Some(peer) = self.peers.get_mut(&key) else { return false };
-        let mut asker = Asker {
+        let mut request = PickRequest {
             key,
             holds: &peer.holds,
-            scout: &mut peer.scout,
+            cache: &mut peer.cache,
             idle: false,
             trust: peer.pipeline.trust(),
-            pace: Outlook::default(),
+            pace: DeliveryEstimate::default(),
         };
-        let assigned = self.picker.assign(piece, &mut asker);
-        peer.scout.look_again();
+        let assigned = self.picker.assign(piece, &mut request);
+        peer.cache.look_again();
         if assigned {
-            let Outlook { first, each } = peer.pipeline.outlook();
-            let before = self.soles.iter().filter(|sole| sole.key == key).count() as u32;
+            let DeliveryEstimate { first, each } = peer.pipeline.delivery_estimate();
+            let before = self.trials.iter().filter(|trial| trial.key == key).count() as u32;
             let expected = first + each * self.geometry.blocks_per_piece() * before;
             let pause = if first.is_zero() { UNKNOWN } else { grace + expected * 2 };
             // Who has lost pieces may be far away.
             let pause = pause * (1 << peer.lost.min(4));
             let (looked_at, look_at) = (self.now, self.now + pause);
-            self.soles.push(Sole { piece, key, looked_at, kept: 0, look_at });
+            self.trials.push(Trial { piece, key, looked_at, kept: 0, look_at });
         }
         assigned
     }
@@ -247,13 +247,13 @@ impl Swarm {
     /// Forgets pieces that are whole, or that their peers have lost.
     fn note_lost(&mut self) {
         let (picker, have, peers) = (&self.picker, &self.have, &mut self.peers);
-        self.soles.retain(|sole| {
-            if picker.is_sole(sole.piece, sole.key) {
+        self.trials.retain(|trial| {
+            if picker.is_sole(trial.piece, trial.key) {
                 return true;
             }
             let is_whole =
-                have.contains(sole.piece) || picker.is_verifying(sole.piece) == Some(true);
-            if !is_whole && let Some(peer) = peers.get_mut(&sole.key) {
+                have.contains(trial.piece) || picker.is_verifying(trial.piece) == Some(true);
+            if !is_whole && let Some(peer) = peers.get_mut(&trial.key) {
                 peer.lost = peer.lost.saturating_add(1);
             }
             false
@@ -262,23 +262,23 @@ impl Swarm {
 
     /// Takes pieces back from peers that give nothing, or would take much longer for them than another
     /// that has room for a piece and has lost no more.
-    fn take_back(&mut self, candidates: &[Candidate]) {
+    fn take_back(&mut self, candidates: &[TrialCandidate]) {
         let mut at = 0;
-        while at < self.soles.len() {
-            let Sole { piece, key, .. } = self.soles[at];
-            match self.look_at(&self.soles[at], candidates) {
-                Look::Later => at += 1,
-                Look::Goes(sole) => {
-                    self.soles[at] = sole;
+        while at < self.trials.len() {
+            let Trial { piece, key, .. } = self.trials[at];
+            match self.look_at(&self.trials[at], candidates) {
+                Assessment::Later => at += 1,
+                Assessment::Goes(trial) => {
+                    self.trials[at] = trial;
                     at += 1;
                 }
-                Look::Slow => {
-                    self.soles.swap_remove(at);
+                Assessment::Slow => {
+                    self.trials.swap_remove(at);
                     self.take_from(&[piece], key);
                 }
-                Look::Silent => {
-                    let is_its = |sole: &mut Sole| sole.key == key;
-                    let its = self.soles.extract_if(.., is_its).map(|sole| sole.piece);
+                Assessment::Silent => {
+                    let is_its = |trial: &mut Trial| trial.key == key;
+                    let its = self.trials.extract_if(.., is_its).map(|trial| trial.piece);
                     let its: Vec<PieceIndex> = its.collect();
                     self.take_from(&its, key);
                     at = 0;
@@ -300,33 +300,33 @@ impl Swarm {
     }
 
     /// How a peer gets on with a piece.
-    fn look_at(&self, sole: &Sole, candidates: &[Candidate]) -> Look {
-        let (now, piece) = (self.now, sole.piece);
-        let Some(peer) = self.peers.get(&sole.key) else { return Look::Later };
-        let Some((kept, late)) = self.picker.progress(piece) else { return Look::Later };
+    fn look_at(&self, trial: &Trial, candidates: &[TrialCandidate]) -> Assessment {
+        let (now, piece) = (self.now, trial.piece);
+        let Some(peer) = self.peers.get(&trial.key) else { return Assessment::Later };
+        let Some((kept, late)) = self.picker.progress(piece) else { return Assessment::Later };
         let is_snubbed = peer.pipeline.is_snubbed();
-        if !is_snubbed && now < sole.look_at {
-            return Look::Later;
+        if !is_snubbed && now < trial.look_at {
+            return Assessment::Later;
         }
         // Anybody may be better than a peer that gives nothing.
-        let could = |other: &&Candidate| {
-            other.key != sole.key
+        let could = |other: &&TrialCandidate| {
+            other.key != trial.key
                 && other.room > 0
                 && other.grade.trust != Trust::Snubbed
                 && other.grade.lost <= peer.lost + 1
                 && self.peers.get(&other.key).is_some_and(|peer| peer.holds.contains(piece))
         };
         let others = candidates.iter().filter(could);
-        let is_quick = |other: &&Candidate| {
+        let is_quick = |other: &&TrialCandidate| {
             !other.grade.is_slow && other.rate > 0 && other.grade.lost <= peer.lost
         };
         let quick = others.clone().filter(is_quick).map(|other| other.rate).max();
         let (has_others, has_quick) = (others.count() > 0, quick.is_some());
         if is_snubbed && has_others {
-            return Look::Silent;
+            return Assessment::Silent;
         }
         if late > 0 && has_quick {
-            return Look::Slow;
+            return Assessment::Slow;
         }
         let rate = quick.unwrap_or_else(|| peer.down.per_second(now));
         let blocks = self.geometry.blocks_in(piece);
@@ -334,29 +334,29 @@ impl Swarm {
         // As long as another would need for all of it.
         let whole = Duration::from_millis(bytes.saturating_mul(1_000) / rate.max(1));
         // As long as its own past says that it needs; zero if it says nothing.
-        let Outlook { first, each } = peer.pipeline.outlook();
+        let DeliveryEstimate { first, each } = peer.pipeline.delivery_estimate();
         let own = first + each * blocks;
         let patience = GRACE + if own.is_zero() { whole } else { whole.min(own) };
         let patience = patience.max(each * 2).min(LONGEST);
         let block_at = peer.pipeline.block_at().filter(|at| *at + patience > now);
-        let got = kept.saturating_sub(sole.kept);
-        let since = now.since(sole.looked_at);
+        let got = kept.saturating_sub(trial.kept);
+        let since = now.since(trial.looked_at);
         let is_slow = match got {
             // It may be busy with another piece.
             0 => kept > 0,
             got => since * (blocks - kept) / got > (GRACE + whole) * 2,
         };
         let Some(block_at) = block_at else {
-            return if has_others { Look::Silent } else { Look::Later };
+            return if has_others { Assessment::Silent } else { Assessment::Later };
         };
         // A short time tells nothing of its rate.
         if since >= GRACE && is_slow {
-            return if has_quick { Look::Slow } else { Look::Later };
+            return if has_quick { Assessment::Slow } else { Assessment::Later };
         }
         let look_at = (block_at + patience).max(now + SHORTEST);
-        Look::Goes(match since >= GRACE {
-            true => Sole { looked_at: now, kept, look_at, ..*sole },
-            false => Sole { look_at, ..*sole },
+        Assessment::Goes(match since >= GRACE {
+            true => Trial { looked_at: now, kept, look_at, ..*trial },
+            false => Trial { look_at, ..*trial },
         })
     }
 

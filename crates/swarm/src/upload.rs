@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::allowed_fast::{ALLOWED_FAST_COUNT, allowed_fast_set};
 use super::choker::{Contender, LONGEST_GRACE};
-use super::handout::suggested_at_a_time;
 use super::peer::Peer;
+use super::super_seeding::suggested_at_a_time;
 use super::{Action, ChokePolicy, PeerFault, PeerKey, Swarm};
 use piecework_core::{BLOCK_LEN, BlockRef, Moment};
 use piecework_proto::wire::Message;
@@ -250,7 +250,7 @@ impl Swarm {
                 return;
             }
             let picker = &self.picker;
-            let next = self.handout.next(|piece| picker.leechers_with(piece) == 0);
+            let next = self.super_seeding.next(|piece| picker.leechers_with(piece) == 0);
             let Some(piece) = next else { return };
             peer.suggested.push(piece);
             self.send(key, Message::Suggest(piece));
@@ -298,7 +298,7 @@ impl Swarm {
         }
         peer.told_at = now;
         for piece in peer.suggested.drain(..) {
-            self.handout.back(piece, true);
+            self.super_seeding.release(piece, true);
         }
         self.actions.push_back(Action::Send { peer: key, message: Message::Choke });
         let (fast, allowed) = (peer.fast, &peer.allowed_it);

@@ -95,7 +95,7 @@ impl Swarm {
     /// Addresses whose peer takes connections and closes them at our handshake, of each kind
     /// that is tried.
     pub fn hung_up(&self) -> u32 {
-        self.book.hung_up()
+        self.candidates.hung_up()
     }
 
     /// The pieces that are verified and on disk.
@@ -138,7 +138,7 @@ impl Swarm {
 
     /// Whether it knows addresses that the user has named.
     pub fn has_named_peers(&self) -> bool {
-        self.book.has_named()
+        self.candidates.has_named()
     }
 
     /// What is known against peers, `None` if nothing is. It is meant for
@@ -221,7 +221,7 @@ impl Swarm {
 
     /// Addresses that may be dialled some time, or are connected.
     pub fn known_addrs(&self) -> impl Iterator<Item = SocketAddr> + '_ {
-        self.book.iter()
+        self.candidates.iter()
     }
 
     /// Connected peers that hold `piece`; 0 for a piece that does not exist.
@@ -248,7 +248,7 @@ impl Swarm {
         let holds = self.peers.values().map(|peer| &peer.holds);
         let priorities = self.wants.priorities();
         self.picker.check(&self.have, priorities, holds, |k| self.peers.contains_key(&k), owed);
-        self.book.check();
+        self.candidates.check();
         assert!(self.peers.len() <= self.config.max_peers, "too many peers");
         assert!(!self.paused || self.peers.is_empty(), "peers although paused");
         let verified: u64 =
@@ -261,7 +261,7 @@ impl Swarm {
                 && !peer.pipeline.is_snubbed()
                 && peer.pipeline.room(self.now) > 0;
             let withheld = is_willing
-                && self.picker.is_withheld(*key, &peer.holds, &peer.scout, peer.pipeline.trust());
+                && self.picker.is_withheld(*key, &peer.holds, &peer.cache, peer.pipeline.trust());
             assert!(!withheld, "{key:?} has room and is not asked for what it could give");
             for owed in peer.pipeline.iter() {
                 let asked = self.picker.is_asked(*key, owed.piece, owed.index);
@@ -282,7 +282,7 @@ impl Swarm {
         assert_eq!(self.timers.len(), self.peers.len(), "timers of peers");
         let first = self.timers.next();
         assert!(first.is_none() || self.wake.is_some_and(|wake| Some(wake) <= first), "no timer");
-        if self.peers.is_empty() && (self.paused || self.book.len() == 0) {
+        if self.peers.is_empty() && (self.paused || self.candidates.len() == 0) {
             assert_eq!(self.wake, None, "a timer although nothing can happen");
         }
     }

@@ -177,12 +177,12 @@ pub async fn within<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Asks a daemon over HTTP.
-pub struct Asker {
+pub struct ControlClient {
     addr: SocketAddr,
     session_id: String,
 }
 
-impl Asker {
+impl ControlClient {
     /// With the session's id that Transmission's RPC wants.
     pub async fn new(addr: SocketAddr) -> Self {
         let mut asker = Self { addr, session_id: String::new() };

@@ -149,19 +149,19 @@ pub async fn until(handle: &TorrentHandle, wanted: impl Fn(&TorrentHandle) -> bo
 
 /// Keeps every event and wakes those who wait for one.
 #[derive(Default)]
-pub struct Witness {
+pub struct EventRecorder {
     pub events: Mutex<Vec<TorrentEvent>>,
     more: Notify,
 }
 
-impl Observer for Witness {
+impl Observer for EventRecorder {
     fn event(&self, _: &Arc<Metainfo>, event: &TorrentEvent) {
         self.events.lock().push(event.clone());
         self.more.notify_waiters();
     }
 }
 
-impl Witness {
+impl EventRecorder {
     /// Waits until `wanted` holds of some event.
     pub async fn saw(&self, wanted: impl Fn(&TorrentEvent) -> bool) {
         within(async {
@@ -188,7 +188,7 @@ pub struct RawPeer {
 
 /// What a raw peer hears.
 #[derive(Debug)]
-pub enum Heard {
+pub enum PeerMessage {
     Message(Message),
     Block(BlockRef, Vec<u8>),
 }
@@ -253,18 +253,21 @@ impl RawPeer {
     }
 
     /// The next thing said; `None` when the other side has closed.
-    pub async fn hear(&mut self) -> Option<Heard> {
+    pub async fn hear(&mut self) -> Option<PeerMessage> {
         loop {
             match wire::decode(&self.buffer, &self.limits).unwrap() {
                 Decoded::Message { message, consumed } => {
                     drop(self.buffer.split_to(consumed));
-                    return Some(Heard::Message(message));
+                    return Some(PeerMessage::Message(message));
                 }
                 Decoded::Piece { block }
                     if self.buffer.len() >= wire::PIECE_HEADER_LEN + block.len as usize =>
                 {
                     let whole = self.buffer.split_to(wire::PIECE_HEADER_LEN + block.len as usize);
-                    return Some(Heard::Block(block, whole[wire::PIECE_HEADER_LEN..].to_vec()));
+                    return Some(PeerMessage::Block(
+                        block,
+                        whole[wire::PIECE_HEADER_LEN..].to_vec(),
+                    ));
                 }
                 _ => {}
             }
@@ -323,7 +326,7 @@ async fn serve(
         return;
     }
     while let Some(heard) = peer.hear().await {
-        let Heard::Message(Message::Request(block)) = heard else { continue };
+        let PeerMessage::Message(Message::Request(block)) = heard else { continue };
         let span = geometry.block_span(block);
         let mut data = bytes[span.start as usize..span.end as usize].to_vec();
         twist(block, &mut data);

@@ -10,12 +10,12 @@ use piecework_daemon::{Daemon, NewTorrent};
 use sha1::{Digest, Sha1};
 
 use crate::allocations::{begin_peak, bytes, calls, live, peak};
-use crate::daemon::{Asker, Home, all_fields, control_config, new_torrent};
-use crate::own_tracker::{OwnTracker, Ways};
+use crate::daemon::{ControlClient, Home, all_fields, control_config, new_torrent};
+use crate::own_tracker::{OwnTracker, TrackerBehavior};
 
 /// What all torrents of a library are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum LibraryKind {
     /// Whole, without a tracker.
     Seeds,
     /// Nothing of them is there, and nobody has them.
@@ -24,7 +24,7 @@ pub enum Kind {
     OwnTracker,
 }
 
-impl Kind {
+impl LibraryKind {
     pub const ALL: [Self; 3] = [Self::Seeds, Self::Unfinished, Self::OwnTracker];
 
     pub fn name(self) -> &'static str {
@@ -95,7 +95,7 @@ pub fn cpu_time() -> Duration {
 
 /// What a daemon with so many torrents spends on each part of its life.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Life {
+pub struct LifeCosts {
     /// Adding all of them, one after the other, until each is where it belongs.
     pub adding: Cost,
     /// Adding [`MORE`] beside them, each for itself.
@@ -125,8 +125,8 @@ pub const IDLE: Duration = Duration::from_secs(3);
 const FIRST: usize = 20;
 
 /// Lives with `torrents` of a kind.
-pub async fn live_with(kind: Kind, torrents: usize) -> Life {
-    let mut life = Life::default();
+pub async fn live_with(kind: LibraryKind, torrents: usize) -> LifeCosts {
+    let mut life = LifeCosts::default();
     let library = Library::new(kind, FIRST + torrents + MORE).await;
     let daemon = library.home.start_with(|config| config.tracker = library.tracker_name()).await;
     library.add(&daemon, 0..FIRST, Duration::ZERO).await;
@@ -161,17 +161,17 @@ pub async fn live_with(kind: Kind, torrents: usize) -> Life {
 
 struct Library {
     home: Home,
-    kind: Kind,
+    kind: LibraryKind,
     torrents: Vec<NewTorrent>,
     tracker: Option<OwnTracker>,
 }
 
 impl Library {
     /// Makes torrents, and the files of those that are whole.
-    async fn new(kind: Kind, torrents: usize) -> Self {
+    async fn new(kind: LibraryKind, torrents: usize) -> Self {
         let home = Home::new();
         let tracker = match kind {
-            Kind::OwnTracker => Some(OwnTracker::start(Ways::default()).await),
+            LibraryKind::OwnTracker => Some(OwnTracker::start(TrackerBehavior::default()).await),
             _ => None,
         };
         let url = tracker.as_ref().map(|tracker| format!("http://{}/announce", tracker.addr));
@@ -179,7 +179,7 @@ impl Library {
         std::fs::create_dir_all(home.downloads()).unwrap();
         let made = (0..torrents).map(|number| {
             let (name, content) = (format!("file {number}"), format!("{number:0100}"));
-            if kind != Kind::Unfinished {
+            if kind != LibraryKind::Unfinished {
                 std::fs::write(home.downloads().join(&name), &content).unwrap();
             }
             let builder = MetainfoBuilder::single_file(name, content.len() as u64);
@@ -234,9 +234,9 @@ impl Library {
         tokio::time::timeout(patience, settled).await.expect("it does not come to rest");
     }
 
-    async fn ask(&self, daemon: &Daemon, life: &mut Life) {
+    async fn ask(&self, daemon: &Daemon, life: &mut LifeCosts) {
         let control = Control::start(control_config(), daemon.clone()).await.unwrap();
-        let asker = Asker::new(control.addrs()[0]).await;
+        let asker = ControlClient::new(control.addrs()[0]).await;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
         let since = format!("/status?since={}", now - 1);
         let fields = all_fields("");

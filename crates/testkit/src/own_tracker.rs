@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// What an invented tracker of ours was asked.
 #[derive(Default)]
-pub struct Seen {
+pub struct TrackerRecord {
     pub connections: usize,
     pub open: usize,
     pub most_open: usize,
@@ -33,7 +33,7 @@ pub struct Seen {
 
 /// How it differs from a tracker of ours.
 #[derive(Clone, Copy, Default)]
-pub struct Ways {
+pub struct TrackerBehavior {
     pub single_only: bool,
     /// It forgets each torrent once: it takes no report before a second `started`.
     pub forgetful: bool,
@@ -42,14 +42,14 @@ pub struct Ways {
 /// A tracker over HTTP that takes reports of holdings, as ours do, and knows no peers.
 pub struct OwnTracker {
     pub addr: String,
-    pub seen: Arc<Mutex<Seen>>,
+    pub seen: Arc<Mutex<TrackerRecord>>,
 }
 
 impl OwnTracker {
-    pub async fn start(ways: Ways) -> Self {
+    pub async fn start(behavior: TrackerBehavior) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap().to_string();
-        let seen = Arc::new(Mutex::new(Seen::default()));
+        let seen = Arc::new(Mutex::new(TrackerRecord::default()));
         let shared = Arc::clone(&seen);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -62,7 +62,7 @@ impl OwnTracker {
                         seen.most_open = seen.most_open.max(seen.open);
                     }
                     // It ends when the client goes.
-                    let _ = serve(stream, &seen, ways).await;
+                    let _ = serve(stream, &seen, behavior).await;
                     seen.lock().open -= 1;
                 });
             }
@@ -71,7 +71,7 @@ impl OwnTracker {
     }
 
     /// Waits until what was seen is as wanted.
-    pub async fn saw(&self, wanted: impl Fn(&Seen) -> bool) {
+    pub async fn saw(&self, wanted: impl Fn(&TrackerRecord) -> bool) {
         super::within(async {
             while !wanted(&self.seen.lock()) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -82,7 +82,11 @@ impl OwnTracker {
 }
 
 /// Answers one request after the other.
-async fn serve(stream: TcpStream, seen: &Mutex<Seen>, ways: Ways) -> std::io::Result<()> {
+async fn serve(
+    stream: TcpStream,
+    seen: &Mutex<TrackerRecord>,
+    behavior: TrackerBehavior,
+) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     loop {
         let (mut head, mut len) = (Vec::new(), 0);
@@ -103,13 +107,18 @@ async fn serve(stream: TcpStream, seen: &Mutex<Seen>, ways: Ways) -> std::io::Re
         let mut body = vec![0; len];
         stream.read_exact(&mut body).await?;
         let path = head[0].split(' ').nth(1).unwrap();
-        let (status, body) = answer(path, &body, seen, ways);
+        let (status, body) = answer(path, &body, seen, behavior);
         let head = format!("HTTP/1.1 {status} Status\r\nContent-Length: {}\r\n\r\n", body.len());
         stream.write_all(&[head.as_bytes(), &body].concat()).await?;
     }
 }
 
-fn answer(path: &str, body: &[u8], seen: &Mutex<Seen>, ways: Ways) -> (u16, Vec<u8>) {
+fn answer(
+    path: &str,
+    body: &[u8],
+    seen: &Mutex<TrackerRecord>,
+    behavior: TrackerBehavior,
+) -> (u16, Vec<u8>) {
     let mut seen = seen.lock();
     if let Some(query) = path.strip_prefix("/announce?") {
         let announce = decode_query(query).unwrap();
@@ -121,7 +130,7 @@ fn answer(path: &str, body: &[u8], seen: &Mutex<Seen>, ways: Ways) -> (u16, Vec<
     }
     let mut take = |info_hash: InfoHash| {
         let started = seen.started.get(&info_hash).copied().unwrap_or(0);
-        if started < 1 + usize::from(ways.forgetful) {
+        if started < 1 + usize::from(behavior.forgetful) {
             seen.refused += 1;
             return 409;
         }
@@ -131,7 +140,7 @@ fn answer(path: &str, body: &[u8], seen: &Mutex<Seen>, ways: Ways) -> (u16, Vec<
     if let Some(hash) = path.strip_prefix("/torrents/") {
         return (take(hash[..40].parse().unwrap()), Vec::new());
     }
-    if !path.starts_with("/holdings?") || ways.single_only {
+    if !path.starts_with("/holdings?") || behavior.single_only {
         return (404, b"{\"error\":\"there is nothing at this address\"}".to_vec());
     }
     let batch: HoldingsBatch = serde_json::from_slice(body).unwrap();

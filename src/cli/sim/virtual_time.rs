@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use piecework_core::Table;
-use piecework_sim::{Choke, Content, Failure, Outcome, PeerGroup, Report, Scenario, Spread, World};
+use piecework_sim::{
+    Choke, Content, Failure, PeerGroup, Report, RunOutcome, Scenario, Spread, World,
+};
 
 use super::super::format::{Paint, count, counted, shown, size, table_text};
 use super::super::progress::WorkBar;
@@ -131,8 +133,8 @@ fn simulate(
         let (held, all) = world.bytes_held();
         bar.at(held, all);
         match outcome {
-            Ok(Outcome::Running) => {}
-            Ok(Outcome::Complete | Outcome::Ended) => break Ok(()),
+            Ok(RunOutcome::Running) => {}
+            Ok(RunOutcome::Complete | RunOutcome::Ended) => break Ok(()),
             Err(failure) => break Err(failure),
         }
     };
@@ -275,7 +277,7 @@ mod tests {
             upload_limit: None,
         };
         let mut world = World::new(&plain.scenario(), 7).unwrap();
-        assert_eq!(world.run_until(Duration::from_secs(60)), Ok(Outcome::Complete));
+        assert_eq!(world.run_until(Duration::from_secs(60)), Ok(RunOutcome::Complete));
         Run { report: world.report(), took: Duration::from_secs(1) }
     }
 

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::super::entry::Entry;
 use piecework_core::{InfoHash, Moment};
 use piecework_proto::announce::TrackerUrl;
-use piecework_swarm::announcer::{Announcer, Layouts, Resting};
+use piecework_swarm::announcer::{Announcer, Layouts, RestingAnnouncer};
 
 /// Whether a torrent has no peer, connected or being dialled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,7 +46,7 @@ pub(super) struct Announcing {
 
 enum Form {
     /// No announce is under way.
-    Resting(Resting),
+    Resting(RestingAnnouncer),
     Busy(Box<Busy>),
 }
 
@@ -186,7 +186,7 @@ impl Announcing {
         matches!(&self.form, Form::Busy(busy) if has_left(busy))
     }
 
-    /// Returns whether only farewells remain: it was stopped, or never started.
+    /// Returns whether only goodbyes remain: it was stopped, or never started.
     pub fn is_stopping(&self) -> bool {
         self.is_leaving() || self.look(Announcer::is_stopping)
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use piecework_swarm::budget::News;
+use piecework_swarm::budget::MemberReport;
 use piecework_swarm::{Event, MemoryNeed};
 
 use super::super::assembly::STREAM_OVER;
@@ -37,7 +37,8 @@ impl Run<'_> {
             in_flight = self.swarm.blocks_in_flight();
             self.memory.in_flight = (in_flight, now);
         }
-        let (share, again) = self.assembly.portion().tell(News { came, in_flight, is_short });
+        let (share, again) =
+            self.assembly.portion().tell(MemberReport { came, in_flight, is_short });
         self.memory.speak_at = again.then(|| now + SOON);
         let told = self.memory.share;
         // Small differences come and go, and are not worth a look at all peers.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::net::Input;
 use piecework_core::Moment;
 use piecework_swarm::lifecycle::{LifecycleEvent, SwarmEnd};
-use piecework_swarm::{Direction, Event, Waiting};
+use piecework_swarm::{Direction, Event, WaitTimes};
 
 use super::super::TorrentError;
 use super::super::announce_scheduler::Alone;
@@ -127,7 +127,7 @@ impl Run<'_> {
 
     /// Notes in the record what is known at the end. `lost` are peers that it had dialled, `alone`
     /// is what it goes on waiting for.
-    fn note_end(&mut self, lost: Vec<SocketAddr>, alone: Option<Arc<Waiting>>, is_idle: bool) {
+    fn note_end(&mut self, lost: Vec<SocketAddr>, alone: Option<Arc<WaitTimes>>, is_idle: bool) {
         let moved = self.moved();
         let waited = self.waits.seen();
         let blame = self.swarm.take_blame().filter(|_| is_idle);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use piecework_core::Moment;
-use piecework_swarm::Outside;
+use piecework_swarm::DriverState;
 
 use super::super::counters::Counter;
 use super::Run;
@@ -12,7 +12,7 @@ impl Run<'_> {
     /// Looks at what is waited for now. If that was just done, another look is due soon, so that
     /// what holds for long is never something that held for a moment only.
     pub(super) fn look(&mut self) {
-        if !self.leeching && self.waits.waiting.standing().is_none() {
+        if !self.leeching && self.waits.waiting.bottleneck().is_none() {
             return;
         }
         let now = self.torrent.means.now();
@@ -21,21 +21,21 @@ impl Run<'_> {
             self.waits.due = Some(next);
             return;
         }
-        let before = self.waits.waiting.standing().map(|standing| standing.cause);
+        let before = self.waits.waiting.bottleneck().map(|standing| standing.cause);
         self.see(now);
-        self.changed |= before != self.waits.waiting.standing().map(|standing| standing.cause);
+        self.changed |= before != self.waits.waiting.bottleneck().map(|standing| standing.cause);
     }
 
     /// Notes what is waited for at `now`.
     pub(super) fn see(&mut self, now: Moment) {
-        let outside = Outside {
+        let outside = DriverState {
             limited: self.torrent.download.is_awaited(),
             behind: self.assembly.is_behind(),
             writing: self.torrent.means.hashing.is_mostly_writing(),
             naming: self.is_finishing() && !self.ending,
             busy: !self.inputs.is_empty(),
         };
-        self.waits.waiting.note(now, self.swarm.standing(outside));
+        self.waits.waiting.note(now, self.swarm.bottleneck(outside));
         self.waits.due = None;
     }
 

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use piecework_core::Moment;
-use piecework_swarm::{Cause, Standing, Waiting};
+use piecework_swarm::{Bottleneck, Cause, WaitTimes};
 
 /// What was waited for so far, and when to look again.
 pub(super) struct WaitRecord {
-    pub waiting: Waiting,
+    pub waiting: WaitTimes,
     /// When to look, because something has happened since the last look.
     pub due: Option<Moment>,
     /// What was added to the session's counters: bytes received, sent and wasted, and the time of
@@ -18,10 +18,10 @@ pub(super) struct WaitRecord {
 
 impl WaitRecord {
     /// Continues what earlier swarms have waited for, and the torrent while it slept.
-    pub fn new(now: Moment, earlier: Option<&Arc<Waiting>>) -> Self {
+    pub fn new(now: Moment, earlier: Option<&Arc<WaitTimes>>) -> Self {
         let mut waiting = match earlier {
-            Some(earlier) => Waiting::clone(earlier),
-            None => Waiting::new(now, Default::default()),
+            Some(earlier) => WaitTimes::clone(earlier),
+            None => WaitTimes::new(now, Default::default()),
         };
         let told = waiting.totals();
         waiting.note(now, None);
@@ -34,14 +34,14 @@ impl WaitRecord {
     }
 
     /// Returns what to show; `None` if it never waited for anything.
-    pub fn shown(&self) -> Option<Arc<Waiting>> {
-        let waited = self.waiting.standing().is_some() || self.has_waited();
+    pub fn shown(&self) -> Option<Arc<WaitTimes>> {
+        let waited = self.waiting.bottleneck().is_some() || self.has_waited();
         waited.then(|| Arc::new(self.waiting.clone()))
     }
 
     /// Returns what was waited for, without what is waited for just now; `None` if it never waited
     /// for anything.
-    pub fn seen(&self) -> Option<Arc<Waiting>> {
+    pub fn seen(&self) -> Option<Arc<WaitTimes>> {
         let mut waiting = self.waiting.clone();
         waiting.note(waiting.since(), None);
         self.has_waited().then(|| Arc::new(waiting))
@@ -49,9 +49,9 @@ impl WaitRecord {
 
     /// Returns what was waited for by a download that lacks `missing` pieces and waits for peers
     /// from `now` on without a swarm. `hung_up` peers close connections at our handshake.
-    pub fn alone(&self, now: Moment, missing: u32, hung_up: u32) -> Arc<Waiting> {
+    pub fn alone(&self, now: Moment, missing: u32, hung_up: u32) -> Arc<WaitTimes> {
         let mut waiting = self.waiting.clone();
-        waiting.note(now, Some(Standing::alone(missing, hung_up)));
+        waiting.note(now, Some(Bottleneck::alone(missing, hung_up)));
         Arc::new(waiting)
     }
 

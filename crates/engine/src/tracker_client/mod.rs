@@ -35,7 +35,7 @@ use piecework_proto::announce::{
     Announce, AnnounceEvent, AnnounceReply, CatalogueUrl, PeerName, Reach, Refusal, Scheme, Scrape,
     ScrapeReply, TrackerUrl,
 };
-use piecework_swarm::announcer::{Families, joined};
+use piecework_swarm::announcer::{Families, merged_reply};
 
 #[cfg(feature = "fuzzing")]
 pub(crate) use get::fuzzing;
@@ -176,7 +176,7 @@ impl TrackerClient {
         };
         self.note_families(tracker, &[(first.0, first.1.is_ok()), (second.0, second.1.is_ok())]);
         match (first.1, second.1) {
-            (Ok(first), Ok(second)) => Ok(joined(first, second)),
+            (Ok(first), Ok(second)) => Ok(merged_reply(first, second)),
             (Ok(reply), Err(_)) | (Err(_), Ok(reply)) => Ok(reply),
             // A refusal says more than a failure to reach the tracker.
             (Err(first), Err(second)) => {

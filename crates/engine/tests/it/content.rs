@@ -12,7 +12,7 @@ use piecework_core::{Checkpoint, InfoHash, PieceIndex};
 use piecework_engine::{AddTorrent, Keeper, Session, TorrentHandle, TorrentState};
 use piecework_proto::wire::Message;
 use piecework_testkit::{
-    Heard, RawPeer, add, content, seeded, session, session_with, stranger, torrent_of, until,
+    PeerMessage, RawPeer, add, content, seeded, session, session_with, stranger, torrent_of, until,
     within,
 };
 
@@ -230,16 +230,16 @@ fn a_piece_that_is_overwritten_after_a_crash_is_hashed_before_it_goes_out_and_be
         within(async {
             while let Some(heard) = peer.hear().await {
                 match heard {
-                    Heard::Message(Message::Unchoke) => {
+                    PeerMessage::Message(Message::Unchoke) => {
                         let block = geometry.block(wrong, 0);
                         if peer.send(&Message::Request(block)).await.is_err() {
                             break;
                         }
                     }
                     // If the start had found it, it was not offered.
-                    Heard::Message(Message::Reject(_)) => break,
-                    Heard::Block(..) => panic!("a wrong piece went out"),
-                    Heard::Message(_) => {}
+                    PeerMessage::Message(Message::Reject(_)) => break,
+                    PeerMessage::Block(..) => panic!("a wrong piece went out"),
+                    PeerMessage::Message(_) => {}
                 }
             }
         })
@@ -301,7 +301,7 @@ impl Served {
         peer.send(&Message::HaveNone).await.unwrap();
         peer.send(&Message::Interested).await.unwrap();
         within(async {
-            while !matches!(peer.hear().await.unwrap(), Heard::Message(Message::Unchoke)) {}
+            while !matches!(peer.hear().await.unwrap(), PeerMessage::Message(Message::Unchoke)) {}
         })
         .await;
         peer
@@ -313,7 +313,7 @@ impl Served {
         self.peer.send(&Message::Request(block)).await.unwrap();
         within(async {
             loop {
-                if let Heard::Block(got, data) = self.peer.hear().await.unwrap() {
+                if let PeerMessage::Block(got, data) = self.peer.hear().await.unwrap() {
                     let span = self.metainfo.info().geometry().block_span(got);
                     assert!(data == self.bytes[span.start as usize..span.end as usize]);
                     return;
@@ -337,8 +337,8 @@ impl Served {
                 loop {
                     match self.peer.hear().await {
                         None => return,
-                        Some(Heard::Block(..)) => break,
-                        Some(Heard::Message(_)) => {}
+                        Some(PeerMessage::Block(..)) => break,
+                        Some(PeerMessage::Message(_)) => {}
                     }
                 }
             }
@@ -458,14 +458,14 @@ async fn pieces_that_peers_leave_after_are_hashed_and_not_claimed_any_more() {
             let mut left = geometry.blocks_in(PieceIndex(3));
             while left > 0 {
                 match peer.hear().await.unwrap() {
-                    Heard::Message(Message::Unchoke) => {
+                    PeerMessage::Message(Message::Unchoke) => {
                         for index in 0..left {
                             let block = geometry.block(PieceIndex(3), index);
                             peer.send(&Message::Request(block)).await.unwrap();
                         }
                     }
-                    Heard::Block(..) => left -= 1,
-                    Heard::Message(_) => {}
+                    PeerMessage::Block(..) => left -= 1,
+                    PeerMessage::Message(_) => {}
                 }
             }
         })

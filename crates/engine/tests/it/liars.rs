@@ -10,7 +10,7 @@ use piecework_core::metainfo::Metainfo;
 use piecework_engine::Session;
 use piecework_proto::wire::Message;
 use piecework_testkit::{
-    Heard, RawPeer, add, content, seeded, session, session_with, stranger, within,
+    PeerMessage, RawPeer, add, content, seeded, session, session_with, stranger, within,
 };
 use tokio::net::TcpListener;
 
@@ -47,7 +47,7 @@ async fn lie_to(mut peer: RawPeer, lie: Lie) -> std::io::Result<()> {
     peer.send(&Message::HaveAll).await?;
     peer.send(&Message::Unchoke).await?;
     while let Some(heard) = peer.hear().await {
-        let Heard::Message(Message::Request(block)) = heard else { continue };
+        let PeerMessage::Message(Message::Request(block)) = heard else { continue };
         match lie {
             Lie::Silent => {}
             Lie::Rejects => peer.send(&Message::Reject(block)).await?,
@@ -100,7 +100,7 @@ async fn reluctant(listener: TcpListener, metainfo: Arc<Metainfo>, bytes: Vec<u8
     peer.send(&Message::Unchoke).await.unwrap();
     let mut refused = 0;
     while let Some(heard) = peer.hear().await {
-        let Heard::Message(Message::Request(block)) = heard else { continue };
+        let PeerMessage::Message(Message::Request(block)) = heard else { continue };
         if refused < refusals {
             refused += 1;
             peer.send(&Message::Reject(block)).await.unwrap();

@@ -8,7 +8,7 @@ use piecework_core::Bitfield;
 use piecework_core::metainfo::{Metainfo, ParseLimits, TorrentSource};
 use piecework_engine::{AddTorrent, TorrentEvent, TorrentHandle, TorrentState};
 use piecework_testkit::{
-    RawPeer, Witness, add, content, seeded, session, session_with, stranger, until, within,
+    EventRecorder, RawPeer, add, content, seeded, session, session_with, stranger, until, within,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -65,7 +65,7 @@ async fn rechecks_and_pauses_in_the_middle_of_a_download_confuse_nothing() {
         let bytes = content(6_000_000, 3);
         let (source, metainfo) = seeded("file.bin", &bytes, piece);
         let target = tempfile::tempdir().unwrap();
-        let witness = Arc::new(Witness::default());
+        let witness = Arc::new(EventRecorder::default());
         let (one, two) = (session(None), session(None));
         // Slow enough that all of this happens while it downloads.
         let leecher = session_with(|config| {

@@ -9,8 +9,8 @@ use piecework_engine::TorrentEvent;
 use piecework_proto::wire::{ExtendedHandshake, Message};
 use piecework_swarm::{Cause, ChokePolicy};
 use piecework_testkit::{
-    Heard, RawPeer, Witness, add, content, seeded, session, session_with, stranger, twisted_seed,
-    until, within,
+    EventRecorder, PeerMessage, RawPeer, add, content, seeded, session, session_with, stranger,
+    twisted_seed, until, within,
 };
 use tokio::net::TcpListener;
 
@@ -54,7 +54,7 @@ async fn an_attacker_at_a_seeds_address_that_names_its_port_and_shows_its_id_ban
     let (_source, metainfo) = seeded("file", &bytes, PIECE);
     let target = tempfile::tempdir().unwrap();
     let honest = twisted_seed(Arc::clone(&metainfo), bytes, |_, _| {}).await;
-    let witness = Arc::new(Witness::default());
+    let witness = Arc::new(EventRecorder::default());
     let leecher = session(Some(Arc::clone(&witness) as _));
     let handle = add(&leecher, &metainfo, target.path(), &[]);
     let claim = ExtendedHandshake { listen_port: Some(honest.port()), ..Default::default() };
@@ -69,7 +69,7 @@ async fn an_attacker_at_a_seeds_address_that_names_its_port_and_shows_its_id_ban
         let shown = attacker.addr();
         within(async {
             while let Some(heard) = attacker.hear().await {
-                if let Heard::Message(Message::Request(block)) = heard {
+                if let PeerMessage::Message(Message::Request(block)) = heard {
                     // It is dropped at some time.
                     let _ = attacker.send_block(block, &vec![0; block.len as usize]).await;
                 }
@@ -131,8 +131,8 @@ async fn a_peer_of_another_kind_sees_every_piece_arrive_and_that_we_are_complete
     within(async {
         while upload_only != Some(true) {
             match peer.hear().await.expect("it lacks a piece, so it is not dropped") {
-                Heard::Message(Message::Have(piece)) => drop(told.insert(piece.0)),
-                Heard::Message(Message::Extended { id: 0, payload }) => {
+                PeerMessage::Message(Message::Have(piece)) => drop(told.insert(piece.0)),
+                PeerMessage::Message(Message::Extended { id: 0, payload }) => {
                     upload_only = ExtendedHandshake::decode(&payload).unwrap().upload_only;
                 }
                 _ => {}
@@ -165,10 +165,10 @@ async fn a_peer_whose_connection_died_silently_is_let_in_at_once_and_the_other_s
         peer.send(&Message::Interested).await.unwrap();
         let block = BlockRef { piece: PieceIndex(3), begin: 0, len: 16_384 };
         within(async {
-            while !matches!(peer.hear().await, Some(Heard::Message(Message::Unchoke))) {}
+            while !matches!(peer.hear().await, Some(PeerMessage::Message(Message::Unchoke))) {}
             peer.send(&Message::Request(block)).await.unwrap();
             loop {
-                if let Some(Heard::Block(sent, _)) = peer.hear().await {
+                if let Some(PeerMessage::Block(sent, _)) = peer.hear().await {
                     return assert_eq!(sent, block);
                 }
             }

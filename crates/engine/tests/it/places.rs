@@ -8,7 +8,9 @@ use piecework_core::metainfo::Metainfo;
 use piecework_core::{BLOCK_LEN, BlockRef, PeerId, PieceIndex};
 use piecework_engine::{Session, SessionConfig, TorrentHandle};
 use piecework_proto::wire::Message;
-use piecework_testkit::{Heard, RawPeer, add, content, seeded, session_with, stranger, within};
+use piecework_testkit::{
+    PeerMessage, RawPeer, add, content, seeded, session_with, stranger, within,
+};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -51,10 +53,10 @@ impl Seed {
             let block = BlockRef { piece: PieceIndex(0), begin: 0, len: BLOCK_LEN };
             loop {
                 match peer.hear().await? {
-                    Heard::Message(Message::Unchoke) => {
+                    PeerMessage::Message(Message::Unchoke) => {
                         peer.send(&Message::Request(block)).await.ok()?;
                     }
-                    Heard::Block(came, _) if came == block => return Some(start.elapsed()),
+                    PeerMessage::Block(came, _) if came == block => return Some(start.elapsed()),
                     _ => {}
                 }
             }
@@ -167,12 +169,12 @@ async fn an_address_beyond_its_share_gives_way_even_while_it_takes_blocks() {
         peer.send(&Message::Interested).await.unwrap();
         loop {
             match within(peer.hear()).await.unwrap() {
-                Heard::Message(Message::Unchoke) => {
+                PeerMessage::Message(Message::Unchoke) => {
                     let block = BlockRef { piece: PieceIndex(0), begin: 0, len: BLOCK_LEN };
                     peer.send(&Message::Request(block)).await.unwrap();
                 }
-                Heard::Block(..) => break,
-                Heard::Message(_) => {}
+                PeerMessage::Block(..) => break,
+                PeerMessage::Message(_) => {}
             }
         }
         greedy.push(peer);

@@ -12,8 +12,8 @@ use piecework_engine::{
     TorrentState,
 };
 use piecework_testkit::{
-    RawPeer, Witness, add, content, seeded, session, session_with, stranger, torrent_of, until,
-    within,
+    EventRecorder, RawPeer, add, content, seeded, session, session_with, stranger, torrent_of,
+    until, within,
 };
 use sha1::{Digest, Sha1};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -408,7 +408,7 @@ async fn only_what_is_wanted_is_fetched_and_the_rest_when_it_is_wanted_too() {
     let target = tempfile::tempdir().unwrap();
     let seeder = seeding(&metainfo, source.path()).await;
     for keeper in [false, true] {
-        let witness = Arc::new(Witness::default());
+        let witness = Arc::new(EventRecorder::default());
         let memory = Arc::new(Memory::default());
         let leecher = session_with(|config| {
             config.observer = Some(Arc::clone(&witness) as _);

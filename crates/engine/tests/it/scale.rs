@@ -12,7 +12,7 @@ use piecework_core::{BLOCK_LEN, BlockRef, PeerId, PieceIndex};
 use piecework_engine::{Observer, TorrentEvent, raise_file_limit};
 use piecework_proto::wire::Message;
 use piecework_testkit::{
-    Heard, RawPeer, add, content, seeded, session_with, stranger, until, within,
+    PeerMessage, RawPeer, add, content, seeded, session_with, stranger, until, within,
 };
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -84,7 +84,7 @@ async fn serve(mut peer: RawPeer, crowd: Arc<Crowd>) {
     let mut gave = false;
     while said.is_ok() {
         match peer.hear().await {
-            Some(Heard::Message(Message::Request(block))) => {
+            Some(PeerMessage::Message(Message::Request(block))) => {
                 crowd.in_flight.asked(block);
                 if !std::mem::replace(&mut gave, true) {
                     crowd.giving.fetch_add(1, Ordering::Relaxed);
@@ -93,7 +93,7 @@ async fn serve(mut peer: RawPeer, crowd: Arc<Crowd>) {
                 let data = &crowd.bytes[span.start as usize..span.end as usize];
                 said = peer.send_block(block, data).await;
             }
-            Some(Heard::Message(Message::Cancel(block))) => crowd.in_flight.cancelled(block),
+            Some(PeerMessage::Message(Message::Cancel(block))) => crowd.in_flight.cancelled(block),
             Some(_) => {}
             None => break,
         }

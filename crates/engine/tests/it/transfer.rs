@@ -10,8 +10,8 @@ use piecework_core::{BlockRef, InfoHash, PieceIndex};
 use piecework_engine::{AddTorrent, Session, TorrentEvent, TorrentHandle, TorrentState};
 use piecework_proto::wire::Message;
 use piecework_testkit::{
-    Heard, RawPeer, Witness, add, content, handshake, seeded, session, session_with, stranger,
-    torrent_of, twisted_seed, until, within,
+    EventRecorder, PeerMessage, RawPeer, add, content, handshake, seeded, session, session_with,
+    stranger, torrent_of, twisted_seed, until, within,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -86,7 +86,7 @@ async fn every_piece_is_told_with_its_givers_and_their_blocks_add_up() {
     let bytes = content(1_000_000, 4);
     let (source, metainfo) = seeded("file.bin", &bytes, PIECE);
     let target = tempfile::tempdir().unwrap();
-    let witness = Arc::new(Witness::default());
+    let witness = Arc::new(EventRecorder::default());
     let seeders = [session(None), session(None), session(None)];
     let mut addrs = Vec::new();
     for seeder in &seeders {
@@ -151,7 +151,7 @@ async fn peer_that_serves_corrupt_blocks_among_honest_ones_is_banned_alone() {
         }
     })
     .await;
-    let witness = Arc::new(Witness::default());
+    let witness = Arc::new(EventRecorder::default());
     let leecher = session(Some(Arc::clone(&witness) as _));
     let handle = add(&leecher, &metainfo, target.path(), &[guilty]);
     // It is alone until it has done harm, so that the test is about it.
@@ -212,7 +212,7 @@ async fn a_disk_that_refuses_pauses_the_torrent_and_blames_nobody() {
     let target = tempfile::tempdir().unwrap();
     // A folder where the file should go.
     std::fs::create_dir(target.path().join("file.bin")).unwrap();
-    let witness = Arc::new(Witness::default());
+    let witness = Arc::new(EventRecorder::default());
     let (seeder, leecher) = (session(None), session(Some(Arc::clone(&witness) as _)));
     seed(&seeder, &metainfo, source.path()).await;
     let handle = add(&leecher, &metainfo, target.path(), seeder.listen_addrs());
@@ -299,7 +299,7 @@ async fn four_seeders_capped_alike_share_the_work() {
         addrs.extend_from_slice(seeder.listen_addrs());
         seeders.push(seeder);
     }
-    let witness = Arc::new(Witness::default());
+    let witness = Arc::new(EventRecorder::default());
     let leecher = session(Some(Arc::clone(&witness) as _));
     let handle = add(&leecher, &metainfo, target.path(), &addrs);
     within(handle.completed()).await.unwrap();
@@ -504,7 +504,7 @@ async fn a_cancelled_request_is_answered_once_by_a_block_or_a_rejection() {
         .collect();
     peer.send(&Message::HaveNone).await.unwrap();
     peer.send(&Message::Interested).await.unwrap();
-    while !matches!(within(peer.hear()).await, Some(Heard::Message(Message::Unchoke))) {}
+    while !matches!(within(peer.hear()).await, Some(PeerMessage::Message(Message::Unchoke))) {}
     for round in 0..2 {
         for block in &blocks {
             peer.send(&Message::Request(*block)).await.unwrap();
@@ -512,7 +512,7 @@ async fn a_cancelled_request_is_answered_once_by_a_block_or_a_rejection() {
         let mut answered = Vec::new();
         // Others are on their way when one has come.
         while answered.is_empty() {
-            if let Some(Heard::Block(block, _)) = within(peer.hear()).await {
+            if let Some(PeerMessage::Block(block, _)) = within(peer.hear()).await {
                 answered.push((block.piece, block.begin));
             }
         }
@@ -524,11 +524,11 @@ async fn a_cancelled_request_is_answered_once_by_a_block_or_a_rejection() {
         peer.send(&Message::Request(last)).await.unwrap();
         loop {
             match within(peer.hear()).await.expect("it is not dropped") {
-                Heard::Block(block, _) if block == last => break,
-                Heard::Block(block, _) | Heard::Message(Message::Reject(block)) => {
+                PeerMessage::Block(block, _) if block == last => break,
+                PeerMessage::Block(block, _) | PeerMessage::Message(Message::Reject(block)) => {
                     answered.push((block.piece, block.begin));
                 }
-                Heard::Message(_) => {}
+                PeerMessage::Message(_) => {}
             }
         }
         answered.sort();

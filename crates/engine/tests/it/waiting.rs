@@ -8,7 +8,7 @@ use piecework_engine::{SessionFigures, TorrentHandle};
 use piecework_proto::wire::Message;
 use piecework_swarm::Cause;
 use piecework_testkit::{
-    Heard, RawPeer, add, content, seeded, session, session_with, stranger, until, within,
+    PeerMessage, RawPeer, add, content, seeded, session, session_with, stranger, until, within,
 };
 use tokio::net::TcpListener;
 
@@ -80,7 +80,7 @@ async fn a_peer_is_seen_to_lack_to_choke_and_to_send_nothing() {
         // What it was asked for it refuses, as it chokes us.
         for _ in 0..4 {
             loop {
-                if let Some(Heard::Message(Message::Request(block))) = peer.hear().await {
+                if let Some(PeerMessage::Message(Message::Request(block))) = peer.hear().await {
                     peer.send(&Message::Reject(block)).await.unwrap();
                     break;
                 }

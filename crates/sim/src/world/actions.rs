@@ -6,8 +6,8 @@ use piecework_core::{BlockRef, PieceIndex, Sha1Hash};
 use piecework_proto::wire::Message;
 use piecework_swarm::{Action, BufferId, Event, PeerKey, PieceOutcome};
 
-use super::{Happening, World};
-use crate::connection::Mark;
+use super::{SimEvent, World};
+use crate::connection::BlockContent;
 use crate::node::Assembly;
 use crate::oracle::Violation;
 use crate::scenario::Leave;
@@ -20,7 +20,7 @@ impl World {
                 let delay = self.nodes[at].delay * 3;
                 let delay =
                     delay + self.by_addr.get(&addr).map_or(delay, |n| self.nodes[*n].delay * 3);
-                self.events.push(self.now + delay, Happening::Dialled { by: at, addr });
+                self.events.push(self.now + delay, SimEvent::Dialled { by: at, addr });
             }
             Action::Disconnect { peer, .. } => self.close(at, peer),
             Action::Send { peer, message } => self.send(at, peer, message),
@@ -65,7 +65,7 @@ impl World {
     }
 
     /// A block has arrived.
-    pub(super) fn deliver(&mut self, at: usize, key: PeerKey, block: BlockRef, mark: Mark) {
+    pub(super) fn deliver(&mut self, at: usize, key: PeerKey, block: BlockRef, mark: BlockContent) {
         self.nodes[at].arrived = Some((block, mark));
         // There is never more than one, so that one number does for all.
         self.tell(at, Event::Block { peer: key, block, buffer: BufferId(0) });
@@ -129,7 +129,7 @@ impl World {
         let takes = bytes as f64 / self.scenario.hash_rate as f64;
         let done = self.now + Duration::from_nanos((takes * 1e9) as u64);
         let outcome = Box::new(outcome);
-        self.events.push(done, Happening::Checked { node: at, piece, blocks, outcome });
+        self.events.push(done, SimEvent::Checked { node: at, piece, blocks, outcome });
     }
 
     fn complete(&mut self, at: usize) {
@@ -142,7 +142,7 @@ impl World {
         self.nodes[at].announcer.complete();
         self.announce(at);
         if self.scenario.peers[self.nodes[at].group].leave == Leave::WhenComplete {
-            self.events.push(self.now, Happening::Leaves(at));
+            self.events.push(self.now, SimEvent::Leaves(at));
         }
     }
 }

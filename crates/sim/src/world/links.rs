@@ -7,8 +7,8 @@ use piecework_core::{BlockRef, Moment};
 use piecework_proto::wire::Message;
 use piecework_swarm::{Direction, Event, PeerKey};
 
-use super::{Happening, World};
-use crate::connection::{Connection, Flow, Item, Mark, Side, bytes_of};
+use super::{SimEvent, World};
+use crate::connection::{BlockContent, Connection, Flow, Side, Transmission, bytes_of};
 
 impl World {
     /// A dial reaches its address.
@@ -111,7 +111,7 @@ impl World {
                 let before = side.next_arrival();
                 let left = side.first_block_left(arrival);
                 self.nodes[at].bytes_sent += bytes;
-                if let Some((_, Mark::Wrong(_))) = left {
+                if let Some((_, BlockContent::Wrong(_))) = left {
                     self.nodes[at].wrong_blocks_sent += 1;
                 }
                 self.await_arrival(flow, before);
@@ -132,7 +132,7 @@ impl World {
             let other = &mut connection.sides[1 - from];
             let (receiver, key, is_open) = (other.node, other.key, other.is_open);
             match item {
-                Item::End => {
+                Transmission::End => {
                     other.is_open = false;
                     // Neither side sends any more.
                     self.connections[number] = None;
@@ -142,17 +142,17 @@ impl World {
                     }
                     return;
                 }
-                Item::Block(block, mark) => {
+                Transmission::Block(block, mark) => {
                     // There is room in the window again.
                     self.take_turn(flow);
                     if is_open {
                         self.deliver(receiver, key, block, mark);
                     }
                 }
-                Item::Message(message) if is_open => {
+                Transmission::Message(message) if is_open => {
                     self.tell(receiver, Event::Message { peer: key, message });
                 }
-                Item::Message(_) => {}
+                Transmission::Message(_) => {}
             }
         }
         self.await_arrival(flow, None);
@@ -196,10 +196,10 @@ impl World {
         let (rng, wrong) = (&mut self.nodes[at].rng, &mut self.wrong_blocks);
         let mark = || {
             if corrupt == 0 || rng.below(1_000) >= u64::from(corrupt) {
-                return Mark::Right;
+                return BlockContent::Right;
             }
             *wrong += 1;
-            Mark::Wrong(*wrong)
+            BlockContent::Wrong(*wrong)
         };
         let (blocks, bytes) = side.fill(buffer, mark);
         if blocks > 0 {
@@ -232,7 +232,7 @@ impl World {
             };
             let through = self.nodes[at].up.carry(block.len.into(), self.now, self.now);
             self.nodes[at].sending = Some(flow);
-            self.events.push(through, Happening::Sent(at));
+            self.events.push(through, SimEvent::Sent(at));
         }
     }
 
@@ -244,7 +244,7 @@ impl World {
         if before.is_none()
             && let Some(arrival) = side.next_arrival()
         {
-            self.events.push(arrival, Happening::Arrives(flow));
+            self.events.push(arrival, SimEvent::Arrives(flow));
         }
     }
 }

@@ -30,7 +30,7 @@ pub struct World {
     seed: u64,
     geometry: Geometry,
     now: Moment,
-    events: EventQueue<Happening>,
+    events: EventQueue<SimEvent>,
     /// What swarms are to be told before time goes on.
     to_tell: VecDeque<(usize, Event)>,
     nodes: Vec<Node>,
@@ -51,7 +51,7 @@ pub struct World {
 
 /// How a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RunOutcome {
     /// Something is still to happen.
     Running,
     /// Every leecher that is there holds everything.
@@ -61,7 +61,7 @@ pub enum Outcome {
 }
 
 #[derive(Debug)]
-enum Happening {
+enum SimEvent {
     Joins(usize),
     Leaves(usize),
     /// The peer dials the address of the other one.
@@ -200,14 +200,14 @@ impl World {
     ///
     /// # Panics
     /// If a swarm finds that what it remembers does not fit together ([`World::check_each`]).
-    pub fn run_until(&mut self, until: Duration) -> Result<Outcome, Failure> {
+    pub fn run_until(&mut self, until: Duration) -> Result<RunOutcome, Failure> {
         let limit = START + self.scenario.limit;
         let until = (START + until).min(limit);
         while self.unfinished > 0 {
             let Some((at, happening)) = self.events.pop_until(until) else {
                 let is_over = until >= limit || self.events.is_empty();
                 self.now = until;
-                return if is_over { self.judge_end() } else { Ok(Outcome::Running) };
+                return if is_over { self.judge_end() } else { Ok(RunOutcome::Running) };
             };
             self.now = at;
             self.happen(happening);
@@ -218,18 +218,18 @@ impl World {
                 return Err(failure);
             }
         }
-        Ok(Outcome::Complete)
+        Ok(RunOutcome::Complete)
     }
 
-    fn happen(&mut self, happening: Happening) {
+    fn happen(&mut self, happening: SimEvent) {
         match happening {
-            Happening::Joins(node) => self.join(node),
-            Happening::Leaves(node) => self.leave(node),
-            Happening::Dialled { by, addr } => self.connect(by, addr),
-            Happening::Sent(node) => self.block_sent(node),
-            Happening::Arrives(flow) => self.arrive(flow),
-            Happening::Wakes(node) => self.wake(node),
-            Happening::Checked { node, piece, blocks, outcome } => {
+            SimEvent::Joins(node) => self.join(node),
+            SimEvent::Leaves(node) => self.leave(node),
+            SimEvent::Dialled { by, addr } => self.connect(by, addr),
+            SimEvent::Sent(node) => self.block_sent(node),
+            SimEvent::Arrives(flow) => self.arrive(flow),
+            SimEvent::Wakes(node) => self.wake(node),
+            SimEvent::Checked { node, piece, blocks, outcome } => {
                 self.nodes[node].blocks_in_memory -= blocks;
                 if matches!(*outcome, PieceOutcome::Verified { .. }) {
                     self.nodes[node].right.insert(piece);
@@ -237,14 +237,14 @@ impl World {
                 }
                 self.tell(node, Event::PieceChecked { piece, outcome: *outcome });
             }
-            Happening::Announces(node) => {
+            SimEvent::Announces(node) => {
                 if self.nodes[node].announces_at == Some(self.now) {
                     self.nodes[node].announces_at = None;
                     self.announce(node);
                 }
             }
-            Happening::Asks { node, event } => self.ask_tracker(node, event),
-            Happening::Answered { node, answer } => self.answered(node, answer),
+            SimEvent::Asks { node, event } => self.ask_tracker(node, event),
+            SimEvent::Answered { node, answer } => self.answered(node, answer),
         }
     }
 
@@ -275,7 +275,7 @@ impl World {
         let deadline = deadline.max(self.now);
         if node.wakes_at.is_none_or(|wakes_at| deadline < wakes_at) {
             node.wakes_at = Some(deadline);
-            self.events.push(deadline, Happening::Wakes(at));
+            self.events.push(deadline, SimEvent::Wakes(at));
         }
     }
 
@@ -308,7 +308,7 @@ impl World {
         node.state = Presence::Gone;
         node.left_at = Some(self.now);
         node.turns.clear();
-        let asks = Happening::Asks { node: at, event: AnnounceEvent::Stopped };
+        let asks = SimEvent::Asks { node: at, event: AnnounceEvent::Stopped };
         self.events.push(self.now + self.scenario.tracker_delay, asks);
     }
 
@@ -362,7 +362,7 @@ impl World {
         self.by_addr.insert(addr, at);
         self.by_id.insert(id, at);
         self.unfinished += usize::from(!is_seed);
-        self.events.push(arrives_at, Happening::Joins(at));
+        self.events.push(arrives_at, SimEvent::Joins(at));
     }
 
     fn violated(&mut self, at: usize, violation: Violation) {

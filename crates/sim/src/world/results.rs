@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use piecework_core::{Bitfield, Moment};
 
-use super::{Outcome, START, World};
+use super::{RunOutcome, START, World};
 use crate::bound::broadcast_bound;
 use crate::node::Node;
 use crate::oracle::{Failure, Violation};
@@ -86,7 +86,7 @@ impl World {
     }
 
     /// The run is over and not everybody is complete: that is a fault if somebody could be.
-    pub(super) fn judge_end(&mut self) -> Result<Outcome, Failure> {
+    pub(super) fn judge_end(&mut self) -> Result<RunOutcome, Failure> {
         let mut offered = Bitfield::empty(self.geometry.pieces());
         for node in self.nodes.iter().filter(|node| node.is_here()) {
             if self.scenario.peers[node.group].corrupt == 0 {
@@ -99,10 +99,10 @@ impl World {
             node.is_here() && node.swarm.have().missing().all(|piece| offered.contains(piece))
         };
         let stuck = self.leechers().find(|(_, node)| node.completed_at.is_none() && could(node));
-        let Some((at, node)) = stuck else { return Ok(Outcome::Ended) };
+        let Some((at, node)) = stuck else { return Ok(RunOutcome::Ended) };
         let missing = self.geometry.pieces() - node.swarm.have().count();
         self.violated(at, Violation::Stuck { missing });
-        self.failure.take().map_or(Ok(Outcome::Ended), Err)
+        self.failure.take().map_or(Ok(RunOutcome::Ended), Err)
     }
 }
 

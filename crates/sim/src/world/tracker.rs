@@ -5,26 +5,26 @@ use std::time::Duration;
 
 use piecework_proto::announce::{Announce, AnnounceEvent, AnnounceReply};
 use piecework_registry::{AnnounceAnswer, PeerQuery, Refusal};
-use piecework_swarm::announcer::{AnnounceFailure, Standing};
+use piecework_swarm::announcer::{AnnounceFailure, HostState};
 use piecework_swarm::{Event, Source};
 
-use super::{Happening, INFO_HASH, PORT, World};
+use super::{INFO_HASH, PORT, SimEvent, World};
 
 impl World {
     /// Sends the announces that a peer's announcer wishes for.
     pub(super) fn announce(&mut self, at: usize) {
         let (now, delay) = (self.now, self.scenario.tracker_delay + self.nodes[at].delay);
         let node = &mut self.nodes[at];
-        while node.announcer.line_up(now, &mut |_| Standing::InLine) {}
+        while node.announcer.line_up(now, &mut |_| HostState::InLine) {}
         while let Some(wish) = node.announcer.turn(now, |_| true) {
-            self.events.push(now + delay, Happening::Asks { node: at, event: wish.event });
+            self.events.push(now + delay, SimEvent::Asks { node: at, event: wish.event });
         }
         if let Some(deadline) = self.nodes[at].announcer.deadline() {
             let deadline = deadline.max(now);
             let node = &mut self.nodes[at];
             if deadline > now && node.announces_at.is_none_or(|at| deadline < at) {
                 node.announces_at = Some(deadline);
-                self.events.push(deadline, Happening::Announces(at));
+                self.events.push(deadline, SimEvent::Announces(at));
             }
         }
     }
@@ -47,7 +47,7 @@ impl World {
             let addrs =
                 |answer: AnnounceAnswer| answer.peers.into_iter().map(|peer| peer.addr).collect();
             let answer = answer.map(addrs);
-            self.events.push(self.now + delay, Happening::Answered { node: at, answer });
+            self.events.push(self.now + delay, SimEvent::Answered { node: at, answer });
         }
     }
 

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
-use super::{Announcer, Wish};
+use super::{AnnounceTask, Announcer};
 use piecework_core::printable;
 
 /// Tells the trackers of many torrents that we leave.
@@ -28,7 +28,7 @@ pub struct Departures {
 
 /// A torrent that leaves.
 #[derive(Debug)]
-pub struct Departing {
+pub struct DepartingTorrent {
     /// Its trackers.
     pub announcer: Announcer,
     /// Peers that were connected.
@@ -50,13 +50,13 @@ pub struct Goodbye {
     /// The place of the torrent among those that [`Departures::new`] was given.
     pub torrent: usize,
     /// What to announce.
-    pub wish: Wish,
+    pub wish: AnnounceTask,
     host: usize,
 }
 
 /// What was not told.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Untold {
+pub struct MissedGoodbyes {
     /// Torrents of which some tracker that knows us has not heard that we leave.
     pub torrents: usize,
     /// Announces that are missing, by host and port.
@@ -78,7 +78,7 @@ struct Recipient {
 }
 
 impl Demand {
-    fn of(torrent: &Departing) -> Self {
+    fn of(torrent: &DepartingTorrent) -> Self {
         let leechers = torrent.announcer.leechers() as usize;
         Self { has_peers: torrent.peers > 0, leechers: leechers.max(torrent.peers) }
     }
@@ -86,11 +86,11 @@ impl Demand {
 
 impl Departures {
     /// Goodbyes to all trackers that know us of these torrents. Announces under way are to be over.
-    pub fn new(torrents: impl IntoIterator<Item = Departing>) -> Self {
+    pub fn new(torrents: impl IntoIterator<Item = DepartingTorrent>) -> Self {
         let mut order = Vec::new();
         let mut owed = Vec::new();
         for (torrent, mut departing) in torrents.into_iter().enumerate() {
-            let (demand, wishes) = (Demand::of(&departing), departing.announcer.farewells());
+            let (demand, wishes) = (Demand::of(&departing), departing.announcer.goodbyes());
             // There are 100 trackers at most.
             owed.push(wishes.len() as u32);
             order.extend(wishes.into_iter().map(|wish| (Reverse(demand), torrent, wish)));
@@ -156,10 +156,10 @@ impl Departures {
     }
 
     /// Returns what has not been told so far.
-    pub fn untold(&self) -> Untold {
+    pub fn untold(&self) -> MissedGoodbyes {
         let left = |host: &Recipient| host.untold + host.running + host.waiting.len();
         let hosts = self.hosts.iter().map(|host| (host.name.clone(), left(host)));
-        Untold {
+        MissedGoodbyes {
             torrents: self.owed.iter().filter(|owed| **owed > 0).count(),
             hosts: hosts.filter(|(_, left)| *left > 0).collect(),
         }
@@ -180,7 +180,7 @@ impl Recipient {
     }
 }
 
-impl Untold {
+impl MissedGoodbyes {
     /// Adds a torrent, and the places of its trackers.
     pub fn add(&mut self, places: impl IntoIterator<Item = String>) {
         self.torrents += 1;
@@ -195,7 +195,7 @@ impl Untold {
     }
 }
 
-impl fmt::Display for Untold {
+impl fmt::Display for MissedGoodbyes {
     /// A sentence; the hosts that miss most come first.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let torrents = self.torrents;

@@ -17,11 +17,11 @@ use piecework_proto::announce::{AnnounceReply, MAX_PEERS};
 #[derive(Debug, Default)]
 pub struct Families {
     /// By host and port.
-    failing: HashMap<(String, u16, Family), Failing, foldhash::fast::FixedState>,
+    failing: HashMap<(String, u16, Family), FamilyOutage, foldhash::fast::FixedState>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Failing {
+struct FamilyOutage {
     /// Failures in a row while the other family worked.
     failures: u32,
     retry_at: Moment,
@@ -64,7 +64,8 @@ impl Families {
             // They are tried once more.
             self.failing.clear();
         }
-        let failing = self.failing.entry(key).or_insert(Failing { failures: 0, retry_at: now });
+        let failing =
+            self.failing.entry(key).or_insert(FamilyOutage { failures: 0, retry_at: now });
         let pause = FIRST_PAUSE * (1 << failing.failures.min(MAX_DOUBLINGS));
         failing.failures = failing.failures.saturating_add(1);
         failing.retry_at = now + pause;
@@ -73,7 +74,7 @@ impl Families {
 
 /// Returns one answer for those over two families: the peers of both, and the longer intervals, since
 /// both are asked at the same time.
-pub fn joined(mut one: AnnounceReply, other: AnnounceReply) -> AnnounceReply {
+pub fn merged_reply(mut one: AnnounceReply, other: AnnounceReply) -> AnnounceReply {
     if one.min_interval.is_some() || other.min_interval.is_some() {
         let least = |reply: &AnnounceReply| reply.min_interval.unwrap_or(reply.interval);
         one.min_interval = Some(least(&one).max(least(&other)));
@@ -161,7 +162,7 @@ mod tests {
         other.peers = vec!["[2001:db8::1]:1".parse().unwrap(), "[2001:db8::2]:1".parse().unwrap()];
         (other.complete, other.incomplete) = (1, 2);
         other.warning = Some("w".to_owned());
-        let joined = joined(one, other);
+        let joined = merged_reply(one, other);
         assert_eq!(joined.interval, Duration::from_secs(90));
         // Over the first family nothing is announced before its interval is over.
         assert_eq!(joined.min_interval, Some(Duration::from_secs(60)));

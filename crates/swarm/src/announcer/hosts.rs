@@ -14,7 +14,7 @@
 //! that never answer keep no place from those that do, however many they are.
 //!
 //! While a tracker does not answer, who wants to announce to it is told so at once
-//! ([`Standing::Down`]) and noted. One of those noted tries after each pause, another one each time,
+//! ([`HostState::Down`]) and noted. One of those noted tries after each pause, another one each time,
 //! since some trackers keep silent about single torrents. When the tracker answers, all that were
 //! noted are asked to announce again, as fast as it answers.
 
@@ -39,7 +39,7 @@ pub struct Host {
 
 /// Whether an announce can be made.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Standing {
+pub enum HostState {
     /// It stands in line, and its turn will come.
     InLine,
     /// The tracker does not answer, for this reason.
@@ -48,7 +48,7 @@ pub enum Standing {
 
 /// What a torrent is told that stood in line or was noted.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Turn {
+pub enum AnnounceTurn {
     /// It has a place, until [`Hosts::done`].
     Announce {
         /// Which tracker it announces to.
@@ -69,7 +69,7 @@ pub enum Turn {
 
 /// How an announce ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Outcome {
+pub enum AnnounceOutcome {
     /// The tracker answered, whatever it said.
     Answered,
     /// It could not be reached, or did not answer in time.
@@ -90,7 +90,7 @@ pub struct Hosts {
     places: usize,
     rng: Rng,
     known: HashMap<Host, usize, foldhash::fast::FixedState>,
-    lines: Slab<Line>,
+    lines: Slab<HostQueue>,
     /// Lines that may have another place, those that are proven and others: by places taken, then
     /// by when the last one was given.
     ready: [BTreeSet<(usize, u64, usize)>; 2],
@@ -108,7 +108,7 @@ pub struct Hosts {
 
 /// One tracker.
 #[derive(Debug)]
-struct Line {
+struct HostQueue {
     host: Host,
     waiting: VecDeque<InfoHash>,
     running: usize,
@@ -120,7 +120,7 @@ struct Line {
     /// When its last place was given.
     served: u64,
     reason: Arc<str>,
-    down: Option<Down>,
+    down: Option<Outage>,
     /// Who was told that it does not answer, and who tried in vain while others had not.
     noted: BTreeSet<InfoHash>,
     tried: BTreeSet<InfoHash>,
@@ -128,7 +128,7 @@ struct Line {
 
 /// A tracker does not answer.
 #[derive(Debug, Clone, Copy)]
-struct Down {
+struct Outage {
     pause: Duration,
     retry_at: Moment,
     /// Somebody tries just now.
@@ -137,7 +137,7 @@ struct Down {
 
 /// How a [`Host`] is looked up.
 #[derive(Hash)]
-struct Key<'a> {
+struct HostKey<'a> {
     host: &'a str,
     port: u16,
     is_udp: bool,
@@ -146,24 +146,24 @@ struct Key<'a> {
 impl Host {
     /// Returns the tracker that `url` is an address of.
     pub fn of(url: &TrackerUrl) -> Self {
-        let Key { host, port, is_udp } = Key::of(url);
+        let HostKey { host, port, is_udp } = HostKey::of(url);
         Self { host: host.into(), port, is_udp }
     }
 
     /// Returns whether `url` is an address of this tracker.
     pub fn has(&self, url: &TrackerUrl) -> bool {
-        Key::of(url).equivalent(self)
+        HostKey::of(url).equivalent(self)
     }
 }
 
-impl<'a> Key<'a> {
+impl<'a> HostKey<'a> {
     fn of(url: &'a TrackerUrl) -> Self {
         let is_udp = url.scheme() == Scheme::Udp;
         Self { host: url.host_str(), port: url.port(), is_udp }
     }
 }
 
-impl Equivalent<Host> for Key<'_> {
+impl Equivalent<Host> for HostKey<'_> {
     fn equivalent(&self, host: &Host) -> bool {
         (self.host, self.port, self.is_udp) == (&*host.host, host.port, host.is_udp)
     }
@@ -189,12 +189,12 @@ impl Hosts {
 
     /// `torrent` wants to announce to `tracker`. If that does not answer, the torrent hears so, and
     /// may have a turn all the same when it does again.
-    pub fn line_up(&mut self, now: Moment, tracker: &TrackerUrl, torrent: InfoHash) -> Standing {
-        let at = match self.known.get(&Key::of(tracker)) {
+    pub fn line_up(&mut self, now: Moment, tracker: &TrackerUrl, torrent: InfoHash) -> HostState {
+        let at = match self.known.get(&HostKey::of(tracker)) {
             Some(at) => *at,
             None => {
                 let host = Host::of(tracker);
-                let at = self.lines.insert(Line::new(host.clone()));
+                let at = self.lines.insert(HostQueue::new(host.clone()));
                 self.known.insert(host, at);
                 at
             }
@@ -206,22 +206,22 @@ impl Hosts {
                 if !line.tried.contains(&torrent) {
                     line.noted.insert(torrent);
                 }
-                return Standing::Down(Arc::clone(&line.reason));
+                return HostState::Down(Arc::clone(&line.reason));
             }
             line.noted.remove(&torrent);
             line.tried.remove(&torrent);
             line.waiting.push_back(torrent);
-            Standing::InLine
+            HostState::InLine
         })
     }
 
     /// Returns whose turn it is, if it is anybody's. A place that is not used is given back by
-    /// [`Hosts::done`] with [`Outcome::Unknown`].
-    pub fn next(&mut self, now: Moment) -> Option<Turn> {
+    /// [`Hosts::done`] with [`AnnounceOutcome::Unknown`].
+    pub fn next(&mut self, now: Moment) -> Option<AnnounceTurn> {
         if let Some((host, torrent)) = self.vain.pop_front() {
             let line = self.known.get(&host).map(|at| &self.lines[*at]);
             let reason = line.map_or_else(Arc::default, |line| Arc::clone(&line.reason));
-            return Some(Turn::Down { host, torrent, reason });
+            return Some(AnnounceTurn::Down { host, torrent, reason });
         }
         let at = self.free(now)?;
         self.given += 1;
@@ -235,22 +235,22 @@ impl Hosts {
             }
             Some(torrent)
         })?;
-        Some(Turn::Announce { host: self.lines[at].host.clone(), torrent })
+        Some(AnnounceTurn::Announce { host: self.lines[at].host.clone(), torrent })
     }
 
     /// An announce of `torrent` is over, and its place is free.
-    pub fn done(&mut self, now: Moment, host: &Host, torrent: InfoHash, outcome: Outcome) {
+    pub fn done(&mut self, now: Moment, host: &Host, torrent: InfoHash, outcome: AnnounceOutcome) {
         let Some(&at) = self.known.get(host) else { return };
         let jitter = self.rng.below(JITTER_STEPS + 1) as u32;
         let places = self.places;
         let in_vain = self.change(at, |line| {
             line.running -= 1;
             match outcome {
-                Outcome::Answered => line.answered(places),
-                Outcome::Silent { reason, again } => {
+                AnnounceOutcome::Answered => line.answered(places),
+                AnnounceOutcome::Silent { reason, again } => {
                     return line.was_silent(now, torrent, reason, again, jitter);
                 }
-                Outcome::Unknown => {
+                AnnounceOutcome::Unknown => {
                     if let Some(down) = &mut line.down {
                         down.trying = false;
                     }
@@ -278,7 +278,7 @@ impl Hosts {
 
     /// Returns when somebody tries a tracker that does not answer. `None` for others.
     pub fn retry_at(&self, tracker: &TrackerUrl) -> Option<Moment> {
-        let at = self.known.get(&Key::of(tracker))?;
+        let at = self.known.get(&HostKey::of(tracker))?;
         self.lines[*at].down.map(|down| down.retry_at)
     }
 
@@ -315,7 +315,7 @@ impl Hosts {
     }
 
     /// Changes a line, and keeps what is counted and ordered by it.
-    fn change<T>(&mut self, at: usize, change: impl FnOnce(&mut Line) -> T) -> T {
+    fn change<T>(&mut self, at: usize, change: impl FnOnce(&mut HostQueue) -> T) -> T {
         self.count(at, false);
         let answer = change(&mut self.lines[at]);
         self.count(at, true);
@@ -353,7 +353,7 @@ impl Hosts {
     }
 }
 
-impl Line {
+impl HostQueue {
     fn new(host: Host) -> Self {
         Self {
             host,
@@ -432,7 +432,7 @@ impl Line {
             self.tried.insert(torrent);
         }
         let spread = pause * 4 / 5 + pause * 2 / 5 * jitter / JITTER_STEPS as u32;
-        self.down = Some(Down { pause, retry_at: now + spread, trying: false });
+        self.down = Some(Outage { pause, retry_at: now + spread, trying: false });
         let in_vain = std::mem::take(&mut self.waiting);
         self.noted.extend(in_vain.iter().copied());
         in_vain

@@ -37,16 +37,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-pub use self::families::{Families, joined};
-pub use self::hosts::{Host, Hosts, Outcome, Standing, Turn};
-pub use self::reports::{Reported, Reports};
-pub use self::resting::{Layouts, Resting};
+pub use self::families::{Families, merged_reply};
+pub use self::hosts::{AnnounceOutcome, AnnounceTurn, Host, HostState, Hosts};
+pub use self::reports::{ReportOutcome, Reports};
+pub use self::resting::{Layouts, RestingAnnouncer};
 
-use self::round::{Completed, Round, Tier, Tracker};
+use self::round::{CompletedNotice, Round, Tier, Tracker};
 use piecework_core::{Moment, Rng};
 use piecework_proto::announce::{AnnounceEvent, AnnounceReply, Retry, TrackerUrl, TrackerUrls};
 
-pub use departures::{Departing, Departures, Goodbye, Untold};
+pub use departures::{DepartingTorrent, Departures, Goodbye, MissedGoodbyes};
 
 /// The announces of one torrent.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ pub enum TierPolicy {
 /// An announce to be made. To be answered by one [`Announcer::on_reply`] or
 /// [`Announcer::on_failure`] for its tracker.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Wish {
+pub struct AnnounceTask {
     /// To whom.
     pub tracker: TrackerUrl,
     /// What happened.
@@ -135,7 +135,7 @@ impl Announcer {
     /// stands there twice is asked once, and there are at most 100.
     pub fn new(tiers: Vec<Vec<TrackerUrl>>, policy: TierPolicy, mut rng: Rng) -> Self {
         let tiers = arranged(tiers, &mut rng, &mut Vec::new());
-        let rounds = grouped(tiers, policy, Completed::Not);
+        let rounds = grouped(tiers, policy, CompletedNotice::NotDue);
         Self { rounds, leaving: Vec::new(), policy, rng, stopping: false }
     }
 
@@ -156,7 +156,8 @@ impl Announcer {
             (urls, round.progress())
         };
         let progress: Vec<_> = before.iter().map(progress).collect();
-        let completed = progress.first().map_or(Completed::Not, |(_, progress)| progress.completed);
+        let completed =
+            progress.first().map_or(CompletedNotice::NotDue, |(_, progress)| progress.completed);
         let all = before.into_iter().flat_map(|round| round.tiers);
         let mut known: Vec<Tracker> = all.flat_map(|tier| tier.trackers).collect();
         known.append(&mut self.leaving);
@@ -184,7 +185,11 @@ impl Announcer {
     /// down, which is a failure. Returns whether one stands in line now that did not before. While one
     /// is in line or under way, none is put there of those that stand in for it; after
     /// [`Announcer::stop`] every tracker that knows us is to be told.
-    pub fn line_up(&mut self, now: Moment, line: &mut impl FnMut(&TrackerUrl) -> Standing) -> bool {
+    pub fn line_up(
+        &mut self,
+        now: Moment,
+        line: &mut impl FnMut(&TrackerUrl) -> HostState,
+    ) -> bool {
         let leaves =
             |tracker: &mut Tracker| tracker.can_be_left() && tracker.line_up_to_leave(line);
         let one = self.leaving.iter_mut().any(leaves);
@@ -202,7 +207,11 @@ impl Announcer {
     /// Returns what to announce to a tracker of which `is_meant` says so, one that stands in line or
     /// did not answer before: there is a place for that now. `None` if it is not to be asked any
     /// more.
-    pub fn turn(&mut self, now: Moment, is_meant: impl Fn(&TrackerUrl) -> bool) -> Option<Wish> {
+    pub fn turn(
+        &mut self,
+        now: Moment,
+        is_meant: impl Fn(&TrackerUrl) -> bool,
+    ) -> Option<AnnounceTask> {
         let waits = |tracker: &&mut Tracker| tracker.is_in_line() && is_meant(&tracker.url);
         if let Some(tracker) = self.leaving.iter_mut().find(waits) {
             return tracker.turn_to_leave();
@@ -306,7 +315,7 @@ impl Announcer {
 
     /// Stops, and returns what is to be announced at once: every tracker that knows us is told that
     /// we leave. A tracker whose answer is awaited is left out.
-    pub fn farewells(&mut self) -> Vec<Wish> {
+    pub fn goodbyes(&mut self) -> Vec<AnnounceTask> {
         self.stop();
         let all = self.rounds.iter_mut().flat_map(Round::trackers_mut).chain(&mut self.leaving);
         all.filter_map(Tracker::leave).collect()
@@ -318,7 +327,7 @@ impl Announcer {
     }
 
     /// Returns the trackers that know us, or may know us soon.
-    pub fn owed_farewells(&self) -> impl Iterator<Item = &TrackerUrl> {
+    pub fn owed_goodbyes(&self) -> impl Iterator<Item = &TrackerUrl> {
         let all = self.trackers().chain(&self.leaving);
         all.filter(|tracker| tracker.is_owed_goodbye()).map(|tracker| &tracker.url)
     }
@@ -425,7 +434,7 @@ fn arranged(tiers: Vec<Vec<TrackerUrl>>, rng: &mut Rng, known: &mut Vec<Tracker>
 }
 
 /// Puts tiers that stand in for each other into one round.
-fn grouped(tiers: Vec<Tier>, policy: TierPolicy, completed: Completed) -> Vec<Round> {
+fn grouped(tiers: Vec<Tier>, policy: TierPolicy, completed: CompletedNotice) -> Vec<Round> {
     let mut rounds: Vec<Round> = Vec::new();
     for tier in tiers {
         let places = |trackers: &[Tracker]| -> Vec<(String, u16)> {

@@ -16,7 +16,7 @@ use piecework_core::{InfoHash, Moment, Rng};
 /// The torrents whose holdings a tracker has yet to hear of.
 #[derive(Debug)]
 pub struct Reports {
-    pending: HashMap<InfoHash, Pending, foldhash::fast::FixedState>,
+    pending: HashMap<InfoHash, PendingReport, foldhash::fast::FixedState>,
     due: BTreeSet<(Moment, InfoHash)>,
     /// No request begins earlier.
     not_before: Moment,
@@ -28,7 +28,7 @@ pub struct Reports {
 
 /// What became of the report of one torrent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reported {
+pub enum ReportOutcome {
     /// The tracker has taken it, or there is nothing to report.
     Settled,
     /// It was not sent, since the tracker does not know the torrent from an announce yet.
@@ -42,14 +42,14 @@ pub enum Reported {
 }
 
 #[derive(Debug)]
-struct Pending {
-    place: Place,
+struct PendingReport {
+    place: ReportState,
     /// Refusals in a row.
     refusals: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Place {
+enum ReportState {
     Due(Moment),
     /// Waits for an announce.
     Unannounced,
@@ -76,7 +76,7 @@ impl Reports {
     pub fn changed(&mut self, now: Moment, torrent: InfoHash) {
         match self.pending.get_mut(&torrent) {
             None => self.put(torrent, now + SPACING, 0),
-            Some(Pending { place: Place::UnderWay { again }, .. }) => *again = true,
+            Some(PendingReport { place: ReportState::UnderWay { again }, .. }) => *again = true,
             Some(_) => {}
         }
     }
@@ -86,8 +86,8 @@ impl Reports {
     pub fn announced(&mut self, now: Moment, torrent: InfoHash, is_new: bool) {
         match self.pending.get_mut(&torrent) {
             None if is_new => self.put(torrent, now, 0),
-            Some(Pending { place: Place::UnderWay { again }, .. }) => *again |= is_new,
-            Some(Pending { place: Place::Unannounced, refusals }) => {
+            Some(PendingReport { place: ReportState::UnderWay { again }, .. }) => *again |= is_new,
+            Some(PendingReport { place: ReportState::Unannounced, refusals }) => {
                 let refusals = *refusals;
                 self.put(torrent, now, refusals);
             }
@@ -97,7 +97,9 @@ impl Reports {
 
     /// `torrent` is not reported any more.
     pub fn forget(&mut self, torrent: InfoHash) {
-        if let Some(Pending { place: Place::Due(due), .. }) = self.pending.remove(&torrent) {
+        if let Some(PendingReport { place: ReportState::Due(due), .. }) =
+            self.pending.remove(&torrent)
+        {
             self.due.remove(&(due, torrent));
         }
     }
@@ -114,7 +116,7 @@ impl Reports {
         {
             self.due.remove(&(due, torrent));
             if let Some(pending) = self.pending.get_mut(&torrent) {
-                pending.place = Place::UnderWay { again: false };
+                pending.place = ReportState::UnderWay { again: false };
                 taken.push(torrent);
             }
         }
@@ -123,25 +125,25 @@ impl Reports {
     }
 
     /// The report of `torrent` is over.
-    pub fn done(&mut self, now: Moment, torrent: InfoHash, reported: Reported) {
+    pub fn done(&mut self, now: Moment, torrent: InfoHash, reported: ReportOutcome) {
         let Some(pending) = self.pending.get_mut(&torrent) else { return };
-        let Place::UnderWay { again } = pending.place else { return };
+        let ReportState::UnderWay { again } = pending.place else { return };
         let refusals = pending.refusals + 1;
         match reported {
-            Reported::Settled if again => self.put(torrent, now + SPACING, 0),
-            Reported::Settled => {
+            ReportOutcome::Settled if again => self.put(torrent, now + SPACING, 0),
+            ReportOutcome::Settled => {
                 self.pending.remove(&torrent);
             }
-            Reported::Unannounced => pending.place = Place::Unannounced,
-            Reported::Unknown if refusals <= MOST_UNKNOWN => {
-                *pending = Pending { place: Place::Unannounced, refusals };
+            ReportOutcome::Unannounced => pending.place = ReportState::Unannounced,
+            ReportOutcome::Unknown if refusals <= MOST_UNKNOWN => {
+                *pending = PendingReport { place: ReportState::Unannounced, refusals };
             }
-            Reported::Unknown | Reported::Refused => {
+            ReportOutcome::Unknown | ReportOutcome::Refused => {
                 let pause = SPACING.saturating_mul(1 << refusals.min(20)).min(LONGEST_REFUSED);
                 let due = now + self.spread(pause);
                 self.put(torrent, due, refusals);
             }
-            Reported::Postponed => {
+            ReportOutcome::Postponed => {
                 let refusals = pending.refusals;
                 self.put(torrent, now, refusals);
             }
@@ -167,7 +169,7 @@ impl Reports {
     }
 
     fn put(&mut self, torrent: InfoHash, due: Moment, refusals: u32) {
-        self.pending.insert(torrent, Pending { place: Place::Due(due), refusals });
+        self.pending.insert(torrent, PendingReport { place: ReportState::Due(due), refusals });
         self.due.insert((due, torrent));
     }
 
@@ -232,7 +234,7 @@ mod tests {
             let (due, batch) = next(&mut reports);
             assert_eq!((batch.len(), reports.deadline()), (500, None));
             now = due;
-            batch.into_iter().for_each(|one| reports.done(now, one, Reported::Settled));
+            batch.into_iter().for_each(|one| reports.done(now, one, ReportOutcome::Settled));
             reports.finished(now, true);
         }
         assert_eq!((reports.deadline(), reports.pending.len()), (None, 0));
@@ -247,7 +249,7 @@ mod tests {
         let (now, batch) = next(&mut reports);
         assert_eq!((now, &batch[..]), (at(2_000), &[torrent(1)][..]));
         reports.changed(now, torrent(1));
-        reports.done(now, torrent(1), Reported::Settled);
+        reports.done(now, torrent(1), ReportOutcome::Settled);
         reports.finished(now, true);
         assert_eq!(next(&mut reports), (at(4_000), vec![torrent(1)]));
     }
@@ -258,14 +260,14 @@ mod tests {
         reports.changed(at(0), torrent(1));
         for _ in 0..2 {
             let (now, _) = next(&mut reports);
-            reports.done(now, torrent(1), Reported::Unknown);
+            reports.done(now, torrent(1), ReportOutcome::Unknown);
             reports.finished(now, true);
             assert_eq!(reports.deadline(), None);
             reports.announced(now, torrent(1), true);
             assert!(reports.deadline().unwrap().since(now) <= PAUSE * 6 / 5);
         }
         let (now, _) = next(&mut reports);
-        reports.done(now, torrent(1), Reported::Unknown);
+        reports.done(now, torrent(1), ReportOutcome::Unknown);
         reports.finished(now, true);
         let later = reports.deadline().expect("it is tried again by itself");
         assert!(later.since(now) > SPACING);
@@ -278,12 +280,12 @@ mod tests {
         let mut reports = reports();
         (1..3).for_each(|number| reports.changed(at(0), torrent(number)));
         let (now, _) = next(&mut reports);
-        reports.done(now, torrent(1), Reported::Refused);
-        reports.done(now, torrent(2), Reported::Postponed);
+        reports.done(now, torrent(1), ReportOutcome::Refused);
+        reports.done(now, torrent(2), ReportOutcome::Postponed);
         reports.finished(now, true);
         let (now, batch) = next(&mut reports);
         assert_eq!(batch, [torrent(2)]);
-        reports.done(now, torrent(2), Reported::Postponed);
+        reports.done(now, torrent(2), ReportOutcome::Postponed);
         reports.finished(now, false);
         let (later, batch) = next(&mut reports);
         assert_eq!(batch.len(), 2);
@@ -320,13 +322,13 @@ mod tests {
                         prop_assert!(reports.take(now, 100).is_empty());
                         for (n, (torrent, seen)) in under_way.drain(..).enumerate() {
                             let reported = [
-                                Reported::Settled,
-                                Reported::Unannounced,
-                                Reported::Unknown,
-                                Reported::Refused,
-                                Reported::Postponed,
+                                ReportOutcome::Settled,
+                                ReportOutcome::Unannounced,
+                                ReportOutcome::Unknown,
+                                ReportOutcome::Refused,
+                                ReportOutcome::Postponed,
                             ][(n + usize::from(number)) % 5];
-                            if reported == Reported::Settled {
+                            if reported == ReportOutcome::Settled {
                                 told[index(torrent)] = seen;
                             }
                             reports.done(now, torrent, reported);
@@ -338,7 +340,7 @@ mod tests {
             for _ in 0..1_000 {
                 for (torrent, seen) in under_way.drain(..) {
                     told[index(torrent)] = seen;
-                    reports.done(now, torrent, Reported::Settled);
+                    reports.done(now, torrent, ReportOutcome::Settled);
                 }
                 reports.finished(now, true);
                 (0..30).for_each(|number| reports.announced(now, torrent(number), false));

@@ -7,19 +7,19 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::round::{Answer, Completed, Known, Progress, Round, Tier, Tracker};
+use super::round::{CompletedNotice, LastAnswer, Round, RoundState, Tier, Tracker, TrackerMemory};
 use super::{Announcer, TierPolicy, TrackerState};
 use piecework_core::{Moment, Rng};
 use piecework_proto::announce::{Provenance, TrackerUrl};
 
 /// An [`Announcer`] of which nothing is under way, in a tenth of its room.
 #[derive(Clone, Debug)]
-pub struct Resting {
+pub struct RestingAnnouncer {
     layout: Arc<Layout>,
     rng: Rng,
-    first: Rest,
+    first: RestingRound,
     /// Few torrents have more than one.
-    more: Option<Box<More>>,
+    more: Option<Box<MoreRounds>>,
 }
 
 /// The arrangements of trackers that torrents at rest have: each is in memory once.
@@ -48,7 +48,7 @@ struct LayoutRound {
 /// How far a round is, and what one of its trackers has answered. A round has one for each tracker that
 /// has answered, and one if there is none.
 #[derive(Clone, Copy, Debug)]
-struct Rest {
+struct RestingRound {
     due: Moment,
     answered_at: Moment,
     not_before: Moment,
@@ -57,19 +57,19 @@ struct Rest {
     peers: u32,
     /// [`TrackerState::Idle`] if there is no answer.
     state: TrackerState,
-    completed: Completed,
+    completed: CompletedNotice,
     round: u8,
     /// Of the tracker in its round.
     place: u8,
 }
 
 #[derive(Clone, Debug)]
-struct More(Vec<Rest>);
+struct MoreRounds(Vec<RestingRound>);
 
 impl Announcer {
     /// Returns what to keep until something is to be done again; `None` if more is known of a tracker
     /// than what it answered last, such as an error.
-    pub fn rest(&self, layouts: &mut Layouts) -> Option<Resting> {
+    pub fn rest(&self, layouts: &mut Layouts) -> Option<RestingAnnouncer> {
         if !self.leaving.is_empty() {
             return None;
         }
@@ -77,12 +77,12 @@ impl Announcer {
         for (number, round) in self.rounds.iter().enumerate() {
             let before = rests.len();
             // There are 100 trackers at most.
-            let mut rest = Rest::new(number as u8, round.settled_progress()?);
+            let mut rest = RestingRound::new(number as u8, round.settled_progress()?);
             for (place, tracker) in round.trackers().enumerate() {
                 match tracker.known() {
-                    Known::Nothing => {}
-                    Known::Answer(answer) => rests.push(rest.with(place as u8, answer)),
-                    Known::More => return None,
+                    TrackerMemory::Nothing => {}
+                    TrackerMemory::Answer(answer) => rests.push(rest.with(place as u8, answer)),
+                    TrackerMemory::More => return None,
                 }
             }
             if rests.len() == before {
@@ -92,9 +92,9 @@ impl Announcer {
         }
         let mut rests = rests.into_iter();
         let first = rests.next()?;
-        let more: Vec<Rest> = rests.collect();
-        let more = (!more.is_empty()).then(|| Box::new(More(more)));
-        Some(Resting {
+        let more: Vec<RestingRound> = rests.collect();
+        let more = (!more.is_empty()).then(|| Box::new(MoreRounds(more)));
+        Some(RestingAnnouncer {
             layout: layouts.shared(Layout::of(self)),
             rng: self.rng.clone(),
             first,
@@ -103,14 +103,14 @@ impl Announcer {
     }
 }
 
-impl Resting {
+impl RestingAnnouncer {
     /// Returns the announcer as it was.
     pub fn wake(&self) -> Announcer {
         let mut rounds: Vec<Round> = self.layout.rounds.iter().map(LayoutRound::to_round).collect();
         let more = self.more.iter().flat_map(|more| &more.0);
         for rest in std::iter::once(&self.first).chain(more) {
             let Some(round) = rounds.get_mut(usize::from(rest.round)) else { continue };
-            round.resume(Progress::settled(rest.due, rest.completed));
+            round.resume(RoundState::settled(rest.due, rest.completed));
             if let Some(answer) = rest.answer()
                 && let Some(tracker) = round.trackers_mut().nth(usize::from(rest.place))
             {
@@ -160,7 +160,7 @@ impl LayoutRound {
     }
 
     fn to_round(&self) -> Round {
-        let mut round = Round::new(Completed::Not, self.asks_on);
+        let mut round = Round::new(CompletedNotice::NotDue, self.asks_on);
         let tiers = self.trackers.chunk_by(|(one, ..), (other, ..)| one == other);
         let tracker = |(_, url, _): &(u32, TrackerUrl, Provenance)| Tracker::new(url.clone());
         round.tiers = tiers
@@ -170,8 +170,8 @@ impl LayoutRound {
     }
 }
 
-impl Rest {
-    fn new(round: u8, progress: Progress) -> Self {
+impl RestingRound {
+    fn new(round: u8, progress: RoundState) -> Self {
         Self {
             due: progress.due,
             answered_at: Moment::START,
@@ -186,13 +186,13 @@ impl Rest {
         }
     }
 
-    fn with(self, place: u8, answer: Answer) -> Self {
-        let Answer { state, at, not_before, counts: (complete, incomplete), peers } = answer;
+    fn with(self, place: u8, answer: LastAnswer) -> Self {
+        let LastAnswer { state, at, not_before, counts: (complete, incomplete), peers } = answer;
         Self { answered_at: at, not_before, complete, incomplete, peers, state, place, ..self }
     }
 
-    fn answer(&self) -> Option<Answer> {
-        (self.state != TrackerState::Idle).then_some(Answer {
+    fn answer(&self) -> Option<LastAnswer> {
+        (self.state != TrackerState::Idle).then_some(LastAnswer {
             state: self.state,
             at: self.answered_at,
             not_before: self.not_before,
@@ -212,7 +212,7 @@ mod tests {
     use super::*;
     use piecework_proto::announce::{AnnounceReply, TrackerTarget};
 
-    fn answered(seed: u64, layouts: &mut Layouts) -> Option<Resting> {
+    fn answered(seed: u64, layouts: &mut Layouts) -> Option<RestingAnnouncer> {
         let tiers = TrackerTarget::parse("tracker.example:6969").unwrap().tiers;
         let mut announcer = Announcer::new(tiers, TierPolicy::All, Rng::from_seed(seed));
         let wish = announcer.poll(Moment::START)?;
@@ -225,12 +225,12 @@ mod tests {
     #[test]
     fn torrents_of_one_tracker_share_all_but_times_and_counts() {
         let mut layouts = Layouts::default();
-        let resting: Vec<Resting> =
+        let resting: Vec<RestingAnnouncer> =
             (0..100).map(|seed| answered(seed, &mut layouts).unwrap()).collect();
         assert_eq!(layouts.known.len(), 1);
         let next = resting[7].wake().deadline();
         assert_eq!(next, Some(Moment::START + Duration::from_secs(1_807)));
-        assert!(size_of::<Resting>() <= 64, "{}", size_of::<Resting>());
+        assert!(size_of::<RestingAnnouncer>() <= 64, "{}", size_of::<RestingAnnouncer>());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{AnnounceFailure, Standing, TrackerState, TrackerStatus, Wish};
+use super::{AnnounceFailure, AnnounceTask, HostState, TrackerState, TrackerStatus};
 use piecework_core::{BoxedDefault, Moment, Rng, SharedDefault, shared_default};
 use piecework_proto::announce::{AnnounceEvent, AnnounceReply, Retry, TrackerUrl};
 
@@ -14,17 +14,17 @@ use piecework_proto::announce::{AnnounceEvent, AnnounceReply, Retry, TrackerUrl}
 #[derive(Debug)]
 pub(super) struct Round {
     pub(super) tiers: Vec<Tier>,
-    progress: Progress,
+    progress: RoundState,
     /// An answer of a tracker that knows nobody else does not end the round.
     asks_on: bool,
 }
 
 /// How far a round has come.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Progress {
+pub(super) struct RoundState {
     /// When the next announce is due, whichever tracker takes it.
     pub(super) due: Moment,
-    pub(super) completed: Completed,
+    pub(super) completed: CompletedNotice,
     /// When it would be due by trackers that answered and know nobody, while others are asked.
     later: Option<Moment>,
 }
@@ -57,7 +57,7 @@ pub(super) struct Tracker {
     retry_at: Moment,
     /// When its least interval is over.
     not_before: Moment,
-    texts: BoxedDefault<Texts>,
+    texts: BoxedDefault<TrackerTexts>,
     /// When it last answered an announce that it took.
     answered_at: Option<Moment>,
     counts: Option<(u32, u32)>,
@@ -66,27 +66,27 @@ pub(super) struct Tracker {
 
 /// What few trackers say.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-struct Texts {
+struct TrackerTexts {
     /// What it wants to be told with each announce.
     id: Option<Bytes>,
     last_error: Option<String>,
     warning: Option<String>,
 }
 
-shared_default!(Texts);
+shared_default!(TrackerTexts);
 
 /// All that is known of a tracker.
-pub(super) enum Known {
+pub(super) enum TrackerMemory {
     /// It was not asked yet.
     Nothing,
     /// What it answered last.
-    Answer(Answer),
+    Answer(LastAnswer),
     /// Something else.
     More,
 }
 
 /// An answer of a tracker that took an announce.
-pub(super) struct Answer {
+pub(super) struct LastAnswer {
     /// [`TrackerState::Working`], or [`TrackerState::Stopped`] if it was told that we leave.
     pub(super) state: TrackerState,
     pub(super) at: Moment,
@@ -97,24 +97,24 @@ pub(super) struct Answer {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Completed {
-    Not,
-    ToBeTold,
-    Told,
+pub(super) enum CompletedNotice {
+    NotDue,
+    Due,
+    Sent,
 }
 
 impl Round {
-    pub(super) fn new(completed: Completed, asks_on: bool) -> Self {
-        let progress = Progress { due: Moment::START, completed, later: None };
+    pub(super) fn new(completed: CompletedNotice, asks_on: bool) -> Self {
+        let progress = RoundState { due: Moment::START, completed, later: None };
         Self { tiers: Vec::new(), progress, asks_on }
     }
 
-    pub(super) fn progress(&self) -> Progress {
+    pub(super) fn progress(&self) -> RoundState {
         self.progress
     }
 
     /// Returns how far it is, unless it still asks trackers though others have answered.
-    pub(super) fn settled_progress(&self) -> Option<Progress> {
+    pub(super) fn settled_progress(&self) -> Option<RoundState> {
         self.progress.later.is_none().then_some(self.progress)
     }
 
@@ -123,7 +123,7 @@ impl Round {
     }
 
     /// Goes on where another round with the same trackers was.
-    pub(super) fn resume(&mut self, progress: Progress) {
+    pub(super) fn resume(&mut self, progress: RoundState) {
         self.progress = progress;
     }
 
@@ -138,7 +138,7 @@ impl Round {
     pub(super) fn line_up(
         &mut self,
         now: Moment,
-        line: &mut impl FnMut(&TrackerUrl) -> Standing,
+        line: &mut impl FnMut(&TrackerUrl) -> HostState,
         rng: &mut Rng,
     ) -> bool {
         if self.is_in_line() {
@@ -146,12 +146,12 @@ impl Round {
         }
         while let Some((tracker, _)) = self.next(now) {
             match line(&tracker.url) {
-                Standing::InLine => {
+                HostState::InLine => {
                     tracker.in_line = true;
                     return true;
                 }
                 // It is not asked again before its pause is over, so this ends.
-                Standing::Down(reason) => {
+                HostState::Down(reason) => {
                     tracker.fail(now, &reason, rng);
                     self.end_in_vain(now);
                 }
@@ -166,7 +166,7 @@ impl Round {
         &mut self,
         now: Moment,
         is_meant: &impl Fn(&TrackerUrl) -> bool,
-    ) -> Option<Wish> {
+    ) -> Option<AnnounceTask> {
         let url = if let Some(tracker) = self.in_line(is_meant) {
             tracker.in_line = false;
             tracker.url.clone()
@@ -234,8 +234,8 @@ impl Round {
         let tracker = self.candidate(now)?;
         let event = match completed {
             _ if !tracker.started => AnnounceEvent::Started,
-            Completed::ToBeTold => AnnounceEvent::Completed,
-            Completed::Not | Completed::Told => AnnounceEvent::None,
+            CompletedNotice::Due => AnnounceEvent::Completed,
+            CompletedNotice::NotDue | CompletedNotice::Sent => AnnounceEvent::None,
         };
         Some((tracker, event))
     }
@@ -290,7 +290,7 @@ impl Round {
             return true;
         }
         if event == AnnounceEvent::Completed {
-            self.progress.completed = Completed::Told;
+            self.progress.completed = CompletedNotice::Sent;
         }
         let mut due = now + interval;
         let later = self.progress.later.take();
@@ -304,7 +304,7 @@ impl Round {
             }
         }
         // `completed` does not wait for an interval.
-        self.progress.due = if self.progress.completed == Completed::ToBeTold { now } else { due };
+        self.progress.due = if self.progress.completed == CompletedNotice::Due { now } else { due };
         self.trackers_mut().for_each(|tracker| tracker.tried = false);
         true
     }
@@ -354,8 +354,8 @@ impl Round {
     }
 
     pub(super) fn complete(&mut self) {
-        if self.progress.completed == Completed::Not {
-            self.progress.completed = Completed::ToBeTold;
+        if self.progress.completed == CompletedNotice::NotDue {
+            self.progress.completed = CompletedNotice::Due;
             self.progress.due = Moment::START;
         }
     }
@@ -406,9 +406,9 @@ impl Round {
     }
 }
 
-impl Progress {
+impl RoundState {
     /// Nothing is under way until `due`.
-    pub(super) fn settled(due: Moment, completed: Completed) -> Self {
+    pub(super) fn settled(due: Moment, completed: CompletedNotice) -> Self {
         Self { due, completed, later: None }
     }
 }
@@ -434,30 +434,32 @@ impl Tracker {
         }
     }
 
-    pub(super) fn known(&self) -> Known {
+    pub(super) fn known(&self) -> TrackerMemory {
         let is_quiet = self.asked.is_none()
             && !(self.in_line || self.silent || self.tried || self.never)
-            && (self.failures, &*self.texts) == (0, Texts::shared_default());
+            && (self.failures, &*self.texts) == (0, TrackerTexts::shared_default());
         if !is_quiet {
-            return Known::More;
+            return TrackerMemory::More;
         }
         let is_new = !self.started && self.retry_at.max(self.not_before) == Moment::START;
         let is_working = self.state == TrackerState::Working;
         let is_answer = is_working || self.state == TrackerState::Stopped;
         match (self.answered_at, self.counts, u32::try_from(self.peers)) {
-            (None, None, Ok(0)) if is_new && self.state == TrackerState::Idle => Known::Nothing,
+            (None, None, Ok(0)) if is_new && self.state == TrackerState::Idle => {
+                TrackerMemory::Nothing
+            }
             (Some(at), Some(counts), Ok(peers))
                 if is_answer && self.started == is_working && self.retry_at == at =>
             {
                 let (state, not_before) = (self.state, self.not_before);
-                Known::Answer(Answer { state, at, not_before, counts, peers })
+                TrackerMemory::Answer(LastAnswer { state, at, not_before, counts, peers })
             }
-            _ => Known::More,
+            _ => TrackerMemory::More,
         }
     }
 
     /// Makes all that is known of it what it answered.
-    pub(super) fn set_known(&mut self, answer: Answer) {
+    pub(super) fn set_known(&mut self, answer: LastAnswer) {
         self.state = answer.state;
         self.started = answer.state == TrackerState::Working;
         self.retry_at = answer.at;
@@ -486,11 +488,11 @@ impl Tracker {
     /// is not told, and drops us by itself when our next announce does not come.
     pub(super) fn line_up_to_leave(
         &mut self,
-        line: &mut impl FnMut(&TrackerUrl) -> Standing,
+        line: &mut impl FnMut(&TrackerUrl) -> HostState,
     ) -> bool {
         self.in_line = match line(&self.url) {
-            Standing::InLine => true,
-            Standing::Down(reason) => {
+            HostState::InLine => true,
+            HostState::Down(reason) => {
                 self.give_up(&reason);
                 false
             }
@@ -499,14 +501,14 @@ impl Tracker {
     }
 
     /// Returns the announce by which it is told that we leave, if it stands in line and has to be.
-    pub(super) fn turn_to_leave(&mut self) -> Option<Wish> {
+    pub(super) fn turn_to_leave(&mut self) -> Option<AnnounceTask> {
         let was_in_line = std::mem::replace(&mut self.in_line, false);
         (was_in_line && self.can_be_left()).then(|| self.ask(AnnounceEvent::Stopped))
     }
 
     /// Returns the announce by which it is told at once that we leave, if it knows us and no answer of
     /// it is awaited.
-    pub(super) fn leave(&mut self) -> Option<Wish> {
+    pub(super) fn leave(&mut self) -> Option<AnnounceTask> {
         self.in_line = false;
         self.can_be_left().then(|| self.ask(AnnounceEvent::Stopped))
     }
@@ -557,9 +559,9 @@ impl Tracker {
         }
     }
 
-    pub(super) fn ask(&mut self, event: AnnounceEvent) -> Wish {
+    pub(super) fn ask(&mut self, event: AnnounceEvent) -> AnnounceTask {
         self.asked = Some(event);
-        Wish { tracker: self.url.clone(), event, tracker_id: self.texts.id.clone() }
+        AnnounceTask { tracker: self.url.clone(), event, tracker_id: self.texts.id.clone() }
     }
 
     /// Returns how things stand with it. `due` is when its round announces next, `None` if it does
@@ -583,8 +585,8 @@ impl Tracker {
 
     /// Returns when it may be asked next; `None` if it does not want to be asked again. An event
     /// that it has not heard of does not wait for its interval.
-    fn opens_at(&self, completed: Completed) -> Option<Moment> {
-        let is_regular = self.started && completed != Completed::ToBeTold;
+    fn opens_at(&self, completed: CompletedNotice) -> Option<Moment> {
+        let is_regular = self.started && completed != CompletedNotice::Due;
         let interval = if is_regular { self.not_before } else { Moment::START };
         (!self.never).then(|| self.retry_at.max(interval))
     }

@@ -8,8 +8,8 @@ use piecework_core::Rng;
 
 impl Announcer {
     /// What is wished now, where there is a place for every announce.
-    pub(super) fn poll(&mut self, now: Moment) -> Option<Wish> {
-        if !self.line_up(now, &mut |_| Standing::InLine) {
+    pub(super) fn poll(&mut self, now: Moment) -> Option<AnnounceTask> {
+        if !self.line_up(now, &mut |_| HostState::InLine) {
             return None;
         }
         let wish = self.turn(now, |_| true);
@@ -586,7 +586,7 @@ proptest! {
         let mut a = Announcer::new(tiers, policy, Rng::from_seed(seed));
         let rounds = if policy == TierPolicy::All { 3 } else { 1 };
         let (mut now, mut stopped, mut completed) = (at(0), false, 0);
-        let mut under_way: Vec<Wish> = Vec::new();
+        let mut under_way: Vec<AnnounceTask> = Vec::new();
         let mut knows_us: BTreeMap<TrackerUrl, bool> = BTreeMap::new();
         // Until when a tracker's interval, and its refusal, hold.
         let mut closed: BTreeMap<TrackerUrl, Moment> = BTreeMap::new();

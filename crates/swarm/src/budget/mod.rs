@@ -9,18 +9,18 @@
 //! Only downloads that can ask somebody have a share, and it follows what they get:
 //!
 //! 1. An eighth is for downloads that have got nothing for [`LIVELY`], among them new ones, in equal
-//!    parts. Whoever only says that he will give something opens up no more than that.
+//!    allotments. Whoever only says that he will give something opens up no more than that.
 //! 2. From the rest each lively download gets what fills its lines: rate × round trip × 2.
 //! 3. Then each gets what it has earned: twice what came within a second, and a little to grow with.
-//! 4. What is left goes to lively ones in equal parts. One that is alone has everything.
+//! 4. What is left goes to lively ones in equal allotments. One that is alone has everything.
 //!
 //! Wherever there is not enough for all, small wants are met before great ones, so that nobody who
-//! gets something is left with less than an equal part of the whole unless he wants less.
+//! gets something is left with less than an equal allotment of the whole unless he wants less.
 //!
 //! A piece for which there is no memory need not wait: its blocks go to the disk one by one. So
 //! nobody starves, however many there are. Downloads that hold more than their share for a second
 //! while others are refused are named by [`Budget::take_debtors`], and are to do the same with
-//! pieces that have come in part.
+//! pieces that have come in allotment.
 
 use std::time::Duration;
 
@@ -49,16 +49,16 @@ pub struct Budget {
     /// Those that lacked memory and may have more since a division.
     risen: Vec<MemberId>,
     // Kept for its memory only.
-    parts: Vec<Part>,
+    allotments: Vec<Allotment>,
 }
 
-/// A download that takes part.
+/// A download that takes allotment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemberId(usize);
 
 /// What a download says of itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct News {
+pub struct MemberReport {
     /// Blocks that have come since it spoke last.
     pub came: u64,
     /// Blocks that fill its lines: rate × round trip × 2 of all peers.
@@ -87,7 +87,7 @@ struct Member {
 
 /// What one of several gets.
 #[derive(Debug)]
-struct Part {
+struct Allotment {
     id: usize,
     gets: u64,
     /// What fills its lines, and what it has earned.
@@ -107,11 +107,11 @@ impl Budget {
             refused: false,
             next_debtors: Moment::START,
             risen: Vec::new(),
-            parts: Vec::new(),
+            allotments: Vec::new(),
         }
     }
 
-    /// A download that can ask somebody takes part from now on.
+    /// A download that can ask somebody takes allotment from now on.
     pub fn join(&mut self, now: Moment) -> MemberId {
         let id = self.members.insert(Member {
             share: 0,
@@ -141,13 +141,13 @@ impl Budget {
 
     /// Takes note of how a download does. Returns its share in blocks. If [`Budget::is_stale`] then,
     /// it should speak again soon.
-    pub fn tell(&mut self, now: Moment, id: MemberId, news: News) -> u64 {
+    pub fn tell(&mut self, now: Moment, id: MemberId, report: MemberReport) -> u64 {
         let Some(member) = self.members.get_mut(id.0) else { return 0 };
-        (member.in_flight, member.is_short) = (news.in_flight, news.is_short);
-        if news.came > 0 {
+        (member.in_flight, member.is_short) = (report.in_flight, report.is_short);
+        if report.came > 0 {
             self.stale |= !member.is_lively(now);
             member.turn(now);
-            member.came += news.came;
+            member.came += report.came;
             member.lively_at = Some(now);
         }
         self.divide_if_due(now);
@@ -270,27 +270,28 @@ impl Budget {
 
     fn divide(&mut self, now: Moment) {
         let start = self.total / START_PART;
-        let mut parts = std::mem::take(&mut self.parts);
-        parts.clear();
+        let mut allotments = std::mem::take(&mut self.allotments);
+        allotments.clear();
         for (id, member) in &mut self.members {
             if member.is_lively(now) {
                 member.turn(now);
                 let earned = member.came.max(member.came_before) * 2 + start;
-                parts.push(Part { id, gets: 0, in_flight: member.in_flight, earned });
+                allotments.push(Allotment { id, gets: 0, in_flight: member.in_flight, earned });
             }
         }
-        let silent = (self.members.len() - parts.len()) as u64;
+        let silent = (self.members.len() - allotments.len()) as u64;
         let trial = if silent > 0 { self.total / TRIAL_PART } else { 0 };
-        let left =
-            distribute(&mut parts, self.total - trial, |part| part.in_flight.min(part.earned));
-        let left = distribute(&mut parts, left, |part| part.earned);
-        distribute(&mut parts, left, |_| u64::MAX);
+        let left = distribute(&mut allotments, self.total - trial, |allotment| {
+            allotment.in_flight.min(allotment.earned)
+        });
+        let left = distribute(&mut allotments, left, |allotment| allotment.earned);
+        distribute(&mut allotments, left, |_| u64::MAX);
         let each = trial.checked_div(silent).unwrap_or(0);
         for (_, member) in &mut self.members {
             member.share = each;
         }
-        for part in &parts {
-            self.members[part.id].share = part.gets;
+        for allotment in &allotments {
+            self.members[allotment.id].share = allotment.gets;
         }
         for (_, member) in &mut self.members {
             let over = member.used > member.share;
@@ -300,7 +301,7 @@ impl Budget {
         let has_risen = |member: &Member| member.is_short && member.share > member.told + start;
         let risen = self.members.iter().filter(|(_, member)| has_risen(member));
         self.risen.extend(risen.map(|(id, _)| MemberId(id)));
-        self.parts = parts;
+        self.allotments = allotments;
     }
 }
 
@@ -319,28 +320,32 @@ impl Member {
     }
 }
 
-/// Adds up to `left` blocks to the parts, until each has what it `wants`; all equally, but none more
+/// Adds up to `left` blocks to the allotments, until each has what it `wants`; all equally, but none more
 /// than that. Returns what is left.
-fn distribute(parts: &mut [Part], mut left: u64, wants: impl Fn(&Part) -> u64) -> u64 {
-    let lacks = |part: &Part| wants(part).saturating_sub(part.gets);
-    parts.sort_unstable_by_key(lacks);
-    let count = parts.len();
-    for (at, part) in parts.iter_mut().enumerate() {
+fn distribute(
+    allotments: &mut [Allotment],
+    mut left: u64,
+    wants: impl Fn(&Allotment) -> u64,
+) -> u64 {
+    let lacks = |allotment: &Allotment| wants(allotment).saturating_sub(allotment.gets);
+    allotments.sort_unstable_by_key(lacks);
+    let count = allotments.len();
+    for (at, allotment) in allotments.iter_mut().enumerate() {
         let equal = left / (count - at) as u64;
-        let more = lacks(part).min(equal);
-        part.gets += more;
+        let more = lacks(allotment).min(equal);
+        allotment.gets += more;
         left -= more;
     }
     left
 }
 
-/// Of the whole, what part is for downloads that get nothing.
+/// Of the whole, what allotment is for downloads that get nothing.
 const TRIAL_PART: u64 = 8;
 
-/// Of the whole, what part each lively download may grow by: 1 MiB of 64.
+/// Of the whole, what allotment each lively download may grow by: 1 MiB of 64.
 const START_PART: u64 = 64;
 
-/// Of the whole, what part is given to nobody who has his share.
+/// Of the whole, what allotment is given to nobody who has his share.
 const SPARE_PART: u64 = 8;
 
 /// For how long a download that gets nothing counts as one that gets something.
@@ -352,7 +357,7 @@ const GRACE: Duration = Duration::from_secs(1);
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Between two divisions: a division costs all downloads that take part.
+/// Between two divisions: a division costs all downloads that take allotment.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The same if one has joined or left, or gets something again.

@@ -8,8 +8,8 @@ fn at(millis: u64) -> Moment {
     Moment::from_start(Duration::from_millis(millis))
 }
 
-fn came(blocks: u64) -> News {
-    News { came: blocks, ..News::default() }
+fn came(blocks: u64) -> MemberReport {
+    MemberReport { came: blocks, ..MemberReport::default() }
 }
 
 #[test]
@@ -38,15 +38,19 @@ fn memory_follows_those_who_get_something() {
     let mut budget = Budget::new(4096);
     let (fast, slow) = (budget.join(at(0)), budget.join(at(0)));
     for step in 1..=40 {
-        budget.tell(at(step * 50), fast, News { came: 1_000, in_flight: 1_500, is_short: true });
-        budget.tell(at(step * 50), slow, News { came: 1, in_flight: 2, is_short: false });
+        budget.tell(
+            at(step * 50),
+            fast,
+            MemberReport { came: 1_000, in_flight: 1_500, is_short: true },
+        );
+        budget.tell(at(step * 50), slow, MemberReport { came: 1, in_flight: 2, is_short: false });
     }
     // 20 blocks came to the slow one within a second.
     assert!((40..=250).contains(&budget.share(slow)), "{}", budget.share(slow));
     assert!(budget.share(fast) >= 3_800, "{}", budget.share(fast));
     // Nothing comes to the fast one any more.
     for step in 41..=100 {
-        budget.tell(at(step * 50), slow, News { came: 1, in_flight: 2, is_short: false });
+        budget.tell(at(step * 50), slow, MemberReport { came: 1, in_flight: 2, is_short: false });
     }
     assert!(budget.share(slow) >= 3_584, "{}", budget.share(slow));
     budget.leave(at(5_050), fast);
@@ -59,9 +63,17 @@ fn many_slow_ones_leave_a_fast_one_what_fills_its_line() {
     let fast = budget.join(at(0));
     let slow: Vec<_> = (0..200).map(|_| budget.join(at(0))).collect();
     for step in 1..=50 {
-        budget.tell(at(step * 50), fast, News { came: 2_000, in_flight: 2_000, is_short: true });
+        budget.tell(
+            at(step * 50),
+            fast,
+            MemberReport { came: 2_000, in_flight: 2_000, is_short: true },
+        );
         for id in &slow {
-            budget.tell(at(step * 50), *id, News { came: 1, in_flight: 2, is_short: false });
+            budget.tell(
+                at(step * 50),
+                *id,
+                MemberReport { came: 1, in_flight: 2, is_short: false },
+            );
         }
     }
     assert!(budget.share(fast) >= 2_000, "{}", budget.share(fast));
@@ -92,19 +104,19 @@ fn debtors_are_named_only_while_somebody_is_refused_and_not_at_once() {
 fn who_lacked_memory_is_named_when_there_is_more() {
     let mut budget = Budget::new(4096);
     let ids: Vec<_> = (0..40).map(|_| budget.join(at(0))).collect();
-    let news = News { came: 100, in_flight: 200, is_short: true };
+    let report = MemberReport { came: 100, in_flight: 200, is_short: true };
     for id in &ids {
-        budget.tell(at(5), *id, news);
+        budget.tell(at(5), *id, report);
     }
     // Too soon after they joined for a division of so many.
     assert!(budget.is_stale());
-    budget.tell(at(20), ids[0], news);
+    budget.tell(at(20), ids[0], report);
     assert!(!budget.is_stale());
     let risen = budget.take_risen();
     assert_eq!(risen.len(), 39);
     assert!(!risen.contains(&ids[0]));
     for id in &ids {
-        budget.tell(at(25), *id, news);
+        budget.tell(at(25), *id, report);
     }
     for id in &ids[1..] {
         budget.leave(at(25), *id);
@@ -118,7 +130,7 @@ fn who_lacked_memory_is_named_when_there_is_more() {
 enum Step {
     Join,
     Leave(usize),
-    Tell(usize, News),
+    Tell(usize, MemberReport),
     Reserve(usize, u64),
     Hold(usize, u64),
     Release(usize),
@@ -131,7 +143,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Join),
         1 => (0..20_usize).prop_map(Step::Leave),
         6 => (0..20_usize, 0..5_000_u64, 0..10_000_u64, any::<bool>()).prop_map(
-            |(m, came, in_flight, is_short)| Step::Tell(m, News { came, in_flight, is_short })
+            |(m, came, in_flight, is_short)| Step::Tell(m, MemberReport { came, in_flight, is_short })
         ),
         5 => (0..20_usize, 1..300_u64).prop_map(|(m, n)| Step::Reserve(m, n)),
         1 => (0..20_usize, 1..20_u64).prop_map(|(m, n)| Step::Hold(m, n)),
@@ -170,9 +182,9 @@ proptest! {
                         held = held.min(budget.used());
                     }
                 }
-                Step::Tell(n, news) => {
+                Step::Tell(n, report) => {
                     if let Some(id) = nth(&members, n) {
-                        let share = budget.tell(at(now), id, news);
+                        let share = budget.tell(at(now), id, report);
                         prop_assert_eq!(share, budget.share(id));
                     }
                 }
@@ -239,10 +251,10 @@ proptest! {
         let ids: Vec<_> = wants.iter().map(|_| budget.join(at(0))).collect();
         for time in [20, 200] {
             for (id, (came, in_flight)) in ids.iter().zip(&wants) {
-                budget.tell(at(time), *id, News { came: *came, in_flight: *in_flight, is_short: true });
+                budget.tell(at(time), *id, MemberReport { came: *came, in_flight: *in_flight, is_short: true });
             }
         }
-        budget.tell(at(400), ids[0], News { came: 0, in_flight: wants[0].1, is_short: true });
+        budget.tell(at(400), ids[0], MemberReport { came: 0, in_flight: wants[0].1, is_short: true });
         let rest = if silent > 0 { total - total / TRIAL_PART } else { total };
         let lines: u64 = wants.iter().map(|(came, line)| (*line).min(came * 4 + 64)).sum();
         for (id, (came, in_flight)) in ids.iter().zip(&wants) {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Closing, ContentState, Keeping, Lifecycle, LifecycleStatus, Progression, RetryTimer, SlotState,
-    SurveyProgress, Urgency, WorkKind,
+    Closing, ContentState, Lifecycle, LifecycleStatus, PendingRecord, RetryTimer, RunState,
+    SlotState, SurveyState, Urgency, WorkKind,
 };
 
 /// Something to be done by the driver.
@@ -95,9 +95,9 @@ impl Lifecycle {
             self.is_outdated = true;
             return Some(Effect::Forget);
         }
-        self.keeps.take().map(|keeping| match keeping {
-            Keeping::Checkpoint => Effect::KeepCheckpoint,
-            Keeping::Recheck => Effect::KeepRecheck,
+        self.keeps.take().map(|record| match record {
+            PendingRecord::Checkpoint => Effect::KeepCheckpoint,
+            PendingRecord::Recheck => Effect::KeepRecheck,
         })
     }
 
@@ -108,11 +108,11 @@ impl Lifecycle {
             return Some(Effect::StopAnnouncing);
         }
         if self.is_running() && !self.may_run() {
-            self.swarm = Progression::Stopping;
+            self.swarm = RunState::Stopping;
             return Some(Effect::StopSwarm);
         }
-        if self.check == Progression::Running && !self.may_check() {
-            self.check = Progression::Stopping;
+        if self.check == RunState::Running && !self.may_check() {
+            self.check = RunState::Stopping;
             return Some(Effect::StopCheck);
         }
         if self.fetching && !self.may_fetch() {
@@ -128,13 +128,13 @@ impl Lifecycle {
 
     fn next_returned_slot(&mut self) -> Option<Effect> {
         if self.check_slot == SlotState::Held
-            && self.check == Progression::Stopped
+            && self.check == RunState::Stopped
             && !self.wants_check_slot()
         {
             self.check_slot = SlotState::None;
             return Some(Effect::ReturnCheckSlot);
         }
-        let is_used = matches!(self.swarm, Progression::Starting | Progression::Stopping);
+        let is_used = matches!(self.swarm, RunState::Starting | RunState::Stopping);
         if self.start_slot == SlotState::Held && !is_used && !self.wants_start_slot() {
             self.start_slot = SlotState::None;
             return Some(Effect::ReturnStartSlot);
@@ -164,12 +164,12 @@ impl Lifecycle {
         if let Some(kind) = self.work_wanted.filter(|_| self.is_open()) {
             return self.awake_for(Effect::StartWork(kind), |it| it.begin_work(kind));
         }
-        if self.may_survey() && self.survey == SurveyProgress::None {
-            self.survey = SurveyProgress::Running;
+        if self.may_survey() && self.survey == SurveyState::None {
+            self.survey = SurveyState::Running;
             return Some(Effect::Survey);
         }
         if self.may_check() && self.check_slot == SlotState::Held {
-            return self.awake_for(Effect::StartCheck, |it| it.check = Progression::Running);
+            return self.awake_for(Effect::StartCheck, |it| it.check = RunState::Running);
         }
         let has_turn = match self.urgency {
             Urgency::None => false,
@@ -178,7 +178,7 @@ impl Lifecycle {
         };
         if self.may_run() && has_turn {
             return self.awake_for(Effect::StartSwarm, |it| {
-                (it.swarm, it.urgency) = (Progression::Starting, Urgency::None);
+                (it.swarm, it.urgency) = (RunState::Starting, Urgency::None);
             });
         }
         None
@@ -283,7 +283,7 @@ impl Lifecycle {
     }
 
     fn wants_start_slot(&self) -> bool {
-        self.may_run() && self.swarm == Progression::Stopped && self.urgency == Urgency::InTurn
+        self.may_run() && self.swarm == RunState::Stopped && self.urgency == Urgency::InTurn
     }
 }
 

@@ -98,9 +98,9 @@ pub struct Lifecycle {
     work_wanted: Option<WorkKind>,
 
     // What the driver has been asked for.
-    survey: SurveyProgress,
-    check: Progression,
-    swarm: Progression,
+    survey: SurveyState,
+    check: RunState,
+    swarm: RunState,
     work: Option<WorkKind>,
     work_cancelled: bool,
     fetching: bool,
@@ -112,7 +112,7 @@ pub struct Lifecycle {
 
     // What the driver has not been told yet.
     forgets: bool,
-    keeps: Option<Keeping>,
+    keeps: Option<PendingRecord>,
     reports_fault: bool,
     shown: LifecycleStatus,
     is_outdated: bool,
@@ -201,7 +201,7 @@ enum Urgency {
 
 /// Something the driver does that can be told to stop.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum Progression {
+enum RunState {
     Stopped,
     /// Its files are being prepared. Only of a swarm.
     Starting,
@@ -210,7 +210,7 @@ enum Progression {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum SurveyProgress {
+enum SurveyState {
     None,
     Running,
     /// Its answer will be of no use.
@@ -246,7 +246,7 @@ enum Closing {
 
 /// What is to be kept.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum Keeping {
+enum PendingRecord {
     Checkpoint,
     Recheck,
 }
@@ -270,9 +270,9 @@ impl Lifecycle {
             urgency: Urgency::None,
             closing: Closing::No,
             work_wanted: None,
-            survey: SurveyProgress::None,
-            check: Progression::Stopped,
-            swarm: Progression::Stopped,
+            survey: SurveyState::None,
+            check: RunState::Stopped,
+            swarm: RunState::Stopped,
             work: None,
             work_cancelled: false,
             fetching: false,
@@ -309,26 +309,26 @@ impl Lifecycle {
     pub fn occupation(&self) -> Option<Occupation> {
         match self.work {
             Some(kind) => Some(Occupation::Work(kind)),
-            None if self.check != Progression::Stopped => Some(Occupation::Check),
-            None if self.swarm != Progression::Stopped => Some(Occupation::Swarm),
+            None if self.check != RunState::Stopped => Some(Occupation::Check),
+            None if self.swarm != RunState::Stopped => Some(Occupation::Swarm),
             None => None,
         }
     }
 
     /// Whether what it is busy with was told to stop.
     pub fn is_stopping(&self) -> bool {
-        let told = [self.check, self.swarm].contains(&Progression::Stopping);
+        let told = [self.check, self.swarm].contains(&RunState::Stopping);
         told || self.work_cancelled
     }
 
     /// Whether its swarm has been started, and has not ended since.
     pub fn is_exchanging(&self) -> bool {
-        matches!(self.swarm, Progression::Running | Progression::Stopping)
+        matches!(self.swarm, RunState::Running | RunState::Stopping)
     }
 
     /// Whether the answer of a survey is awaited. That of one that became obsolete is of no use.
     pub fn awaits_survey(&self) -> bool {
-        self.survey == SurveyProgress::Running
+        self.survey == SurveyState::Running
     }
 
     /// Whether it has a check slot.
@@ -348,7 +348,7 @@ impl Lifecycle {
             _ if self.work.is_some() => LifecycleStatus::Moving,
             _ if self.fault.is_some() => LifecycleStatus::Failed,
             ContentState::Surveying => LifecycleStatus::Waiting,
-            ContentState::Unverified(_) if self.check == Progression::Stopped => {
+            ContentState::Unverified(_) if self.check == RunState::Stopped => {
                 LifecycleStatus::Waiting
             }
             ContentState::Unverified(_) => LifecycleStatus::Checking,
@@ -370,8 +370,8 @@ impl Lifecycle {
             E::CheckSlot => take_slot(&mut self.check_slot),
             E::Checked(end) => self.checked(now, end),
             E::StartSlot => take_slot(&mut self.start_slot),
-            E::SwarmStarted if self.swarm == Progression::Starting => {
-                self.swarm = Progression::Running;
+            E::SwarmStarted if self.swarm == RunState::Starting => {
+                self.swarm = RunState::Running;
             }
             E::SwarmStarted => {}
             E::SwarmEnded(end) => self.swarm_ended(end),
@@ -384,9 +384,9 @@ impl Lifecycle {
             E::Resume => self.resume(now),
             E::RetryDue { room } => self.retry_due(now, room),
             E::Recheck => self.request_recheck(),
-            E::Overwrite => self.restart_check = self.check != Progression::Stopped,
+            E::Overwrite => self.restart_check = self.check != RunState::Stopped,
             E::Workload(workload) => self.set_workload(workload),
-            E::Contacted if self.swarm != Progression::Running => self.urgency = Urgency::AtOnce,
+            E::Contacted if self.swarm != RunState::Running => self.urgency = Urgency::AtOnce,
             E::Contacted => {}
             E::Checkpointed if self.keeps_checkpoints => {
                 self.has_checkpoint = true;
@@ -408,7 +408,7 @@ impl Lifecycle {
     fn resume(&mut self, now: Moment) {
         if !self.paused && self.fault.is_none() {
             // What this survey meets may have been mended while it went on.
-            self.survey_again = self.survey == SurveyProgress::Running;
+            self.survey_again = self.survey == SurveyState::Running;
             return;
         }
         if self.fault.is_none() && self.is_running() {
@@ -469,14 +469,14 @@ impl Lifecycle {
         self.urgency = self.urgency.max(self.workload.urgency());
         if self.keeps_checkpoints {
             self.has_checkpoint = true;
-            self.keeps = Some(Keeping::Checkpoint);
+            self.keeps = Some(PendingRecord::Checkpoint);
         }
     }
 
     fn surveyed(&mut self, now: Moment, end: SurveyEnd) {
-        let is_awaited = self.survey == SurveyProgress::Running;
+        let is_awaited = self.survey == SurveyState::Running;
         let again = std::mem::take(&mut self.survey_again);
-        self.survey = SurveyProgress::None;
+        self.survey = SurveyState::None;
         if !is_awaited {
             return;
         }
@@ -492,10 +492,10 @@ impl Lifecycle {
     }
 
     fn checked(&mut self, now: Moment, end: CheckEnd) {
-        if self.check == Progression::Stopped {
+        if self.check == RunState::Stopped {
             return;
         }
-        self.check = Progression::Stopped;
+        self.check = RunState::Stopped;
         self.restart_check = false;
         match end {
             CheckEnd::Stopped => {}
@@ -513,10 +513,10 @@ impl Lifecycle {
     }
 
     fn swarm_ended(&mut self, end: SwarmEnd) {
-        if self.swarm == Progression::Stopped {
+        if self.swarm == RunState::Stopped {
             return;
         }
-        self.swarm = Progression::Stopped;
+        self.swarm = RunState::Stopped;
         match end {
             SwarmEnd::Idle => {}
             SwarmEnd::Stopped => self.urgency = self.urgency.max(self.workload.urgency()),
@@ -561,7 +561,7 @@ impl Lifecycle {
     /// Everything is hashed anew, and then the torrent continues.
     fn request_recheck(&mut self) {
         (self.paused, self.never_resumed, self.fault) = (false, false, None);
-        let is_checking = self.check != Progression::Stopped
+        let is_checking = self.check != RunState::Stopped
             && self.content == ContentState::Unverified(CheckScope::All);
         // One that hashes everything goes on.
         self.recheck = !is_checking && self.content != ContentState::FetchingMetadata;
@@ -578,19 +578,19 @@ impl Lifecycle {
         self.abandon_survey();
         self.forgets = true;
         if self.has_checkpoint && self.keeps_checkpoints {
-            self.keeps = Some(Keeping::Recheck);
+            self.keeps = Some(PendingRecord::Recheck);
         }
     }
 
     fn abandon_survey(&mut self) {
-        if self.survey == SurveyProgress::Running {
-            self.survey = SurveyProgress::Obsolete;
+        if self.survey == SurveyState::Running {
+            self.survey = SurveyState::Obsolete;
         }
         self.survey_again = false;
     }
 
     fn set_workload(&mut self, workload: Workload) {
-        if workload > self.workload && self.swarm != Progression::Running {
+        if workload > self.workload && self.swarm != RunState::Running {
             self.urgency = self.urgency.max(workload.urgency());
         } else if workload == Workload::None && self.urgency == Urgency::InTurn {
             self.urgency = Urgency::None;
@@ -600,7 +600,7 @@ impl Lifecycle {
 
     /// Whether the swarm has been started, and not been told to stop.
     fn is_running(&self) -> bool {
-        matches!(self.swarm, Progression::Starting | Progression::Running)
+        matches!(self.swarm, RunState::Starting | RunState::Running)
     }
 
     /// Whether files are being read or written, but for a survey.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::super::{BlockRanges, Giver, PeerIdentity, PeerKey};
-use super::asker::Asker;
-use super::selection::{Evicted, Selection};
+use super::pick_request::PickRequest;
+use super::selection::{EvictedRequest, Selection};
 use piecework_core::{BLOCK_LEN, BlockRef, Geometry, Moment, PieceIndex};
 
 /// Peers that may be asked for the same block at a time, in the endgame.
@@ -113,40 +113,40 @@ impl Assembly {
         }
     }
 
-    /// Blocks that a new request may be for: the free ones and, if the asker may take them, the
+    /// Blocks that a new request may be for: the free ones and, if the request may take them, the
     /// loose ones.
     pub(super) fn open(&self, with_loose: bool) -> u32 {
         if with_loose { self.free + self.loose } else { self.free }
     }
 
-    /// Whether there is a block that the asker may be asked for. Cost: that of a look at each block
+    /// Whether there is a block that the request may be asked for. Cost: that of a look at each block
     /// if none is free but some are loose.
-    pub(super) fn has_for(&self, asker: &Asker<'_>) -> bool {
+    pub(super) fn has_for(&self, request: &PickRequest<'_>) -> bool {
         self.free > 0
-            || (asker.takes_loose()
+            || (request.takes_late_blocks()
                 && self.loose > 0
                 && self
                     .blocks
                     .iter()
-                    .any(|block| block.is_loose() && !block.is_asked_of(asker.key)))
+                    .any(|block| block.is_loose() && !block.is_asked_of(request.key)))
     }
 
-    /// Asks the asker for the first `count` blocks that are free or loose.
+    /// Asks the request for the first `count` blocks that are free or loose.
     pub(super) fn take_front(
         &mut self,
-        asker: &Asker<'_>,
+        request: &PickRequest<'_>,
         count: usize,
         now: Moment,
         geometry: &Geometry,
         out: &mut Selection,
     ) {
-        let due = asker.due(now, out.blocks.len() + count);
+        let due = request.due(now, out.blocks.len() + count);
         let (mut left, mut open) = (count, self.free + self.loose);
         let mut at = self.cursor;
         while left > 0 && open > 0 {
             if self.blocks[at as usize].is_open() {
                 open -= 1;
-                if self.take(at, asker, due, out) {
+                if self.take(at, request, due, out) {
                     out.blocks.push(geometry.block(self.piece, at));
                     left -= 1;
                 }
@@ -156,18 +156,18 @@ impl Assembly {
         self.advance_cursor();
     }
 
-    /// Asks the asker for the last `count` blocks that are free or loose, so that it does not run
+    /// Asks the request for the last `count` blocks that are free or loose, so that it does not run
     /// into the owner.
     pub(super) fn take_back(
         &mut self,
-        asker: &Asker<'_>,
+        request: &PickRequest<'_>,
         count: usize,
         now: Moment,
         geometry: &Geometry,
         out: &mut Selection,
     ) {
         let first = out.blocks.len();
-        let due = asker.due(now, first + count);
+        let due = request.due(now, first + count);
         let (mut left, mut open) = (count, self.free + self.loose);
         for at in (0..self.blocks.len() as u32).rev() {
             if left == 0 || open == 0 {
@@ -175,7 +175,7 @@ impl Assembly {
             }
             if self.blocks[at as usize].is_open() {
                 open -= 1;
-                if self.take(at, asker, due, out) {
+                if self.take(at, request, due, out) {
                     out.blocks.push(geometry.block(self.piece, at));
                     left -= 1;
                 }
@@ -187,28 +187,28 @@ impl Assembly {
 
     /// Asks one more peer for a block that others owe already. If as many as may be are asked, the
     /// oldest request that is late, or else the oldest, is given up and comes out. By a peer that is
-    /// [bold](Asker::is_bold) the block is due at `until`.
+    /// [bold](PickRequest::takes_last_copy) the block is due at `until`.
     pub(super) fn double(
         &mut self,
         index: u32,
-        asker: &Asker<'_>,
+        request: &PickRequest<'_>,
         until: Moment,
         out: &mut Selection,
     ) {
-        let is_late = asker.is_snubbed();
+        let is_late = request.is_snubbed();
         let block = &mut self.blocks[index as usize];
         let was_loose = block.is_loose();
         let Block::Asked { by, copies, late, due } = block else { return };
         if usize::from(*copies) == MAX_COPIES {
             // The oldest of those that are late, if there are any.
             let at = if *late == 0 { 0 } else { late.trailing_zeros() as usize };
-            out.evicted.push(Evicted { peer: by[at], piece: self.piece, index });
+            out.evicted.push(EvictedRequest { peer: by[at], piece: self.piece, index });
             remove_request(by, copies, late, at);
         }
-        by[usize::from(*copies)] = asker.key;
+        by[usize::from(*copies)] = request.key;
         *late |= u8::from(is_late) << *copies;
         *copies += 1;
-        if asker.is_bold() {
+        if request.takes_last_copy() {
             *due = until;
         }
         let is_loose = block.is_loose();
@@ -324,13 +324,19 @@ impl Assembly {
         }
     }
 
-    /// Asks the asker for a free or loose block, if it is not asked already. Says whether it was.
-    fn take(&mut self, index: u32, asker: &Asker<'_>, due: Moment, out: &mut Selection) -> bool {
+    /// Asks the request for a free or loose block, if it is not asked already. Says whether it was.
+    fn take(
+        &mut self,
+        index: u32,
+        request: &PickRequest<'_>,
+        due: Moment,
+        out: &mut Selection,
+    ) -> bool {
         let block = &mut self.blocks[index as usize];
         if matches!(block, Block::Free) {
-            let is_late = asker.is_snubbed();
+            let is_late = request.is_snubbed();
             *block = Block::Asked {
-                by: [asker.key; MAX_COPIES],
+                by: [request.key; MAX_COPIES],
                 copies: 1,
                 late: u8::from(is_late),
                 due,
@@ -340,10 +346,10 @@ impl Assembly {
             self.loose += u32::from(is_late);
             return true;
         }
-        if !asker.takes_loose() || block.is_asked_of(asker.key) {
+        if !request.takes_late_blocks() || block.is_asked_of(request.key) {
             return false;
         }
-        self.double(index, asker, due, out);
+        self.double(index, request, due, out);
         true
     }
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use super::assembly::{Assembly, Block, MAX_COPIES};
 use super::buckets::WANTED;
-use super::scout::Shortlist;
-use super::{Asker, Double, Need, Picker, Selection, Stage, Trust};
+use super::pick_cache::Shortlist;
+use super::{DuplicateRequest, Need, PickRequest, Picker, Selection, Stage, Trust};
 use piecework_core::{Moment, PieceIndex, Rng};
 
-impl Asker<'_> {
+impl PickRequest<'_> {
     /// How much a block that others owe, and that is due at `due`, needs this peer.
     fn need_of(&self, block: &Block, due: Moment, now: Moment) -> Need {
         if due <= now || block.is_loose() {
@@ -26,17 +26,17 @@ impl Picker {
     /// 1. The piece it is filling.
     pub(super) fn fill_own(
         &mut self,
-        asker: &mut Asker<'_>,
+        request: &mut PickRequest<'_>,
         want: usize,
         now: Moment,
         out: &mut Selection,
     ) -> bool {
-        while let Some(piece) = asker.scout.mine.last() {
+        while let Some(piece) = request.cache.mine.last() {
             if let Stage::Begun(slot) = self.stage(*piece) {
                 let assembly = &mut self.begun[slot as usize];
-                let is_mine = assembly.owner == Some(asker.key);
-                if is_mine && assembly.has_for(asker) {
-                    assembly.take_front(asker, want, now, &self.geometry, out);
+                let is_mine = assembly.owner == Some(request.key);
+                if is_mine && assembly.has_for(request) {
+                    assembly.take_front(request, want, now, &self.geometry, out);
                     self.settle(slot);
                     return true;
                 }
@@ -46,17 +46,17 @@ impl Picker {
                     let free = |piece: &PieceIndex| match self.stage(*piece) {
                         Stage::Begun(slot) => {
                             let other = &self.begun[slot as usize];
-                            other.owner == Some(asker.key) && other.has_for(asker)
+                            other.owner == Some(request.key) && other.has_for(request)
                         }
                         Stage::Held | Stage::Open | Stage::Parked | Stage::Skipped => false,
                     };
-                    let Some(at) = asker.scout.mine.iter().position(free) else { return false };
-                    let last = asker.scout.mine.len() - 1;
-                    asker.scout.mine.swap(at, last);
+                    let Some(at) = request.cache.mine.iter().position(free) else { return false };
+                    let last = request.cache.mine.len() - 1;
+                    request.cache.mine.swap(at, last);
                     continue;
                 }
             }
-            asker.scout.mine.pop();
+            request.cache.mine.pop();
         }
         false
     }
@@ -65,14 +65,14 @@ impl Picker {
     pub(super) fn adopt(
         &mut self,
         class: usize,
-        asker: &mut Asker<'_>,
+        request: &mut PickRequest<'_>,
         want: usize,
         now: Moment,
         out: &mut Selection,
     ) -> bool {
         let orphan = {
             let mut orphans =
-                self.fillable_of(class, asker).filter(|(_, assembly)| assembly.owner.is_none());
+                self.fillable_of(class, request).filter(|(_, assembly)| assembly.owner.is_none());
             match self.sequential {
                 true => orphans.min_by_key(|(_, assembly)| assembly.piece),
                 false => orphans.next(),
@@ -80,9 +80,9 @@ impl Picker {
         };
         let Some(slot) = orphan.map(|(slot, _)| slot) else { return false };
         let assembly = &mut self.begun[slot as usize];
-        assembly.owner = Some(asker.key);
-        asker.scout.mine.push(assembly.piece);
-        assembly.take_front(asker, want, now, &self.geometry, out);
+        assembly.owner = Some(request.key);
+        request.cache.mine.push(assembly.piece);
+        assembly.take_front(request, want, now, &self.geometry, out);
         self.settle(slot);
         true
     }
@@ -91,7 +91,7 @@ impl Picker {
     pub(super) fn begin_next(
         &mut self,
         class: usize,
-        asker: &mut Asker<'_>,
+        request: &mut PickRequest<'_>,
         want: usize,
         now: Moment,
         rng: &mut Rng,
@@ -101,8 +101,8 @@ impl Picker {
             self.lacks_memory |= !self.buckets.is_class_empty(class);
             return false;
         }
-        let Some(piece) = self.choose(class, asker, rng) else { return false };
-        self.begin_for(piece, asker, want, now, out)
+        let Some(piece) = self.choose(class, request, rng) else { return false };
+        self.begin_for(piece, request, want, now, out)
     }
 
     /// 4. Half of what is free of the piece that is furthest from its end. In sequential order it is
@@ -110,14 +110,14 @@ impl Picker {
     pub(super) fn share(
         &mut self,
         class: usize,
-        asker: &mut Asker<'_>,
+        request: &mut PickRequest<'_>,
         want: usize,
         now: Moment,
         out: &mut Selection,
     ) -> bool {
-        let shared = self.fillable_of(class, asker).filter(|(_, assembly)| !assembly.sole);
-        let snubbed = asker.is_snubbed();
-        let loose = asker.takes_loose();
+        let shared = self.fillable_of(class, request).filter(|(_, assembly)| !assembly.sole);
+        let snubbed = request.is_snubbed();
+        let loose = request.takes_late_blocks();
         let shared = match self.sequential && !snubbed {
             true => shared.min_by_key(|(_, assembly)| assembly.piece),
             false => shared.max_by_key(|(_, assembly)| assembly.open(loose)),
@@ -125,7 +125,7 @@ impl Picker {
         let Some(slot) = shared.map(|(slot, _)| slot) else { return false };
         let assembly = &mut self.begun[slot as usize];
         let half = (assembly.open(loose) as usize).div_ceil(2);
-        assembly.take_back(asker, want.min(half), now, &self.geometry, out);
+        assembly.take_back(request, want.min(half), now, &self.geometry, out);
         self.settle(slot);
         true
     }
@@ -134,47 +134,49 @@ impl Picker {
     ///    is under way a few blocks at a time, so that little comes twice.
     pub(super) fn double_up(
         &mut self,
-        asker: &mut Asker<'_>,
+        request: &mut PickRequest<'_>,
         want: usize,
         now: Moment,
         out: &mut Selection,
     ) -> bool {
-        let proven = asker.trust == Trust::Proven;
-        if !asker.idle && !proven {
+        let proven = request.trust == Trust::Proven;
+        if !request.idle && !proven {
             return false;
         }
         let endgame = self.is_endgame();
         // A look at little costs little.
         let is_cheap = endgame || self.in_memory <= FEW_BLOCKS;
-        if !is_cheap && now < asker.scout.next_scan {
-            out.retry = Some(asker.scout.next_scan);
+        if !is_cheap && now < request.cache.next_scan {
+            out.retry = Some(request.cache.next_scan);
             return false;
         }
         let pause = if self.has_room() { SCAN_PAUSE } else { SHORT_SCAN_PAUSE };
         // All looks together cost about the same whether a hundred peers have room or thousands.
-        asker.scout.next_scan = now + pause * (1 + self.eager / CROWD);
+        request.cache.next_scan = now + pause * (1 + self.eager / CROWD);
         self.doubles.clear();
         for (slot, assembly) in &self.begun {
-            if assembly.asked == 0 || assembly.sole || !asker.holds.contains(assembly.piece) {
+            if assembly.asked == 0 || assembly.sole || !request.holds.contains(assembly.piece) {
                 continue;
             }
             for (index, block) in assembly.blocks.iter().enumerate() {
                 let Block::Asked { by, copies, late, due } = block else { continue };
                 let by = &by[..usize::from(*copies)];
-                let need = asker.need_of(block, *due, now);
-                if by.contains(&asker.key) || (by.len() + 1 >= MAX_COPIES && !asker.is_bold()) {
+                let need = request.need_of(block, *due, now);
+                if by.contains(&request.key)
+                    || (by.len() + 1 >= MAX_COPIES && !request.takes_last_copy())
+                {
                     continue;
                 }
                 // Of what is late, one request may make way for who gives much sooner.
                 let is_full = by.len() == MAX_COPIES && (need == Need::None || *late == 0);
-                let may_take = need != Need::None || (endgame && asker.idle && by.len() == 1);
+                let may_take = need != Need::None || (endgame && request.idle && by.len() == 1);
                 if need != Need::Overdue && (is_full || !may_take) {
-                    let due = (*due).max(asker.scout.next_scan);
+                    let due = (*due).max(request.cache.next_scan);
                     out.retry = Some(out.retry.map_or(due, |retry| retry.min(due)));
                     continue;
                 }
                 let age = due.since_start().as_nanos() as i128;
-                self.doubles.push(Double {
+                self.doubles.push(DuplicateRequest {
                     need,
                     copies: *copies,
                     order: if need == Need::Overdue { age } else { -age },
@@ -183,19 +185,19 @@ impl Picker {
                 });
             }
         }
-        self.take_doubles(asker, want, now, out)
+        self.take_doubles(request, want, now, out)
     }
 
     /// Asks for the best of the blocks that were found.
     fn take_doubles(
         &mut self,
-        asker: &Asker<'_>,
+        request: &PickRequest<'_>,
         want: usize,
         now: Moment,
         out: &mut Selection,
     ) -> bool {
         let needed = self.doubles.iter().filter(|double| double.need != Need::None).count();
-        let most = match asker.trust {
+        let most = match request.trust {
             Trust::Proven if needed > 0 => needed,
             _ => DOUBLES_AT_A_TIME.min(self.doubles.len()),
         };
@@ -208,10 +210,10 @@ impl Picker {
             self.doubles.truncate(count);
         }
         self.doubles.sort_unstable_by_key(|double| (double.slot, double.index.0));
-        let due = asker.due(now, out.blocks.len() + count);
+        let due = request.due(now, out.blocks.len() + count);
         for at in 0..self.doubles.len() {
-            let Double { slot, index, .. } = self.doubles[at];
-            self.begun[slot as usize].double(index.0, asker, due, out);
+            let DuplicateRequest { slot, index, .. } = self.doubles[at];
+            self.begun[slot as usize].double(index.0, request, due, out);
             out.blocks.push(self.geometry.block(self.begun[slot as usize].piece, index.0));
             self.settle(slot);
         }
@@ -222,7 +224,7 @@ impl Picker {
     /// one of them up of which nothing is under way but late requests.
     pub(super) fn make_room(
         &mut self,
-        asker: &mut Asker<'_>,
+        request: &mut PickRequest<'_>,
         want: usize,
         now: Moment,
         rng: &mut Rng,
@@ -231,7 +233,7 @@ impl Picker {
         if self.has_room() || self.begun.iter().any(|(_, assembly)| assembly.verifying) {
             return false;
         }
-        let snubbed = asker.is_snubbed();
+        let snubbed = request.is_snubbed();
         let stuck = self
             .fillable
             .iter()
@@ -247,7 +249,7 @@ impl Picker {
                 (self.availability(assembly.piece).min(1), assembly.kept())
             });
         let Some(slot) = stuck else { return false };
-        let next = self.buckets.classes().find_map(|class| self.choose(class, asker, rng));
+        let next = self.buckets.classes().find_map(|class| self.choose(class, request, rng));
         let Some(piece) = next else { return false };
         let dropped = self.abandon(slot, false);
         out.give_up(dropped);
@@ -255,20 +257,20 @@ impl Picker {
             // The budget has shrunk; the next idle peer gives up the next one.
             return false;
         }
-        self.begin_for(piece, asker, want, now, out)
+        self.begin_for(piece, request, want, now, out)
     }
 
     /// Begins a piece and asks for its first blocks. A snubbed peer does not own it.
     fn begin_for(
         &mut self,
         piece: PieceIndex,
-        asker: &mut Asker<'_>,
+        request: &mut PickRequest<'_>,
         want: usize,
         now: Moment,
         out: &mut Selection,
     ) -> bool {
-        let slot = self.begin(piece, asker, (!asker.is_snubbed()).then_some(false));
-        self.begun[slot as usize].take_front(asker, want, now, &self.geometry, out);
+        let slot = self.begin(piece, request, (!request.is_snubbed()).then_some(false));
+        self.begun[slot as usize].take_front(request, want, now, &self.geometry, out);
         self.settle(slot);
         true
     }
@@ -277,45 +279,50 @@ impl Picker {
     fn fillable_of(
         &self,
         class: usize,
-        asker: &Asker<'_>,
+        request: &PickRequest<'_>,
     ) -> impl Iterator<Item = (u32, &Assembly)> {
         let fillable = self.fillable.iter().map(|slot| (*slot, &self.begun[*slot as usize]));
         fillable.filter(move |(_, assembly)| {
             self.buckets.priority(assembly.piece) == WANTED[class]
-                && asker.holds.contains(assembly.piece)
-                && !asker.scout.has_refused(assembly.piece)
-                && assembly.has_for(asker)
+                && request.holds.contains(assembly.piece)
+                && !request.cache.has_refused(assembly.piece)
+                && assembly.has_for(request)
         })
     }
 
     /// The open piece of a class to be begun by the peer.
-    fn choose(&mut self, class: usize, asker: &mut Asker<'_>, rng: &mut Rng) -> Option<PieceIndex> {
+    fn choose(
+        &mut self,
+        class: usize,
+        request: &mut PickRequest<'_>,
+        rng: &mut Rng,
+    ) -> Option<PieceIndex> {
         if self.buckets.is_class_empty(class) {
             return None;
         }
         if self.sequential {
-            return self.buckets.first_in(class, asker.holds);
+            return self.buckets.first_in(class, request.holds);
         }
-        if let Some(piece) = self.take_suggested(class, asker) {
+        if let Some(piece) = self.take_suggested(class, request) {
             return Some(piece);
         }
-        let list = &asker.scout.shortlists[class];
+        let list = &request.cache.shortlists[class];
         if list.complete_at == Some(self.reopened) && list.pieces.is_empty() {
             return None;
         }
         let found = if self.held < RANDOM_FIRST_PIECES {
-            self.probe_anywhere(class, asker, rng)
+            self.probe_anywhere(class, request, rng)
         } else {
-            self.probe_rarest(class, asker, rng)
+            self.probe_rarest(class, request, rng)
         };
-        found.or_else(|| self.consult_shortlist(class, asker, rng))
+        found.or_else(|| self.consult_shortlist(class, request, rng))
     }
 
     /// The piece of that class that the peer suggested first.
-    fn take_suggested(&self, class: usize, asker: &mut Asker<'_>) -> Option<PieceIndex> {
-        let holds = asker.holds;
+    fn take_suggested(&self, class: usize, request: &mut PickRequest<'_>) -> Option<PieceIndex> {
+        let holds = request.holds;
         let may_begin = |piece: PieceIndex| self.buckets.is_open(piece) && holds.contains(piece);
-        let suggested = &mut asker.scout.suggested;
+        let suggested = &mut request.cache.suggested;
         while suggested.front().is_some_and(|piece| !may_begin(*piece)) {
             suggested.pop_front();
         }
@@ -327,25 +334,35 @@ impl Picker {
     }
 
     /// Any piece that the peer holds, all equally likely if it holds most.
-    fn probe_anywhere(&self, class: usize, asker: &Asker<'_>, rng: &mut Rng) -> Option<PieceIndex> {
+    fn probe_anywhere(
+        &self,
+        class: usize,
+        request: &PickRequest<'_>,
+        rng: &mut Rng,
+    ) -> Option<PieceIndex> {
         (0..MAX_PROBES).find_map(|_| {
             let piece = PieceIndex(*rng.choose(self.buckets.all_of(class))?);
-            asker.holds.contains(piece).then_some(piece)
+            request.holds.contains(piece).then_some(piece)
         })
     }
 
     /// The rarest piece that the peer holds, if a few looks find it.
-    fn probe_rarest(&self, class: usize, asker: &Asker<'_>, rng: &mut Rng) -> Option<PieceIndex> {
+    fn probe_rarest(
+        &self,
+        class: usize,
+        request: &PickRequest<'_>,
+        rng: &mut Rng,
+    ) -> Option<PieceIndex> {
         let mut probes = 0;
         // What nobody but seeds holds, a peer that is none cannot give.
-        let first = usize::from(!asker.holds.is_full());
+        let first = usize::from(!request.holds.is_full());
         for bucket in self.buckets.runs_from(class, first) {
             if bucket.is_empty() {
                 continue;
             }
             let start = rng.below(bucket.len() as u64) as usize;
             for piece in bucket[start..].iter().chain(&bucket[..start]) {
-                if asker.holds.contains(PieceIndex(*piece)) {
+                if request.holds.contains(PieceIndex(*piece)) {
                     return Some(PieceIndex(*piece));
                 }
                 probes += 1;
@@ -361,10 +378,10 @@ impl Picker {
     fn consult_shortlist(
         &self,
         class: usize,
-        asker: &mut Asker<'_>,
+        request: &mut PickRequest<'_>,
         rng: &mut Rng,
     ) -> Option<PieceIndex> {
-        let Shortlist { pieces, complete_at } = &mut asker.scout.shortlists[class];
+        let Shortlist { pieces, complete_at } = &mut request.cache.shortlists[class];
         loop {
             while let Some(piece) = pieces.pop() {
                 if self.buckets.is_open(PieceIndex(piece)) {
@@ -374,7 +391,7 @@ impl Picker {
             if *complete_at == Some(self.reopened) {
                 return None;
             }
-            pieces.extend(self.buckets.open_in(class, asker.holds));
+            pieces.extend(self.buckets.open_in(class, request.holds));
             rng.shuffle(pieces);
             let rarity = |piece: &u32| self.buckets.count(PieceIndex(*piece));
             *complete_at = (pieces.len() <= SHORTLIST).then_some(self.reopened);
@@ -423,7 +440,7 @@ mod tests {
 
     use super::*;
     use crate::PeerKey;
-    use crate::picker::{Dropped, Outlook, Scout};
+    use crate::picker::{AbandonedPiece, DeliveryEstimate, PickCache};
     use crate::wants::Priorities;
     use piecework_core::{BLOCK_LEN, Bitfield, Geometry, Priority};
 
@@ -464,8 +481,8 @@ mod tests {
             let mut sequential = false;
             let mut picker =
                 Picker::new(geometry, &held, priorities.clone(), u32::MAX, &mut rng);
-            let mut peers: Vec<(Bitfield, Scout)> =
-                (0..6).map(|_| (random_bits(&mut rng), Scout::default())).collect();
+            let mut peers: Vec<(Bitfield, PickCache)> =
+                (0..6).map(|_| (random_bits(&mut rng), PickCache::default())).collect();
             peers.iter().for_each(|(holds, _)| picker.add_peer(holds));
             let mut begun = held.clone();
             for _ in 0..200 {
@@ -475,18 +492,18 @@ mod tests {
                 match rng.below(40) {
                     0..=9 => {
                         let piece = PieceIndex(rng.below(u64::from(PIECES)) as u32);
-                        let (holds, scout) = &mut peers[at];
+                        let (holds, cache) = &mut peers[at];
                         if holds.insert(piece) {
                             picker.peer_got(piece, holds.is_full());
-                            picker.tell_scout(scout, piece);
+                            picker.update_cache(cache, piece);
                         }
                         continue;
                     }
                     10 => {
                         priorities = random_priorities(&mut rng);
                         picker.set_priorities(&priorities, |_| false, &mut rng, &mut out);
-                        peers.iter_mut().for_each(|(_, scout)| scout.forget());
-                        for Dropped { piece, .. } in out.dropped {
+                        peers.iter_mut().for_each(|(_, cache)| cache.forget());
+                        for AbandonedPiece { piece, .. } in out.dropped {
                             prop_assert!(!priorities.of(piece).is_wanted());
                             prop_assert!(begun.remove(piece), "dropped, never begun");
                         }
@@ -503,7 +520,7 @@ mod tests {
                     }
                     _ => {}
                 }
-                let rank = |peers: &[(Bitfield, Scout)], piece: PieceIndex| {
+                let rank = |peers: &[(Bitfield, PickCache)], piece: PieceIndex| {
                     let rarity = peers.iter().filter(|(holds, _)| holds.contains(piece)).count();
                     let within = if sequential { piece.0 as usize } else { rarity };
                     (Reverse(priorities.of(piece)), within)
@@ -514,10 +531,10 @@ mod tests {
                     .filter(|piece| priorities.of(*piece).is_wanted())
                     .map(|piece| rank(&peers, piece))
                     .min();
-                let (holds, scout) = &mut peers[at];
-                let (trust, pace) = (Trust::Proven, Outlook::default());
-                let mut asker = Asker { key, holds, scout, idle: false, trust, pace };
-                picker.pick(&mut asker, 1, Moment::START, &mut rng, &mut out);
+                let (holds, cache) = &mut peers[at];
+                let (trust, pace) = (Trust::Proven, DeliveryEstimate::default());
+                let mut request = PickRequest { key, holds, cache, idle: false, trust, pace };
+                picker.pick(&mut request, 1, Moment::START, &mut rng, &mut out);
                 match out.blocks.as_slice() {
                     [] => prop_assert_eq!(best, None),
                     [block] => {

@@ -41,25 +41,25 @@
 //! Memory: a piece is begun only if all blocks of all begun pieces fit into the budget, so
 //! whatever is begun can be finished.
 
-mod asker;
+mod assemblies;
 mod assembly;
-mod begun;
 mod buckets;
-mod check;
 mod choice;
-mod scout;
+mod invariants;
+mod pick_cache;
+mod pick_request;
 mod selection;
 
 use std::cmp::Reverse;
 
 use slab::Slab;
 
-pub(super) use self::asker::{Asker, Outlook, Trust};
 pub(super) use self::assembly::{Arrival, Receipt, index_of};
 use self::assembly::{Assembly, Block};
 use self::buckets::Buckets;
-pub(super) use self::scout::Scout;
-pub(super) use self::selection::{Dropped, Evicted, Finished, Selection};
+pub(super) use self::pick_cache::PickCache;
+pub(super) use self::pick_request::{DeliveryEstimate, PickRequest, Trust};
+pub(super) use self::selection::{AbandonedPiece, CheckedPiece, EvictedRequest, Selection};
 use super::PeerKey;
 use super::wants::Priorities;
 use piecework_core::{Bitfield, BlockRef, Geometry, Moment, PieceIndex, Rng};
@@ -95,7 +95,7 @@ pub(super) struct Picker {
     reopened: u64,
     in_endgame: bool,
     spare: Vec<Vec<Block>>,
-    doubles: Vec<Double>,
+    doubles: Vec<DuplicateRequest>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +109,7 @@ enum Stage {
 
 /// A block that could be asked for once more; the least is the best.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Double {
+struct DuplicateRequest {
     need: Need,
     copies: u8,
     /// Of what is overdue the oldest first; else what would come last, since whoever was asked may
@@ -170,32 +170,32 @@ impl Picker {
     /// Chooses up to `want` blocks for a peer that has unchoked us. They count as asked.
     pub(super) fn pick(
         &mut self,
-        asker: &mut Asker<'_>,
+        request: &mut PickRequest<'_>,
         want: usize,
         now: Moment,
         rng: &mut Rng,
         out: &mut Selection,
     ) {
-        if asker.scout.is_dry(self.supply, asker.idle) {
+        if request.cache.is_dry(self.supply, request.idle) {
             return;
         }
         while out.blocks.len() < want {
             let left = want - out.blocks.len();
             // Who has let us wait gets no piece of its own as long as it can help with another.
-            let found = self.fill_own(asker, left, now, out)
-                || (asker.is_snubbed()
-                    && self.buckets.classes().any(|c| self.share(c, asker, left, now, out)))
+            let found = self.fill_own(request, left, now, out)
+                || (request.is_snubbed()
+                    && self.buckets.classes().any(|c| self.share(c, request, left, now, out)))
                 || self
                     .buckets
                     .classes()
-                    .any(|class| self.pick_of(class, asker, left, now, rng, out));
+                    .any(|class| self.pick_of(class, request, left, now, rng, out));
             if !found {
-                let idle = asker.idle && out.blocks.is_empty();
+                let idle = request.idle && out.blocks.is_empty();
                 let helped = out.blocks.is_empty()
-                    && (self.double_up(asker, left, now, out)
-                        || (idle && self.make_room(asker, left, now, rng, out)));
+                    && (self.double_up(request, left, now, out)
+                        || (idle && self.make_room(request, left, now, rng, out)));
                 if !helped {
-                    asker.scout.mark_dry(self.supply, idle);
+                    request.cache.mark_dry(self.supply, idle);
                 }
                 break;
             }
@@ -210,7 +210,7 @@ impl Picker {
     /// The same for a peer that serves us nothing but `allowed`.
     pub(super) fn pick_allowed(
         &mut self,
-        asker: &mut Asker<'_>,
+        request: &mut PickRequest<'_>,
         allowed: &[PieceIndex],
         want: usize,
         now: Moment,
@@ -221,23 +221,23 @@ impl Picker {
             if left == 0 {
                 break;
             }
-            if !asker.holds.contains(*piece) {
+            if !request.holds.contains(*piece) {
                 continue;
             }
             if self.stage(*piece) == Stage::Open {
                 if self.has_room() {
                     // Nobody's: who chokes us may refuse the rest.
-                    self.begin(*piece, asker, None);
+                    self.begin(*piece, request, None);
                 } else {
                     self.lacks_memory = true;
                 }
             }
             let Stage::Begun(slot) = self.stage(*piece) else { continue };
             let assembly = &mut self.begun[slot as usize];
-            if assembly.open(asker.takes_loose()) > 0
-                && (assembly.owner == Some(asker.key) || !assembly.sole)
+            if assembly.open(request.takes_late_blocks()) > 0
+                && (assembly.owner == Some(request.key) || !assembly.sole)
             {
-                assembly.take_front(asker, left, now, &self.geometry, out);
+                assembly.take_front(request, left, now, &self.geometry, out);
             }
             self.settle(slot);
         }
@@ -281,8 +281,8 @@ impl Picker {
 
     /// `key` fills no piece any more. Pieces it was to give alone are given up, with all that is
     /// still asked of it there, and parked again: they come out.
-    pub(super) fn disown(&mut self, key: PeerKey, scout: &mut Scout, out: &mut Selection) {
-        for piece in scout.mine.drain(..) {
+    pub(super) fn disown(&mut self, key: PeerKey, cache: &mut PickCache, out: &mut Selection) {
+        for piece in cache.mine.drain(..) {
             let Stage::Begun(slot) = self.stage(piece) else { continue };
             let assembly = &mut self.begun[slot as usize];
             if assembly.owner != Some(key) || assembly.verifying {
@@ -299,7 +299,7 @@ impl Picker {
     }
 
     /// A whole piece is verified and written.
-    pub(super) fn hold(&mut self, piece: PieceIndex) -> Option<Finished> {
+    pub(super) fn hold(&mut self, piece: PieceIndex) -> Option<CheckedPiece> {
         let finished = self.finish(piece)?;
         self.stages[piece.0 as usize] = Stage::Held;
         self.held += 1;
@@ -314,22 +314,22 @@ impl Picker {
     pub(super) fn reopen(
         &mut self,
         piece: PieceIndex,
-        park: impl FnOnce(&Finished) -> bool,
-    ) -> Option<Finished> {
+        park: impl FnOnce(&CheckedPiece) -> bool,
+    ) -> Option<CheckedPiece> {
         let finished = self.finish(piece)?;
         self.put_back(piece, park(&finished));
         Some(finished)
     }
 
     /// Lets `key` alone give a parked piece, if memory allows.
-    pub(super) fn assign(&mut self, piece: PieceIndex, asker: &mut Asker<'_>) -> bool {
+    pub(super) fn assign(&mut self, piece: PieceIndex, request: &mut PickRequest<'_>) -> bool {
         let Some(at) = self.parked.iter().position(|parked| *parked == piece) else { return false };
         if !self.has_room() {
             self.lacks_memory = true;
             return false;
         }
         self.parked.swap_remove(at);
-        let slot = self.begin(piece, asker, Some(true));
+        let slot = self.begin(piece, request, Some(true));
         self.settle(slot);
         true
     }
@@ -358,7 +358,7 @@ impl Picker {
     /// From now on these are the priorities. What is begun and not wanted any more is given up,
     /// with all that is asked of anyone there, and comes out; what is being verified stays. Pieces
     /// that are wanted again are open, or parked if `park` says so. All scouts must
-    /// [forget](Scout::forget).
+    /// [forget](PickCache::forget).
     pub(super) fn set_priorities(
         &mut self,
         priorities: &Priorities,
@@ -379,7 +379,7 @@ impl Picker {
                 Stage::Skipped if is_wanted => self.stages[at] = Stage::Open,
                 Stage::Begun(slot) if !is_wanted && !self.begun[slot as usize].verifying => {
                     let givers = self.unbegin(slot).givers;
-                    out.give_up(Dropped { piece, givers });
+                    out.give_up(AbandonedPiece { piece, givers });
                     self.stages[at] = Stage::Skipped;
                 }
                 Stage::Open | Stage::Parked | Stage::Skipped | Stage::Begun(_) => {}
@@ -456,12 +456,12 @@ impl Picker {
         }
     }
 
-    /// The scout's peer got a piece that we lack and want.
-    pub(super) fn tell_scout(&self, scout: &mut Scout, piece: PieceIndex) {
+    /// The cache's peer got a piece that we lack and want.
+    pub(super) fn update_cache(&self, cache: &mut PickCache, piece: PieceIndex) {
         if self.buckets.is_open(piece) {
-            scout.found(piece, self.buckets.priority(piece));
+            cache.found(piece, self.buckets.priority(piece));
         } else {
-            scout.look_again();
+            cache.look_again();
         }
     }
 
@@ -555,16 +555,16 @@ impl Picker {
     fn pick_of(
         &mut self,
         class: usize,
-        asker: &mut Asker<'_>,
+        request: &mut PickRequest<'_>,
         want: usize,
         now: Moment,
         rng: &mut Rng,
         out: &mut Selection,
     ) -> bool {
-        (!asker.is_snubbed() && self.adopt(class, asker, want, now, out))
-            || (self.sequential && self.share(class, asker, want, now, out))
-            || self.begin_next(class, asker, want, now, rng, out)
-            || self.share(class, asker, want, now, out)
+        (!request.is_snubbed() && self.adopt(class, request, want, now, out))
+            || (self.sequential && self.share(class, request, want, now, out))
+            || self.begin_next(class, request, want, now, rng, out)
+            || self.share(class, request, want, now, out)
     }
 
     fn stage(&self, piece: PieceIndex) -> Stage {

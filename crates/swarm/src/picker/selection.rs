@@ -8,9 +8,9 @@ use piecework_core::{BlockRef, Moment, PieceIndex};
 pub(crate) struct Selection {
     pub(crate) blocks: Vec<BlockRef>,
     /// Requests given up in favour of new ones.
-    pub(crate) evicted: Vec<Evicted>,
+    pub(crate) evicted: Vec<EvictedRequest>,
     /// Begun pieces given up: to make room, or because they are not wanted any more.
-    pub(crate) dropped: Vec<Dropped>,
+    pub(crate) dropped: Vec<AbandonedPiece>,
     /// Bytes kept of those.
     pub(crate) wasted: u64,
     /// When blocks that others owe will have been owed for too long.
@@ -19,7 +19,7 @@ pub(crate) struct Selection {
 
 /// A request given up: the peer need not send the block.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Evicted {
+pub(crate) struct EvictedRequest {
     pub(crate) peer: PeerKey,
     pub(crate) piece: PieceIndex,
     pub(crate) index: u32,
@@ -27,7 +27,7 @@ pub(crate) struct Evicted {
 
 /// A piece given up before it was whole.
 #[derive(Debug)]
-pub(crate) struct Dropped {
+pub(crate) struct AbandonedPiece {
     pub(crate) piece: PieceIndex,
     /// Who had given what of it.
     pub(crate) givers: Vec<Giver>,
@@ -35,14 +35,14 @@ pub(crate) struct Dropped {
 
 /// A whole piece, its check done.
 #[derive(Debug)]
-pub(crate) struct Finished {
+pub(crate) struct CheckedPiece {
     pub(crate) givers: Vec<Giver>,
     /// For each block its giver's place in `givers`.
     pub(crate) giver_of: Vec<u32>,
 }
 
 impl Selection {
-    pub(super) fn give_up(&mut self, dropped: Dropped) {
+    pub(super) fn give_up(&mut self, dropped: AbandonedPiece) {
         self.wasted += dropped.givers.iter().map(|giver| giver.bytes).sum::<u64>();
         self.dropped.push(dropped);
     }

@@ -19,11 +19,11 @@ fn push(pipeline: &mut Pipeline, clock: Clock, index: u32) {
     pipeline.push(clock, PieceIndex(0), index, TIMEOUT);
 }
 
-fn deliver(pipeline: &mut Pipeline, clock: Clock, index: u32) -> Option<Delivered> {
+fn deliver(pipeline: &mut Pipeline, clock: Clock, index: u32) -> Option<Delivery> {
     pipeline.deliver(clock, PieceIndex(0), index, BLOCK_LEN)
 }
 
-fn check(pipeline: &mut Pipeline, clock: Clock) -> Late {
+fn check(pipeline: &mut Pipeline, clock: Clock) -> Lateness {
     pipeline.check(clock, Limits { timeout: TIMEOUT, extra: Duration::ZERO, hurry: false })
 }
 
@@ -73,14 +73,14 @@ fn window_fills_a_long_fat_line() {
 #[test]
 fn pace_tells_a_slow_peer_from_a_window_that_is_too_small() {
     // As above, but the peer takes 250 requests at a time: a fifth of what the line holds.
-    assert_eq!(run(250, 200_000, 164, 20_000).0.pace().0, Pace::Bound);
-    assert_eq!(run(4_000, 200_000, 164, 60_000).0.pace().0, Pace::Given);
-    assert_eq!(run(500, 50_000, 100_000, 300).0.pace().0, Pace::Given);
+    assert_eq!(run(250, 200_000, 164, 20_000).0.pace().0, Pace::Window);
+    assert_eq!(run(4_000, 200_000, 164, 60_000).0.pace().0, Pace::Peer);
+    assert_eq!(run(500, 50_000, 100_000, 300).0.pace().0, Pace::Peer);
     // 1 GB/s next door fills the largest window, and it is the peer that gives no more.
     let (pipeline, _) = run(500, 100, 16, 20_000);
-    assert_eq!((pipeline.window(), pipeline.pace().0), (500, Pace::Given));
+    assert_eq!((pipeline.window(), pipeline.pace().0), (500, Pace::Peer));
     assert_eq!(run(500, 100_000, 16, 30).0.pace().0, Pace::Growing);
-    assert_eq!(Pipeline::new(at(0), 100).pace(), (Pace::Given, 0));
+    assert_eq!(Pipeline::new(at(0), 100).pace(), (Pace::Peer, 0));
 }
 
 #[test]
@@ -101,17 +101,17 @@ fn silence_snubs_and_a_block_forgives() {
     (0..4).for_each(|index| push(&mut pipeline, seconds(5), index));
     assert_eq!(pipeline.deadline(), Some(seconds(8).now));
     assert_eq!(pipeline.trust(), Trust::Unproven);
-    assert_eq!(check(&mut pipeline, seconds(7)), Late::Nothing);
-    assert_eq!(check(&mut pipeline, seconds(8)), Late::Peer);
+    assert_eq!(check(&mut pipeline, seconds(7)), Lateness::Nothing);
+    assert_eq!(check(&mut pipeline, seconds(8)), Lateness::Peer);
     pipeline.snub();
     assert_eq!((pipeline.trust(), pipeline.window(), pipeline.owed()), (Trust::Snubbed, 1, 4));
     assert!(pipeline.iter().all(|owed| owed.is_late));
-    assert_eq!(check(&mut pipeline, seconds(44)), Late::Still);
-    assert_eq!(check(&mut pipeline, seconds(45)), Late::Long);
+    assert_eq!(check(&mut pipeline, seconds(44)), Lateness::Still);
+    assert_eq!(check(&mut pipeline, seconds(45)), Lateness::Long);
     assert!(deliver(&mut pipeline, seconds(46), 0).is_some_and(|block| block.was_snubbed));
     assert!(pipeline.iter().all(|owed| !owed.is_late));
     assert_eq!((pipeline.trust(), pipeline.room(seconds(46).now)), (Trust::Proven, 0));
-    assert_eq!(check(&mut pipeline, seconds(47)), Late::Nothing);
+    assert_eq!(check(&mut pipeline, seconds(47)), Lateness::Nothing);
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_slow_peer_that_answers_in_turn_is_not_late() {
     for index in 0..4 {
         let now = u64::from(index + 1) * 15;
         // The first one is late while others give blocks: nothing is known of the peer yet.
-        let expected = if index == 0 { Late::Peer } else { Late::Nothing };
+        let expected = if index == 0 { Lateness::Peer } else { Lateness::Nothing };
         assert_eq!(check(&mut pipeline, seconds(now - 1)), expected, "block {index}");
         assert!(deliver(&mut pipeline, seconds(now), index).is_some());
     }
@@ -134,14 +134,16 @@ fn all_requests_that_are_left_out_are_late_after_the_same_time() {
     for index in (0..12).filter(|index| index % 4 != 1) {
         assert!(deliver(&mut pipeline, seconds(1), index).is_some());
     }
-    assert_eq!(check(&mut pipeline, seconds(3)), Late::Nothing);
+    assert_eq!(check(&mut pipeline, seconds(3)), Lateness::Nothing);
     let mut late = Vec::new();
-    while let Late::Request(Owed { piece, index, .. }) = check(&mut pipeline, seconds(5)) {
+    while let Lateness::Request(PendingRequest { piece, index, .. }) =
+        check(&mut pipeline, seconds(5))
+    {
         pipeline.set_late(seconds(5), piece, index);
         late.push(index);
     }
     assert_eq!(late, [1, 5, 9]);
-    assert_eq!(check(&mut pipeline, seconds(8)), Late::Nothing);
+    assert_eq!(check(&mut pipeline, seconds(8)), Lateness::Nothing);
 }
 
 #[test]
@@ -151,19 +153,20 @@ fn who_leaves_out_a_request_is_late_with_that_one_alone() {
     for (now, index) in [(1, 1), (2, 3)] {
         assert!(deliver(&mut pipeline, seconds(now), index).is_some());
     }
-    assert_eq!(check(&mut pipeline, seconds(2)), Late::Nothing);
-    let Late::Request(Owed { piece, index, .. }) = check(&mut pipeline, seconds(3)) else {
+    assert_eq!(check(&mut pipeline, seconds(2)), Lateness::Nothing);
+    let Lateness::Request(PendingRequest { piece, index, .. }) = check(&mut pipeline, seconds(3))
+    else {
         panic!()
     };
     assert_eq!(index, 0);
     pipeline.set_late(seconds(3), piece, index);
-    assert_eq!(pipeline.trust(), Trust::Lax);
+    assert_eq!(pipeline.trust(), Trust::Late);
     // The next one was overtaken a second later.
-    assert_eq!(check(&mut pipeline, seconds(4)), Late::Nothing);
+    assert_eq!(check(&mut pipeline, seconds(4)), Lateness::Nothing);
     assert!(deliver(&mut pipeline, seconds(4), 2).is_some());
     push(&mut pipeline, seconds(38), 9);
-    assert_eq!(check(&mut pipeline, seconds(39)), Late::Nothing);
-    assert!(matches!(check(&mut pipeline, seconds(40)), Late::Lost(owed) if owed.index == 0));
+    assert_eq!(check(&mut pipeline, seconds(39)), Lateness::Nothing);
+    assert!(matches!(check(&mut pipeline, seconds(40)), Lateness::Lost(owed) if owed.index == 0));
 }
 
 #[test]
@@ -171,8 +174,8 @@ fn nobody_is_late_soon_while_no_blocks_come_at_all() {
     let mut pipeline = Pipeline::new(at(0), 100);
     push(&mut pipeline, seconds(0), 0);
     let still = |seconds: u64| Clock { now: at(seconds * 1_000_000), flow: Duration::ZERO };
-    assert_eq!(check(&mut pipeline, still(19)), Late::Nothing);
-    assert_eq!(check(&mut pipeline, still(20)), Late::Peer);
+    assert_eq!(check(&mut pipeline, still(19)), Lateness::Nothing);
+    assert_eq!(check(&mut pipeline, still(20)), Lateness::Peer);
 }
 
 #[test]
@@ -183,7 +186,7 @@ fn what_is_owed_before_a_choke_counts() {
         assert!(pipeline.lapse_last(seconds(10 * second + 1)).is_some());
     }
     push(&mut pipeline, seconds(30), 0);
-    assert_eq!(check(&mut pipeline, seconds(30)), Late::Peer);
+    assert_eq!(check(&mut pipeline, seconds(30)), Lateness::Peer);
 }
 
 #[test]

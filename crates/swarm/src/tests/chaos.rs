@@ -8,7 +8,7 @@ use piecework_core::Priority;
 
 /// Does what a driver must with what the swarm has asked for, as far as it is to be done now.
 struct Driver {
-    table: Table,
+    table: TestSwarm,
     rng: Rng,
     owed: Vec<(u32, BlockRef)>,
     verifying: Vec<(PieceIndex, bool)>,
@@ -23,7 +23,7 @@ const BLOCKS: u32 = 3;
 impl Driver {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::from_seed(seed);
-        let table = Table::with(&".".repeat(PIECES as usize), BLOCKS, |config| {
+        let table = TestSwarm::with(&".".repeat(PIECES as usize), BLOCKS, |config| {
             config.memory_blocks = [1, 6, 12, 100][rng.below(4) as usize];
             config.max_peers = 5;
             config.upload_slots = 2;
@@ -80,7 +80,7 @@ impl Driver {
                 let fast = self.rng.below(3) > 0;
                 self.next_key += 1;
                 let host = self.rng.below(20) as u8 + 1;
-                let guest = Guest { fast, ..guest(self.next_key) }
+                let guest = TestPeer { fast, ..guest(self.next_key) }
                     .called(PeerId([host; 20]))
                     .at(&format!("10.0.0.{host}:{}", 1_000 + self.next_key));
                 self.table.connect(&guest);

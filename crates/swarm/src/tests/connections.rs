@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 use piecework_proto::wire::ExtendedHandshake;
 
-fn dialled(table: &mut Table) -> Vec<String> {
+fn dialled(table: &mut TestSwarm) -> Vec<String> {
     let dial = |action: &Action| match action {
         Action::Dial { addr } => Some(addr.to_string()),
         _ => None,
@@ -15,7 +15,7 @@ fn dialled(table: &mut Table) -> Vec<String> {
     dialled
 }
 
-fn candidates(table: &mut Table, source: Source, addrs: &[&str]) {
+fn candidates(table: &mut TestSwarm, source: Source, addrs: &[&str]) {
     let addrs = addrs.iter().map(|addr| addr.parse().unwrap()).collect();
     table.handle(Event::Candidates { source, addrs });
 }
@@ -41,15 +41,15 @@ fn new_peers_are_told_what_we_hold() {
         ("xx", false, Some(Message::Bitfield(Bytes::from_static(&[0xc0])))),
         ("..", false, None),
     ] {
-        let mut table = Table::new(held, 1);
-        table.connect(&Guest { fast, ..guest(1) });
+        let mut table = TestSwarm::new(held, 1);
+        table.connect(&TestPeer { fast, ..guest(1) });
         assert_eq!(table.said(1).first(), expected.as_ref(), "{held} {fast}");
     }
 }
 
 #[test]
 fn extended_handshake_tells_who_we_are() {
-    let mut table = Table::with("xx", 1, |config| config.listen_port = Some(6881));
+    let mut table = TestSwarm::with("xx", 1, |config| config.listen_port = Some(6881));
     table.connect(&guest(1).extended().at("[::ffff:10.0.0.1]:4"));
     let handshake = handshake_of(&table.said(1));
     assert_eq!(handshake.client.as_deref(), Some("Piecework 0.1.0"));
@@ -60,7 +60,7 @@ fn extended_handshake_tells_who_we_are() {
 
 #[test]
 fn extended_handshake_tells_who_they_are() {
-    let mut table = Table::new("....", 64);
+    let mut table = TestSwarm::new("....", 64);
     table.join(&guest(1).extended(), "xxxx");
     table.hear(
         1,
@@ -87,7 +87,7 @@ fn extended_handshake_tells_who_they_are() {
 
 #[test]
 fn own_peer_id_is_refused_and_its_address_never_dialled_again() {
-    let mut table = Table::new("..", 1);
+    let mut table = TestSwarm::new("..", 1);
     candidates(&mut table, Source::Tracker, &["10.0.0.1:6881"]);
     assert_eq!(dialled(&mut table), ["10.0.0.1:6881"]);
     table.connect(&guest(1).outgoing("10.0.0.1:6881").called(LOCAL));
@@ -100,7 +100,7 @@ fn own_peer_id_is_refused_and_its_address_never_dialled_again() {
 
 #[test]
 fn lying_tracker_own_address_port_zero_and_a_million_peers_cost_little() {
-    let mut table = Table::new("..", 1);
+    let mut table = TestSwarm::new("..", 1);
     candidates(&mut table, Source::Tracker, &["10.0.0.1:0", "0.0.0.0:1", "224.1.1.1:1"]);
     assert_eq!(dialled(&mut table), Vec::<String>::new());
     assert_eq!(table.swarm.deadline(), None);
@@ -114,7 +114,7 @@ fn lying_tracker_own_address_port_zero_and_a_million_peers_cost_little() {
 
 #[test]
 fn never_more_dials_and_peers_than_allowed() {
-    let mut table = Table::with("..", 1, |config| {
+    let mut table = TestSwarm::with("..", 1, |config| {
         config.max_dialing = 2;
         config.max_peers = 3;
     });
@@ -136,13 +136,13 @@ fn never_more_dials_and_peers_than_allowed() {
     assert_eq!(dialled(&mut table).len(), 1);
 }
 
-fn left(table: &Table) -> Vec<u32> {
+fn left(table: &TestSwarm) -> Vec<u32> {
     table.swarm.peers().map(|peer| peer.key.0).collect()
 }
 
 #[test]
 fn a_peer_has_two_connections_that_came_in_at_most_while_they_are_alive() {
-    let mut table = Table::new("..", 1);
+    let mut table = TestSwarm::new("..", 1);
     let again = |key| guest(key).called(guest(1).id).at(&format!("10.0.0.1:{key}"));
     // The first may be dead, or another's who shows the same id: the second is let in.
     for key in 1..=4 {
@@ -165,7 +165,7 @@ fn a_peer_has_two_connections_that_came_in_at_most_while_they_are_alive() {
 
 #[test]
 fn a_peer_whose_dialled_connection_died_is_let_in_again_within_seconds() {
-    let mut table = Table::new("..", 1);
+    let mut table = TestSwarm::new("..", 1);
     let id = guest(1).id;
     table.join(&guest(1).outgoing("10.0.0.1:6881"), "..");
     let again = |key| guest(key).called(id).at(&format!("10.0.0.1:{key}"));
@@ -199,7 +199,7 @@ fn a_peer_whose_dialled_connection_died_is_let_in_again_within_seconds() {
 
 #[test]
 fn a_silent_connection_gives_its_place_to_a_new_one_of_its_peer_only() {
-    let mut table = Table::with("..", 1, |config| config.max_peers = 2);
+    let mut table = TestSwarm::with("..", 1, |config| config.max_peers = 2);
     table.join(&guest(1), "..");
     // Of use: else its own address could have its place for that reason.
     table.serve(&guest(2), "x.");
@@ -218,7 +218,7 @@ fn a_silent_connection_gives_its_place_to_a_new_one_of_its_peer_only() {
 #[test]
 fn who_shows_the_id_of_a_peer_keeps_it_neither_out_nor_in() {
     for copied_first in [true, false] {
-        let mut table = Table::new("..", 1);
+        let mut table = TestSwarm::new("..", 1);
         let id = PeerId([0xff; 20]);
         candidates(&mut table, Source::Tracker, &["10.0.0.9:6881"]);
         let honest = guest(1).called(id).outgoing("10.0.0.9:6881");
@@ -245,7 +245,7 @@ fn crossing_dials_leave_the_one_of_the_greater_id_whatever_came_first() {
     let (both, ours) = (vec![1, 2], vec![1]);
     for (id, kept) in [(greater, both), (lesser, ours)] {
         for outgoing_first in [true, false] {
-            let mut table = Table::new("..", 1);
+            let mut table = TestSwarm::new("..", 1);
             candidates(&mut table, Source::Tracker, &["10.0.0.9:6881"]);
             let dialled = guest(1).called(id).outgoing("10.0.0.9:6881");
             let accepted = guest(2).called(id).at("10.0.0.9:5000");
@@ -270,7 +270,7 @@ fn crossing_dials_leave_the_one_of_the_greater_id_whatever_came_first() {
 
 #[test]
 fn a_dial_that_our_own_bound_prevented_is_not_the_peers_failure() {
-    let mut table = Table::new("..", 1);
+    let mut table = TestSwarm::new("..", 1);
     let addrs = ["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"];
     candidates(&mut table, Source::Tracker, &addrs);
     for _ in 0..20 {
@@ -287,7 +287,7 @@ fn a_dial_that_our_own_bound_prevented_is_not_the_peers_failure() {
 #[test]
 fn of_use_is_who_holds_something_and_may_give_it() {
     let seconds = Duration::from_secs;
-    let mut table = Table::new("....", 16);
+    let mut table = TestSwarm::new("....", 16);
     table.join(&guest(1), "....");
     assert_eq!(table.swarm.useful_peers(), 0, "holds nothing");
     table.join(&guest(2), "xxxx");
@@ -313,7 +313,7 @@ fn of_use_is_who_holds_something_and_may_give_it() {
 
 #[test]
 fn silent_peers_are_dropped_and_kept_alive_till_then() {
-    let mut table = Table::new("..", 1);
+    let mut table = TestSwarm::new("..", 1);
     table.join(&guest(1), "..");
     table.wait(Duration::from_secs(149));
     assert_eq!(table.said(1), [Message::KeepAlive]);
@@ -324,7 +324,7 @@ fn silent_peers_are_dropped_and_kept_alive_till_then() {
 
 #[test]
 fn idle_torrent_without_peers_has_no_timer() {
-    let mut table = Table::new("x.", 1);
+    let mut table = TestSwarm::new("x.", 1);
     assert_eq!(table.swarm.deadline(), None);
     table.serve(&guest(1), "xx");
     table.hear(1, Message::Interested);
@@ -335,7 +335,7 @@ fn idle_torrent_without_peers_has_no_timer() {
 
 #[test]
 fn complete_peers_part() {
-    let mut table = Table::new("xx", 1);
+    let mut table = TestSwarm::new("xx", 1);
     table.connect(&guest(1));
     table.hear(1, Message::HaveAll);
     assert_eq!(table.fault_of(1), Some(PeerFault::BothComplete));
@@ -350,7 +350,7 @@ fn complete_peers_part() {
 
 #[test]
 fn a_seed_answers_what_it_was_asked_before_it_parts() {
-    let mut table = Table::new("xx", 2);
+    let mut table = TestSwarm::new("xx", 2);
     table.join(&guest(1), "x.");
     table.hear(1, Message::Interested);
     table.hear(1, Message::Request(block(1, 0)));
@@ -373,7 +373,7 @@ fn a_seed_answers_what_it_was_asked_before_it_parts() {
 
 #[test]
 fn who_completes_says_that_it_asks_for_nothing() {
-    let mut table = Table::new("..", 1);
+    let mut table = TestSwarm::new("..", 1);
     table.join(&guest(1).extended(), "x.");
     table.join(&guest(2), "x.");
     table.serve(&guest(3).extended(), "xx");
@@ -388,7 +388,7 @@ fn who_completes_says_that_it_asks_for_nothing() {
 
 #[test]
 fn a_seeder_of_parts_parts_from_a_complete_peer() {
-    let mut table = Table::with("x.", 1, |config| config.upload_only = true);
+    let mut table = TestSwarm::with("x.", 1, |config| config.upload_only = true);
     table.connect(&guest(1));
     table.hear(1, Message::HaveAll);
     assert_eq!(table.fault_of(1), Some(PeerFault::BothComplete));
@@ -398,7 +398,7 @@ fn a_seeder_of_parts_parts_from_a_complete_peer() {
 
 #[test]
 fn complete_torrent_dials_no_peer_it_knows_to_be_complete() {
-    let mut table = Table::new("xx", 1);
+    let mut table = TestSwarm::new("xx", 1);
     candidates(&mut table, Source::User, &["10.0.0.1:1"]);
     dialled(&mut table);
     table.connect(&guest(1).outgoing("10.0.0.1:1"));
@@ -409,7 +409,7 @@ fn complete_torrent_dials_no_peer_it_knows_to_be_complete() {
 
 #[test]
 fn torrent_of_no_bytes_is_complete_and_works() {
-    let mut table = Table::new("", 1);
+    let mut table = TestSwarm::new("", 1);
     assert!(table.swarm.is_complete());
     table.connect(&guest(1));
     assert_eq!(table.said(1), [Message::HaveAll]);
@@ -420,7 +420,7 @@ fn torrent_of_no_bytes_is_complete_and_works() {
 
 #[test]
 fn pause_drops_everything_and_resume_dials_again() {
-    let mut table = Table::new("....", 4);
+    let mut table = TestSwarm::new("....", 4);
     candidates(&mut table, Source::Tracker, &["10.0.0.1:1"]);
     table.serve(&guest(1).outgoing("10.0.0.1:1"), "xxxx");
     let first = table.requests(1)[0];
@@ -443,7 +443,7 @@ fn pause_drops_everything_and_resume_dials_again() {
 
 #[test]
 fn lost_peers_are_dialled_again_after_a_while() {
-    let mut table = Table::new("..", 1);
+    let mut table = TestSwarm::new("..", 1);
     candidates(&mut table, Source::Tracker, &["10.0.0.1:1"]);
     dialled(&mut table);
     table.connect(&guest(1).outgoing("10.0.0.1:1"));
@@ -453,13 +453,13 @@ fn lost_peers_are_dialled_again_after_a_while() {
     assert_eq!(dialled(&mut table), ["10.0.0.1:1"]);
 }
 
-fn limit(table: &mut Table, max_peers: usize, upload_slots: usize) {
+fn limit(table: &mut TestSwarm, max_peers: usize, upload_slots: usize) {
     table.handle(Event::Limits { max_peers, upload_slots });
 }
 
 #[test]
 fn fewer_peers_allowed_drops_those_of_least_use() {
-    let mut table = Table::new("x.", 4);
+    let mut table = TestSwarm::new("x.", 4);
     for key in 1..=5 {
         table.join(&guest(key), if key == 2 || key == 4 { ".x" } else { "x." });
         table.now = table.now + Duration::from_secs(1);
@@ -483,7 +483,7 @@ fn fewer_peers_allowed_drops_those_of_least_use() {
 
 #[test]
 fn more_peers_allowed_dials_at_once() {
-    let mut table = Table::with("..", 1, |config| config.max_peers = 1);
+    let mut table = TestSwarm::with("..", 1, |config| config.max_peers = 1);
     candidates(&mut table, Source::Tracker, &["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"]);
     assert_eq!(dialled(&mut table).len(), 1);
     limit(&mut table, 3, 8);
@@ -492,12 +492,12 @@ fn more_peers_allowed_dials_at_once() {
 
 #[test]
 fn upload_slots_change_at_once() {
-    let mut table = Table::with("x.", 1, |config| config.upload_slots = 3);
+    let mut table = TestSwarm::with("x.", 1, |config| config.upload_slots = 3);
     for key in 1..=6 {
         table.join(&guest(key), "..");
         table.hear(key, Message::Interested);
     }
-    let served = |table: &Table| table.swarm.peers().filter(|peer| !peer.choked).count();
+    let served = |table: &TestSwarm| table.swarm.peers().filter(|peer| !peer.choked).count();
     assert_eq!(served(&table), 3);
     limit(&mut table, 80, 1);
     assert_eq!(served(&table), 1);
@@ -509,7 +509,7 @@ fn upload_slots_change_at_once() {
 
 #[test]
 fn torrent_that_nobody_asks_for_keeps_little_memory() {
-    let mut table = Table::new("x..", 4);
+    let mut table = TestSwarm::new("x..", 4);
     for key in 1..=40 {
         table.connect(&guest(key));
         table.hear(key, Message::HaveAll);

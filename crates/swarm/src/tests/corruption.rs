@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn bans(table: &Table) -> Vec<(PeerId, Option<BlockRef>)> {
+fn bans(table: &TestSwarm) -> Vec<(PeerId, Option<BlockRef>)> {
     let banned = |action: &Action| match action {
         Action::Banned { who, evidence, .. } => Some((who.id, evidence.block)),
         _ => None,
@@ -10,19 +10,19 @@ fn bans(table: &Table) -> Vec<(PeerId, Option<BlockRef>)> {
     table.actions.iter().filter_map(banned).collect()
 }
 
-fn failures(table: &Table) -> usize {
+fn failures(table: &TestSwarm) -> usize {
     table.actions.iter().filter(|action| matches!(action, Action::PieceFailed { .. })).count()
 }
 
 #[test]
 fn peer_that_gives_a_wrong_piece_alone_is_banned_at_once() {
-    let mut table = Table::new("..", 4);
+    let mut table = TestSwarm::new("..", 4);
     table.serve(&guest(1), "xx");
     table.run(|_, block| block.piece != PieceIndex(0));
     assert_eq!(bans(&table), [(guest(1).id, None)]);
     assert_eq!(table.fault_of(1), Some(PeerFault::Corrupt));
     // It does not come back, from whichever port, and from whichever side.
-    table.connect(&Guest { key: 2, ..guest(1) }.at("10.0.0.1:999"));
+    table.connect(&TestPeer { key: 2, ..guest(1) }.at("10.0.0.1:999"));
     assert_eq!(table.fault_of(2), Some(PeerFault::Banned));
     // An honest peer gives what is missing.
     table.serve(&guest(3), "xx");
@@ -40,7 +40,7 @@ fn peer_that_gives_a_wrong_piece_alone_is_banned_at_once() {
 
 #[test]
 fn corrupt_peer_among_honest_ones_is_the_only_one_banned_and_the_download_ends_whole() {
-    let mut table = Table::new("......", 16);
+    let mut table = TestSwarm::new("......", 16);
     for key in 1..=3 {
         table.serve(&guest(key), "xxxxxx");
     }
@@ -54,8 +54,8 @@ fn corrupt_peer_among_honest_ones_is_the_only_one_banned_and_the_download_ends_w
 }
 
 /// Two peers share one piece; the second sends a wrong block.
-fn shared_piece() -> Table {
-    let mut table = Table::new(".", 4);
+fn shared_piece() -> TestSwarm {
+    let mut table = TestSwarm::new(".", 4);
     table.serve(&guest(1), "x");
     assert_eq!(table.requests(1).len(), 4);
     table.serve(&guest(2), "x");
@@ -105,7 +105,7 @@ fn piece_on_trial_goes_to_a_peer_that_had_no_part_in_it() {
 
 #[test]
 fn pieces_on_trial_go_to_different_peers_at_a_time() {
-    let mut table = Table::new("..", 4);
+    let mut table = TestSwarm::new("..", 4);
     for key in 1..=4 {
         table.serve(&guest(key), "xx");
     }
@@ -164,7 +164,7 @@ fn piece_on_trial_is_begun_afresh_when_its_peer_is_lost() {
 
 #[test]
 fn storage_failure_blames_nobody_and_frees_the_memory() {
-    let mut table = Table::with(".", 4, |config| config.memory_blocks = 4);
+    let mut table = TestSwarm::with(".", 4, |config| config.memory_blocks = 4);
     table.serve(&guest(1), "x");
     for block in table.requests(1) {
         table.give(1, block);
@@ -181,7 +181,7 @@ fn storage_failure_blames_nobody_and_frees_the_memory() {
 #[test]
 fn three_wrong_pieces_have_their_host_refused_but_not_the_loopback_one() {
     for (host, last) in [("10.0.0.7", Some(PeerFault::Banned)), ("127.0.0.1", None)] {
-        let mut table = Table::new("..", 1);
+        let mut table = TestSwarm::new("..", 1);
         for key in 1..=3 {
             table.serve(&guest(key).at(&format!("{host}:{key}")), "xx");
             table.run(|_, _| false);
@@ -196,8 +196,8 @@ fn three_wrong_pieces_have_their_host_refused_but_not_the_loopback_one() {
 }
 
 /// A download that has had a right piece of an honest seed, which listens at port 6881 of a host.
-fn with_honest_seed() -> Table {
-    let mut table = Table::new("....", 1);
+fn with_honest_seed() -> TestSwarm {
+    let mut table = TestSwarm::new("....", 1);
     let addrs = vec!["10.0.0.7:6881".parse().unwrap()];
     table.handle(Event::Candidates { source: Source::Tracker, addrs });
     table.serve(&honest(1), "x...");
@@ -207,7 +207,7 @@ fn with_honest_seed() -> Table {
     table
 }
 
-fn honest(key: u32) -> Guest {
+fn honest(key: u32) -> TestPeer {
     guest(key).called(PeerId([0xff; 20])).extended().outgoing("10.0.0.7:6881")
 }
 
@@ -248,8 +248,9 @@ fn whatever_an_attacker_at_its_address_claims_the_honest_seed_is_not_banned() {
             if stays {
                 assert_eq!(table.fault_of(1), None, "{copies_id} {times}");
             } else {
-                let dials =
-                    |table: &Table| table.actions.contains(&Action::Dial { addr: honest(1).addr });
+                let dials = |table: &TestSwarm| {
+                    table.actions.contains(&Action::Dial { addr: honest(1).addr })
+                };
                 table.wait(Duration::from_secs(130));
                 assert!(dials(&table), "{copies_id} {times}");
                 table.serve(&honest(2), "xxxx");
@@ -267,7 +268,7 @@ fn whatever_an_attacker_at_its_address_claims_the_honest_seed_is_not_banned() {
 
 #[test]
 fn a_seed_that_is_not_connected_yet_is_dialled_whatever_port_an_attacker_claims() {
-    let mut table = Table::new("..", 1);
+    let mut table = TestSwarm::new("..", 1);
     table.connect(&guest(10).extended().at("10.0.0.7:10"));
     table.hear(10, Message::HaveAll);
     table.hear(10, listens_at(6881));
@@ -275,7 +276,7 @@ fn a_seed_that_is_not_connected_yet_is_dialled_whatever_port_an_attacker_claims(
     table.handle(Event::Candidates { source: Source::Tracker, addrs });
     assert!(table.actions.contains(&Action::Dial { addr: honest(1).addr }));
     table.serve(&honest(1), "xx");
-    let known = |table: &Table, key| table.swarm.identity(PeerKey(key)).unwrap().known_as();
+    let known = |table: &TestSwarm, key| table.swarm.identity(PeerKey(key)).unwrap().known_as();
     assert_eq!(known(&table, 1), honest(1).addr);
     assert_eq!(known(&table, 10), "10.0.0.7:10".parse().unwrap(), "the name is the seed's");
     table.run(|_, _| true);
@@ -298,7 +299,7 @@ fn a_host_of_poisoners_loses_what_it_offers_and_keeps_who_has_proven_good_or_wan
     table.handle(Event::Disconnected { peer: PeerKey(1) });
     let addrs = vec!["10.0.0.7:7000".parse().unwrap()];
     table.handle(Event::Candidates { source: Source::Tracker, addrs });
-    let dialled = |table: &mut Table| {
+    let dialled = |table: &mut TestSwarm| {
         let dial = |action: Action| match action {
             Action::Dial { addr } => Some(addr.port()),
             _ => None,
@@ -315,9 +316,9 @@ fn a_host_of_poisoners_loses_what_it_offers_and_keeps_who_has_proven_good_or_wan
 fn an_address_that_we_dialled_and_that_sent_a_wrong_piece_is_not_dialled_again_unless_the_user_wants()
  {
     for source in [Source::Tracker, Source::User] {
-        let mut table = Table::new("..", 1);
+        let mut table = TestSwarm::new("..", 1);
         let addr: SocketAddr = "10.0.0.7:6881".parse().unwrap();
-        let dials = |table: &mut Table| {
+        let dials = |table: &mut TestSwarm| {
             table.take().iter().filter(|action| matches!(action, Action::Dial { .. })).count()
         };
         table.handle(Event::Candidates { source, addrs: vec![addr] });

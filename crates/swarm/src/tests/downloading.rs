@@ -6,7 +6,7 @@ use super::*;
 
 #[test]
 fn a_have_to_who_holds_the_piece_waits_for_the_next_message_a_second_at_most() {
-    let mut table = Table::new("....", 1);
+    let mut table = TestSwarm::new("....", 1);
     table.join(&guest(2), "....");
     table.serve(&guest(1), "xxx.");
     let piece = table.requests(1)[0].piece;
@@ -26,7 +26,7 @@ fn a_have_to_who_holds_the_piece_waits_for_the_next_message_a_second_at_most() {
 
 #[test]
 fn complete_peers_learn_of_the_last_pieces_at_once() {
-    let mut table = Table::new("xxx.", 1);
+    let mut table = TestSwarm::new("xxx.", 1);
     table.serve(&guest(1), "xxxx");
     table.give(1, block(3, 0));
     table.take();
@@ -52,7 +52,7 @@ fn told_have(action: &Action) -> Option<(bool, u32)> {
 
 #[test]
 fn interest_is_told_exactly_when_it_changes() {
-    let mut table = Table::new("x..", 1);
+    let mut table = TestSwarm::new("x..", 1);
     table.connect(&guest(1));
     table.said(1);
     table.hear(1, Message::HaveNone);
@@ -72,7 +72,7 @@ fn interest_is_told_exactly_when_it_changes() {
 
 #[test]
 fn upload_only_asks_for_nothing() {
-    let mut table = Table::with("..", 1, |config| config.upload_only = true);
+    let mut table = TestSwarm::with("..", 1, |config| config.upload_only = true);
     table.connect(&guest(1));
     table.said(1);
     table.hear(1, Message::HaveAll);
@@ -82,7 +82,7 @@ fn upload_only_asks_for_nothing() {
 
 #[test]
 fn rarest_pieces_come_first_once_a_few_are_held() {
-    let mut table = Table::new("xxxx......", 1);
+    let mut table = TestSwarm::new("xxxx......", 1);
     table.join(&guest(1), "....xxxx..");
     table.join(&guest(2), "....xx.x..");
     table.serve(&guest(3), "....xxxxx.");
@@ -97,7 +97,7 @@ fn first_pieces_are_chosen_at_random() {
         let config = SwarmConfig::new(LOCAL);
         let (rng, now) = (Rng::from_seed(seed), Moment::START);
         let swarm = Swarm::new(config, geometry, Bitfield::empty(64), rng, now);
-        let mut table = Table { swarm, now, actions: Vec::new(), next_buffer: 0, events: 0 };
+        let mut table = TestSwarm { swarm, now, actions: Vec::new(), next_buffer: 0, events: 0 };
         table.join(&guest(1), &format!("x{}", ".".repeat(63)));
         table.serve(&guest(2), &"x".repeat(64));
         table.requests(2)[0].piece
@@ -108,7 +108,7 @@ fn first_pieces_are_chosen_at_random() {
 
 #[test]
 fn each_peer_finishes_the_piece_it_began() {
-    let mut table = Table::new("........", 16);
+    let mut table = TestSwarm::new("........", 16);
     for key in 1..=3 {
         table.serve(&guest(key), "xxxxxxxx");
     }
@@ -133,7 +133,7 @@ fn each_peer_finishes_the_piece_it_began() {
 
 #[test]
 fn requests_run_through_a_piece_in_order() {
-    let mut table = Table::new(".", 32);
+    let mut table = TestSwarm::new(".", 32);
     table.serve(&guest(1), "x");
     let mut asked = Vec::new();
     loop {
@@ -151,7 +151,7 @@ fn requests_run_through_a_piece_in_order() {
 
 #[test]
 fn pieces_begun_come_before_new_ones() {
-    let mut table = Table::new("....", 16);
+    let mut table = TestSwarm::new("....", 16);
     table.serve(&guest(1), "xxxx");
     let begun = table.requests(1)[0].piece;
     table.handle(Event::Disconnected { peer: PeerKey(1) });
@@ -161,7 +161,7 @@ fn pieces_begun_come_before_new_ones() {
 
 #[test]
 fn memory_budget_bounds_the_pieces_begun() {
-    let mut table = Table::with("........", 4, |config| config.memory_blocks = 8);
+    let mut table = TestSwarm::with("........", 4, |config| config.memory_blocks = 8);
     let mut asked = BTreeSet::new();
     for key in 1..=4 {
         table.serve(&guest(key), "xxxxxxxx");
@@ -175,7 +175,7 @@ fn memory_budget_bounds_the_pieces_begun() {
 
 #[test]
 fn one_piece_may_be_begun_however_small_the_budget() {
-    let mut table = Table::with("..", 64, |config| config.memory_blocks = 1);
+    let mut table = TestSwarm::with("..", 64, |config| config.memory_blocks = 1);
     table.serve(&guest(1), "xx");
     table.run(|_, _| true);
     assert!(table.swarm.is_complete());
@@ -183,7 +183,7 @@ fn one_piece_may_be_begun_however_small_the_budget() {
 
 #[test]
 fn memory_full_of_what_nobody_can_give_is_freed() {
-    let mut table = Table::with("..", 4, |config| config.memory_blocks = 4);
+    let mut table = TestSwarm::with("..", 4, |config| config.memory_blocks = 4);
     table.serve(&guest(1), "x.");
     let block = table.requests(1)[0];
     table.give(1, block);
@@ -196,7 +196,7 @@ fn memory_full_of_what_nobody_can_give_is_freed() {
 
 #[test]
 fn endgame_asks_others_for_the_last_blocks_and_cancels_when_they_come() {
-    let mut table = Table::new(".", 4);
+    let mut table = TestSwarm::new(".", 4);
     table.serve(&guest(1), "x");
     let last = table.requests(1);
     assert_eq!(last.len(), 4);
@@ -214,7 +214,7 @@ fn endgame_asks_others_for_the_last_blocks_and_cancels_when_they_come() {
 
 #[test]
 fn no_block_is_asked_of_more_than_three() {
-    let mut table = Table::new(".", 2);
+    let mut table = TestSwarm::new(".", 2);
     for key in 1..=6 {
         table.serve(&guest(key), "x");
     }
@@ -225,7 +225,7 @@ fn no_block_is_asked_of_more_than_three() {
 
 #[test]
 fn peer_that_sends_nothing_is_snubbed_and_its_blocks_go_to_others() {
-    let mut table = Table::new("..", 4);
+    let mut table = TestSwarm::new("..", 4);
     table.serve(&guest(1), "xx");
     let owed = table.requests(1);
     table.wait(Duration::from_secs(20));
@@ -250,7 +250,7 @@ fn peer_that_sends_nothing_is_snubbed_and_its_blocks_go_to_others() {
 
 #[test]
 fn choke_loses_the_requests_of_a_plain_peer_and_late_blocks_are_used() {
-    let mut table = Table::new("..", 4);
+    let mut table = TestSwarm::new("..", 4);
     table.serve(&guest(1).plain(), "xx");
     let owed = table.requests(1);
     table.hear(1, Message::Choke);
@@ -263,7 +263,7 @@ fn choke_loses_the_requests_of_a_plain_peer_and_late_blocks_are_used() {
 
 #[test]
 fn choke_keeps_the_requests_of_a_fast_peer_until_it_rejects_them() {
-    let mut table = Table::new("..", 4);
+    let mut table = TestSwarm::new("..", 4);
     table.serve(&guest(1), "xx");
     let owed = table.requests(1);
     table.hear(1, Message::Choke);
@@ -281,7 +281,7 @@ fn choke_keeps_the_requests_of_a_fast_peer_until_it_rejects_them() {
 }
 
 /// Has a peer reject all that it is asked for, until it is asked for nothing.
-fn reject_all(table: &mut Table, key: u32) -> usize {
+fn reject_all(table: &mut TestSwarm, key: u32) -> usize {
     let mut rejected = 0;
     loop {
         let requests = table.requests(key);
@@ -294,8 +294,8 @@ fn reject_all(table: &mut Table, key: u32) -> usize {
 }
 
 /// Memory for four pieces of eight.
-fn tight() -> Table {
-    Table::with("........", 32, |config| config.memory_blocks = 128)
+fn tight() -> TestSwarm {
+    TestSwarm::with("........", 32, |config| config.memory_blocks = 128)
 }
 
 #[test]
@@ -368,7 +368,7 @@ fn line_11_pieces_of_who_sends_nothing_are_given_up_for_want_of_memory() {
 
 #[test]
 fn line_11_who_is_silent_while_others_give_is_parted_with_but_not_banned() {
-    let mut table = Table::new(&".".repeat(400), 4);
+    let mut table = TestSwarm::new(&".".repeat(400), 4);
     table.serve(&guest(1).outgoing("10.0.0.1:6881"), &"x".repeat(400));
     table.serve(&guest(2), &"x".repeat(400));
     let mut queue = Vec::new();
@@ -389,7 +389,7 @@ fn line_11_who_is_silent_while_others_give_is_parted_with_but_not_banned() {
 
 #[test]
 fn line_16_who_is_silent_and_alone_is_asked_again_but_seldom() {
-    let mut table = Table::new("..", 4);
+    let mut table = TestSwarm::new("..", 4);
     table.serve(&guest(1), "xx");
     table.requests(1);
     table.wait(Duration::from_secs(39));
@@ -405,7 +405,7 @@ fn line_16_who_is_silent_and_alone_is_asked_again_but_seldom() {
 
 #[test]
 fn line_11_places_that_are_wanted_are_freed_by_who_sends_nothing() {
-    let mut table = Table::with("....", 4, |config| config.max_peers = 3);
+    let mut table = TestSwarm::with("....", 4, |config| config.max_peers = 3);
     for key in 1..=3 {
         table.serve(&guest(key), "xxxx");
     }
@@ -422,7 +422,7 @@ fn line_11_places_that_are_wanted_are_freed_by_who_sends_nothing() {
 
 #[test]
 fn line_11_places_that_are_wanted_are_given_by_who_gives_least() {
-    let mut table = Table::with(&".".repeat(64), 4, |config| config.max_peers = 4);
+    let mut table = TestSwarm::with(&".".repeat(64), 4, |config| config.max_peers = 4);
     let all = "x".repeat(64);
     // One chokes us, one trickles, one gives, and one takes what we have.
     table.join(&guest(1), &all);
@@ -463,7 +463,7 @@ fn line_11_places_that_are_wanted_are_given_by_who_gives_least() {
 
 #[test]
 fn allowed_pieces_are_asked_for_while_choked() {
-    let mut table = Table::new("..", 2);
+    let mut table = TestSwarm::new("..", 2);
     table.join(&guest(1), "xx");
     table.hear(1, Message::AllowedFast(PieceIndex(1)));
     assert_eq!(table.requests(1), [block(1, 0), block(1, 1)]);
@@ -473,7 +473,7 @@ fn allowed_pieces_are_asked_for_while_choked() {
 
 #[test]
 fn suggested_pieces_come_first() {
-    let mut table = Table::new(&".".repeat(50), 1);
+    let mut table = TestSwarm::new(&".".repeat(50), 1);
     table.join(&guest(1), &"x".repeat(50));
     for piece in [30, 7, 12] {
         table.hear(1, Message::Suggest(PieceIndex(piece)));
@@ -485,7 +485,7 @@ fn suggested_pieces_come_first() {
 
 #[test]
 fn givers_of_a_piece_are_named_with_their_parts_and_times() {
-    let mut table = Table::new(".", 2);
+    let mut table = TestSwarm::new(".", 2);
     table.serve(&guest(1), "x");
     let asked_at = table.now;
     let owed = table.requests(1);
@@ -506,7 +506,7 @@ fn givers_of_a_piece_are_named_with_their_parts_and_times() {
 
 #[test]
 fn availability_counts_every_peer() {
-    let mut table = Table::new("....", 1);
+    let mut table = TestSwarm::new("....", 1);
     table.join(&guest(1), "xx..");
     table.join(&guest(2), ".xx.");
     table.join(&guest(3), "xxxx");

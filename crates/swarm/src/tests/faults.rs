@@ -2,8 +2,8 @@
 
 use super::*;
 
-fn fault(guest: &Guest, holds: Option<&str>, message: Message) -> Option<PeerFault> {
-    let mut table = Table::new("x...", 4);
+fn fault(guest: &TestPeer, holds: Option<&str>, message: Message) -> Option<PeerFault> {
+    let mut table = TestSwarm::new("x...", 4);
     table.serve(&super::guest(9), "xxxx");
     match holds {
         Some(holds) => table.join(guest, holds),
@@ -41,7 +41,7 @@ fn bitfield_that_takes_back_what_the_peer_had() {
 #[test]
 fn bitfield_in_place_of_many_haves_adds_to_what_the_peer_had() {
     // aria2 sends one for twenty pieces or more, and have-all at its end.
-    let mut table = Table::new("....", 1);
+    let mut table = TestSwarm::new("....", 1);
     table.connect(&guest(1));
     table.hear(1, bits(&[0x80]));
     for (late, holds) in [(bits(&[0xc0]), 2), (bits(&[0xc0]), 2), (Message::HaveAll, 4)] {
@@ -53,7 +53,7 @@ fn bitfield_in_place_of_many_haves_adds_to_what_the_peer_had() {
 
 #[test]
 fn bitfield_behind_messages_that_are_not_of_the_protocol_proper() {
-    let mut table = Table::new("....", 1);
+    let mut table = TestSwarm::new("....", 1);
     // Transmission sends its extended handshake first.
     table.connect(&guest(2).extended());
     table.hear(2, Message::Extended { id: 0, payload: Bytes::from_static(b"de") });
@@ -122,7 +122,7 @@ fn extended_handshake_that_is_none() {
 
 #[test]
 fn unrequested_blocks() {
-    let mut table = Table::new("....", 4);
+    let mut table = TestSwarm::new("....", 4);
     table.join(&guest(1), "xxxx");
     for count in 0..64 {
         let buffer = table.give(1, block(count % 4, 1));
@@ -138,7 +138,7 @@ fn unrequested_blocks() {
 #[test]
 fn blocks_that_do_not_exist() {
     for (piece, begin, len) in [(4, 0, BLOCK_LEN), (0, 4 * BLOCK_LEN, 1), (0, u32::MAX, 9)] {
-        let mut table = Table::new("....", 4);
+        let mut table = TestSwarm::new("....", 4);
         table.join(&guest(1), "xxxx");
         table.give(1, BlockRef { piece: PieceIndex(piece), begin, len });
         assert_eq!(table.fault_of(1), Some(PeerFault::OutOfRange));
@@ -147,7 +147,7 @@ fn blocks_that_do_not_exist() {
 
 #[test]
 fn request_floods() {
-    let mut table = Table::with("x...", 4, |config| config.max_requests_in = 10);
+    let mut table = TestSwarm::with("x...", 4, |config| config.max_requests_in = 10);
     table.join(&guest(1), "....");
     table.hear(1, Message::Interested);
     for index in 0..10 {
@@ -160,7 +160,7 @@ fn request_floods() {
 
 #[test]
 fn floods_of_suggestions_and_allowances_cost_nothing() {
-    let mut table = Table::new(&".".repeat(500), 1);
+    let mut table = TestSwarm::new(&".".repeat(500), 1);
     table.join(&guest(1), &".".repeat(500));
     for piece in 0..500 {
         table.hear(1, Message::Suggest(PieceIndex(piece)));
@@ -172,7 +172,7 @@ fn floods_of_suggestions_and_allowances_cost_nothing() {
 
 #[test]
 fn rejects_of_everything_do_not_spin() {
-    let mut table = Table::new("....", 4);
+    let mut table = TestSwarm::new("....", 4);
     table.serve(&guest(1), "xxxx");
     let mut rejects = 0;
     let end = table.now + Duration::from_secs(60);
@@ -188,7 +188,7 @@ fn rejects_of_everything_do_not_spin() {
 
 #[test]
 fn messages_of_strangers_are_passed_over() {
-    let mut table = Table::new("....", 4);
+    let mut table = TestSwarm::new("....", 4);
     table.hear(5, Message::HaveAll);
     table.handle(Event::Disconnected { peer: PeerKey(5) });
     table.handle(Event::Uploaded { peer: PeerKey(5), blocks: 3, bytes: 9 });
@@ -202,7 +202,7 @@ fn messages_of_strangers_are_passed_over() {
 #[test]
 fn under_a_limit_of_our_own_peers_that_wait_for_us_are_not_late() {
     let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
-    let mut table = Table::new("....", 16);
+    let mut table = TestSwarm::new("....", 16);
     table.serve(&guest(1), "xxxx");
     let first = table.requests(1)[0];
     table.handle(Event::Patience { extra: minutes(10) });
@@ -217,18 +217,18 @@ fn under_a_limit_of_our_own_peers_that_wait_for_us_are_not_late() {
 #[test]
 fn a_limit_that_is_lifted_makes_nobody_late_at_once() {
     let seconds = Duration::from_secs;
-    let mut table = Table::new("....", 16);
+    let mut table = TestSwarm::new("....", 16);
     table.serve(&guest(1), "xxxx");
     table.handle(Event::Patience { extra: seconds(600) });
     table.wait(seconds(500));
     table.handle(Event::Patience { extra: Duration::ZERO });
     table.wait(seconds(19));
-    let snubbed = |table: &Table| table.swarm.peers().map(|peer| peer.snubbed).next();
+    let snubbed = |table: &TestSwarm| table.swarm.peers().map(|peer| peer.snubbed).next();
     assert_eq!(snubbed(&table), Some(false), "it is neither gone nor late");
     table.wait(seconds(2));
     assert_eq!(snubbed(&table), Some(true));
     // One that was about to be late anyway gets no more time than it had.
-    let mut table = Table::new("....", 16);
+    let mut table = TestSwarm::new("....", 16);
     table.serve(&guest(1), "xxxx");
     table.handle(Event::Patience { extra: seconds(30) });
     table.wait(seconds(45));
@@ -239,7 +239,7 @@ fn a_limit_that_is_lifted_makes_nobody_late_at_once() {
 
 #[test]
 fn the_end_is_not_asked_of_everybody_because_we_read_slowly() {
-    let mut table = Table::new(".", 2);
+    let mut table = TestSwarm::new(".", 2);
     table.handle(Event::Patience { extra: Duration::from_secs(100) });
     for key in 1..=4 {
         table.serve(&guest(key), "x");

@@ -2,7 +2,7 @@
 //! in the network of virtual time. A download takes at most one and a half times as long as without
 //! them, plus five seconds.
 
-use super::network::{Happening, Plan, Setup, World};
+use super::network::{NetworkEvent, Plan, Setup, World};
 use super::*;
 
 /// What a liar does with the requests it takes.
@@ -75,7 +75,7 @@ impl World {
                     self.say(at, peer, Message::Unchoke);
                 }
                 if let Some(pause) = pause {
-                    self.schedule(self.now + pause, at, Happening::Lie { key: peer });
+                    self.schedule(self.now + pause, at, NetworkEvent::Lie { key: peer });
                 }
             }
             Event::Disconnected { peer } => {
@@ -139,15 +139,15 @@ impl World {
             }
             let right = !matches!(lie, Lie::Poisons(wrong) if draw < wrong);
             self.nodes[at].sent += 1;
-            self.transmit(at, key, |key| Happening::Data { key, block, right });
+            self.transmit(at, key, |key| NetworkEvent::Data { key, block, right });
         }
         if let Some(pause) = pause {
-            self.schedule(self.now + pause, at, Happening::Lie { key });
+            self.schedule(self.now + pause, at, NetworkEvent::Lie { key });
         }
     }
 
     fn say(&mut self, at: usize, key: PeerKey, message: Message) {
-        self.transmit(at, key, |key| Happening::Arrives {
+        self.transmit(at, key, |key| NetworkEvent::Arrives {
             key,
             event: Event::Message { peer: key, message },
         });
@@ -160,7 +160,7 @@ impl World {
         };
         let addr = self.nodes[leecher].addr;
         let later = self.now + Duration::from_millis(1 + self.rng.below(20));
-        self.schedule(later, leecher, Happening::Dialled { by: at, addr });
+        self.schedule(later, leecher, NetworkEvent::Dialled { by: at, addr });
     }
 
     fn everything(&self) -> Bytes {

@@ -1,5 +1,6 @@
 //! The swarm as its driver sees it: events in, actions out, the invariants checked after each.
 
+mod bottleneck;
 mod chaos;
 mod connections;
 mod corruption;
@@ -10,7 +11,6 @@ mod network;
 mod places;
 mod refusals;
 mod uploading;
-mod waiting;
 mod wants;
 
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ use super::*;
 use piecework_core::{BLOCK_LEN, BlockRef, PeerId, PieceIndex, Sha1Hash};
 
 /// A swarm and everything it has asked for that no test has looked at yet.
-pub(super) struct Table {
+pub(super) struct TestSwarm {
     pub(super) swarm: Swarm,
     pub(super) now: Moment,
     pub(super) actions: Vec<Action>,
@@ -33,7 +33,7 @@ pub(super) struct Table {
 
 /// A peer as a test describes it.
 #[derive(Clone)]
-pub(super) struct Guest {
+pub(super) struct TestPeer {
     pub(super) key: u32,
     pub(super) fast: bool,
     pub(super) extended: bool,
@@ -44,8 +44,8 @@ pub(super) struct Guest {
 
 pub(super) const LOCAL: PeerId = PeerId(*b"-PW0100-localpeer000");
 
-pub(super) fn guest(key: u32) -> Guest {
-    Guest {
+pub(super) fn guest(key: u32) -> TestPeer {
+    TestPeer {
         key,
         fast: true,
         extended: false,
@@ -55,7 +55,7 @@ pub(super) fn guest(key: u32) -> Guest {
     }
 }
 
-impl Guest {
+impl TestPeer {
     pub(super) fn plain(self) -> Self {
         Self { fast: false, ..self }
     }
@@ -96,7 +96,7 @@ pub(super) fn block(piece: u32, index: u32) -> BlockRef {
     BlockRef { piece: PieceIndex(piece), begin: index * BLOCK_LEN, len: BLOCK_LEN }
 }
 
-impl Table {
+impl TestSwarm {
     /// Pieces of `blocks` blocks, of which those drawn are held.
     pub(super) fn new(held: &str, blocks: u32) -> Self {
         Self::with(held, blocks, |_| {})
@@ -136,7 +136,7 @@ impl Table {
         self.now = end;
     }
 
-    pub(super) fn connect(&mut self, guest: &Guest) {
+    pub(super) fn connect(&mut self, guest: &TestPeer) {
         self.handle(Event::Connected {
             peer: PeerKey(guest.key),
             addr: guest.addr,
@@ -152,14 +152,14 @@ impl Table {
     }
 
     /// Connects a peer that holds what is drawn, and forgets what was said to it.
-    pub(super) fn join(&mut self, guest: &Guest, holds: &str) {
+    pub(super) fn join(&mut self, guest: &TestPeer, holds: &str) {
         self.connect(guest);
         self.hear(guest.key, Message::Bitfield(Bytes::copy_from_slice(drawn(holds).as_wire())));
         self.actions.clear();
     }
 
     /// The same, and it serves us.
-    pub(super) fn serve(&mut self, guest: &Guest, holds: &str) {
+    pub(super) fn serve(&mut self, guest: &TestPeer, holds: &str) {
         self.join(guest, holds);
         self.hear(guest.key, Message::Unchoke);
     }

@@ -14,7 +14,7 @@ use piecework_core::Priority;
 pub(super) struct World {
     pub(super) nodes: Vec<Node>,
     queue: BinaryHeap<Reverse<(Moment, u64)>>,
-    pending: BTreeMap<u64, (usize, Happening)>,
+    pending: BTreeMap<u64, (usize, NetworkEvent)>,
     next: u64,
     pub(super) now: Moment,
     pub(super) rng: Rng,
@@ -25,7 +25,7 @@ pub(super) struct World {
 }
 
 #[derive(Debug)]
-pub(super) enum Happening {
+pub(super) enum NetworkEvent {
     Dialled {
         by: usize,
         addr: SocketAddr,
@@ -219,12 +219,12 @@ impl World {
             let at = world.now + Duration::from_millis(world.rng.below(setup.announce_within));
             let addrs = addrs.clone();
             let event = Event::Candidates { source: Source::Tracker, addrs };
-            world.schedule(at, node, Happening::Swarm(event));
+            world.schedule(at, node, NetworkEvent::Swarm(event));
         }
         world
     }
 
-    pub(super) fn schedule(&mut self, at: Moment, node: usize, happening: Happening) {
+    pub(super) fn schedule(&mut self, at: Moment, node: usize, happening: NetworkEvent) {
         self.queue.push(Reverse((at, self.next)));
         self.pending.insert(self.next, (node, happening));
         self.next += 1;
@@ -262,11 +262,11 @@ impl World {
         self.now = end;
     }
 
-    fn happen(&mut self, at: usize, happening: Happening) {
+    fn happen(&mut self, at: usize, happening: NetworkEvent) {
         match happening {
-            Happening::Dialled { by, addr } => self.connect(by, at, addr),
-            Happening::Swarm(event) => self.tell(at, event),
-            Happening::Arrives { key, event } => {
+            NetworkEvent::Dialled { by, addr } => self.connect(by, at, addr),
+            NetworkEvent::Swarm(event) => self.tell(at, event),
+            NetworkEvent::Arrives { key, event } => {
                 if self.nodes[at].links.contains_key(&key) {
                     if matches!(event, Event::Disconnected { .. }) {
                         self.unlink(at, key);
@@ -274,7 +274,7 @@ impl World {
                     self.tell(at, event);
                 }
             }
-            Happening::Data { key, block, right } => {
+            NetworkEvent::Data { key, block, right } => {
                 if let Some(link) = self.nodes[at].links.get(&key) {
                     let from = self.nodes[link.other].id;
                     let node = &mut self.nodes[at];
@@ -285,17 +285,17 @@ impl World {
                     assert!(!self.nodes[at].buffers.contains_key(&buffer), "a block was forgotten");
                 }
             }
-            Happening::SendNext => self.send_next(at),
-            Happening::Pause => {
+            NetworkEvent::SendNext => self.send_next(at),
+            NetworkEvent::Pause => {
                 self.tell(at, Event::Pause);
-                self.schedule(self.now + Duration::from_secs(3), at, Happening::Resume);
+                self.schedule(self.now + Duration::from_secs(3), at, NetworkEvent::Resume);
             }
-            Happening::Resume => self.tell(at, Event::Resume),
-            Happening::Wake => {
+            NetworkEvent::Resume => self.tell(at, Event::Resume),
+            NetworkEvent::Wake => {
                 self.nodes[at].wakes_at = None;
                 self.tell(at, Event::Timeout);
             }
-            Happening::Lie { key } => self.go_on_lying(at, key),
+            NetworkEvent::Lie { key } => self.go_on_lying(at, key),
         }
         self.misfortune(at);
     }
@@ -309,7 +309,7 @@ impl World {
             }
         }
         if self.rng.below(1_000) < self.plan.pauses {
-            self.schedule(self.now, at, Happening::Pause);
+            self.schedule(self.now, at, NetworkEvent::Pause);
         }
         if self.rng.below(1_000) < self.plan.whims {
             self.whim(at);
@@ -328,7 +328,7 @@ impl World {
         self.tell(at, Event::Wants { priorities });
         self.tell(at, Event::Order { sequential });
         let all = Event::Wants { priorities: [].into() };
-        self.schedule(self.now + Duration::from_secs(2), at, Happening::Swarm(all));
+        self.schedule(self.now + Duration::from_secs(2), at, NetworkEvent::Swarm(all));
     }
 
     fn connect(&mut self, by: usize, to: usize, addr: SocketAddr) {
@@ -384,7 +384,7 @@ impl World {
             let deadline = deadline.max(self.now);
             if node.wakes_at.is_none_or(|wakes_at| deadline < wakes_at) {
                 node.wakes_at = Some(deadline);
-                self.schedule(deadline, at, Happening::Wake);
+                self.schedule(deadline, at, NetworkEvent::Wake);
             }
         }
     }
@@ -394,12 +394,12 @@ impl World {
             Action::Dial { addr } => {
                 let to = self.nodes.iter().position(|node| node.addr == addr).unwrap();
                 let latency = Duration::from_millis(1 + self.rng.below(50));
-                self.schedule(self.now + latency, to, Happening::Dialled { by: at, addr });
+                self.schedule(self.now + latency, to, NetworkEvent::Dialled { by: at, addr });
             }
             Action::Disconnect { peer, .. } => self.close(at, peer),
             Action::Flush { .. } => {}
             Action::Send { peer, message } | Action::SendLater { peer, message } => {
-                self.transmit(at, peer, |key| Happening::Arrives {
+                self.transmit(at, peer, |key| NetworkEvent::Arrives {
                     key,
                     event: Event::Message { peer: key, message },
                 });
@@ -410,7 +410,7 @@ impl World {
                 if !self.nodes[at].is_sending {
                     self.nodes[at].is_sending = true;
                     let next = self.now + self.nodes[at].block_time;
-                    self.schedule(next, at, Happening::SendNext);
+                    self.schedule(next, at, NetworkEvent::SendNext);
                 }
             }
             Action::CancelUpload { peer, block } => {
@@ -447,7 +447,7 @@ impl World {
                 };
                 let event = Event::PieceChecked { piece, outcome };
                 let done = self.now + Duration::from_micros(500);
-                self.schedule(done, at, Happening::Swarm(event));
+                self.schedule(done, at, NetworkEvent::Swarm(event));
             }
             Action::DropPiece { piece } => {
                 self.nodes[at].assembly.remove(&piece);
@@ -478,13 +478,13 @@ impl World {
             return;
         };
         let next = self.now + node.block_time;
-        self.schedule(next, at, Happening::SendNext);
+        self.schedule(next, at, NetworkEvent::SendNext);
         if !self.nodes[at].links.contains_key(&peer) {
             return;
         }
         let right = self.rng.below(100) >= self.nodes[at].wrong;
         self.nodes[at].sent += 1;
-        self.transmit(at, peer, |key| Happening::Data { key, block, right });
+        self.transmit(at, peer, |key| NetworkEvent::Data { key, block, right });
         let bytes = u64::from(block.len);
         self.tell(at, Event::Uploaded { peer, blocks: 1, bytes });
     }
@@ -493,7 +493,7 @@ impl World {
         &mut self,
         at: usize,
         key: PeerKey,
-        what: impl FnOnce(PeerKey) -> Happening,
+        what: impl FnOnce(PeerKey) -> NetworkEvent,
     ) {
         let Some(link) = self.nodes[at].links.get_mut(&key) else { return };
         let arrival = (self.now + link.latency).max(link.last_arrival);
@@ -503,7 +503,7 @@ impl World {
     }
 
     pub(super) fn close(&mut self, at: usize, key: PeerKey) {
-        self.transmit(at, key, |peer| Happening::Arrives {
+        self.transmit(at, key, |peer| NetworkEvent::Arrives {
             key: peer,
             event: Event::Disconnected { peer },
         });

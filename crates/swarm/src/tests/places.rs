@@ -6,8 +6,8 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// A seed with four places, and peers of one address in all of them, which have said what they
 /// hold and that they are interested.
-fn full(address: &str) -> Table {
-    let mut table = Table::with("xx", 4, |config| config.max_peers = 4);
+fn full(address: &str) -> TestSwarm {
+    let mut table = TestSwarm::with("xx", 4, |config| config.max_peers = 4);
     for key in 1..=4 {
         table.join(&guest(key).at(&format!("{address}:{key}")), "..");
         table.hear(key, Message::Interested);
@@ -49,7 +49,7 @@ fn a_peer_that_took_a_block_keeps_its_place() {
 
 #[test]
 fn peers_that_gave_a_block_keep_their_places() {
-    let mut table = Table::with("........", 4, |config| config.max_peers = 3);
+    let mut table = TestSwarm::with("........", 4, |config| config.max_peers = 3);
     for key in [1, 3, 2] {
         table.serve(&guest(key).at(&format!("198.51.100.1:{key}")), "xxxxxxxx");
     }
@@ -62,7 +62,7 @@ fn peers_that_gave_a_block_keep_their_places() {
 
 #[test]
 fn blocks_that_nobody_asked_for_are_no_merit() {
-    let mut table = Table::with("..", 4, |config| config.max_peers = 2);
+    let mut table = TestSwarm::with("..", 4, |config| config.max_peers = 2);
     for key in 1..=2 {
         table.join(&guest(key).at(&format!("198.51.100.1:{key}")), "xx");
     }
@@ -84,7 +84,7 @@ fn of_the_same_address_a_newcomer_takes_the_place_of_one_idle_for_seconds() {
 
 #[test]
 fn a_download_whose_places_are_all_useless_tries_other_addresses_one_at_a_time() {
-    let mut table = Table::with("..", 1, |config| config.max_peers = 3);
+    let mut table = TestSwarm::with("..", 1, |config| config.max_peers = 3);
     for key in 1..=3 {
         table.join(&guest(key).at(&format!("198.51.100.1:{key}")), "..");
     }
@@ -111,7 +111,7 @@ fn dialled_of(actions: Vec<Action>) -> Vec<SocketAddr> {
 
 #[test]
 fn a_block_that_is_not_owed_counts_as_a_stray_and_one_that_is_is_asked_for_anew() {
-    let mut table = Table::new(".", 4);
+    let mut table = TestSwarm::new(".", 4);
     table.serve(&guest(1), "x");
     let asked = table.requests(1);
     table.handle(Event::Unasked { peer: PeerKey(1), block: asked[0] });

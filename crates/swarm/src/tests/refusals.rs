@@ -6,7 +6,7 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Has a peer refuse everything that it is asked for within so much time.
-fn refuse(table: &mut Table, key: u32, time: Duration) {
+fn refuse(table: &mut TestSwarm, key: u32, time: Duration) {
     let end = table.now + time;
     while table.now < end {
         for asked in table.requests(key) {
@@ -16,13 +16,13 @@ fn refuse(table: &mut Table, key: u32, time: Duration) {
     }
 }
 
-fn is_snubbed(table: &Table, key: u32) -> bool {
+fn is_snubbed(table: &TestSwarm, key: u32) -> bool {
     table.swarm.peers().any(|peer| peer.key.0 == key && peer.snubbed)
 }
 
 #[test]
 fn line_11_who_refuses_everything_gives_its_place_away() {
-    let mut table = Table::with("....", 4, |config| config.max_peers = 3);
+    let mut table = TestSwarm::with("....", 4, |config| config.max_peers = 3);
     for key in 1..=3 {
         table.serve(&guest(key).outgoing(&format!("10.0.0.{key}:6881")), "xxxx");
     }
@@ -44,7 +44,7 @@ fn line_11_who_refuses_everything_gives_its_place_away() {
 
 #[test]
 fn line_11_who_refuses_everything_comes_last_until_it_gives_a_block() {
-    let mut table = Table::new("....", 4);
+    let mut table = TestSwarm::new("....", 4);
     table.serve(&guest(1), "xxxx");
     refuse(&mut table, 1, 2 * SECOND);
     assert!(is_snubbed(&table, 1));
@@ -63,7 +63,7 @@ fn line_11_who_refuses_everything_comes_last_until_it_gives_a_block() {
 
 #[test]
 fn line_11_who_refuses_everything_while_others_give_is_parted_with_but_not_banned() {
-    let mut table = Table::new(&".".repeat(64), 4);
+    let mut table = TestSwarm::new(&".".repeat(64), 4);
     table.serve(&guest(1).outgoing("10.0.0.1:6881"), &"x".repeat(64));
     table.serve(&guest(2), &"x".repeat(64));
     for second in 0..90 {
@@ -81,7 +81,7 @@ fn line_11_who_refuses_everything_while_others_give_is_parted_with_but_not_banne
 /// Has the only seed refuse its first `refusals` requests, `at_a_time` every ten milliseconds.
 /// Returns how long it takes until it is asked once more.
 fn time_of_refusals(refusals: usize, at_a_time: usize) -> Duration {
-    let mut table = Table::new(&".".repeat(64), 4);
+    let mut table = TestSwarm::new(&".".repeat(64), 4);
     table.serve(&guest(1), &"x".repeat(64));
     let (start, mut refused) = (table.now, 0);
     let mut asked = Vec::new();
@@ -112,7 +112,7 @@ fn line_18_twenty_refusals_of_the_only_seed_cost_seconds() {
 
 #[test]
 fn line_18_refusals_cost_no_more_when_another_peer_gives_nothing_either() {
-    let mut table = Table::new(&".".repeat(16), 4);
+    let mut table = TestSwarm::new(&".".repeat(16), 4);
     // This one has nothing that we lack, and that one chokes us.
     table.serve(&guest(2), &".".repeat(16));
     table.join(&guest(3), &"x".repeat(16));
@@ -134,7 +134,7 @@ fn line_18_refusals_cost_no_more_when_another_peer_gives_nothing_either() {
 
 #[test]
 fn who_refuses_everything_and_is_alone_is_not_asked_all_the_time() {
-    let mut table = Table::new("....", 4);
+    let mut table = TestSwarm::new("....", 4);
     table.serve(&guest(1), "xxxx");
     refuse(&mut table, 1, 150 * SECOND);
     let mut asked = 0;
@@ -150,7 +150,7 @@ fn who_refuses_everything_and_is_alone_is_not_asked_all_the_time() {
 
 #[test]
 fn who_refuses_everything_and_is_alone_stays() {
-    let mut table = Table::new("....", 4);
+    let mut table = TestSwarm::new("....", 4);
     table.serve(&guest(1), "xxxx");
     refuse(&mut table, 1, 100 * SECOND);
     assert_eq!(table.faults(), BTreeMap::new());
@@ -160,7 +160,7 @@ fn who_refuses_everything_and_is_alone_stays() {
 fn a_peer_that_refuses_what_it_chokes_away_is_not_blamed() {
     // Before the choke, as Transmission does, and behind it, as libtorrent does.
     for before in [true, false] {
-        let mut table = Table::new(&".".repeat(64), 4);
+        let mut table = TestSwarm::new(&".".repeat(64), 4);
         table.serve(&guest(1), &"x".repeat(64));
         for _ in 0..10 {
             let mut asked = table.requests(1);
@@ -185,7 +185,7 @@ fn a_peer_that_refuses_what_it_chokes_away_is_not_blamed() {
 
 #[test]
 fn a_peer_that_refuses_allowed_pieces_while_it_chokes_us_is_not_blamed() {
-    let mut table = Table::new(&".".repeat(16), 4);
+    let mut table = TestSwarm::new(&".".repeat(16), 4);
     table.join(&guest(1), &"x".repeat(16));
     for piece in 0..10 {
         table.hear(1, Message::AllowedFast(PieceIndex(piece)));
@@ -198,7 +198,7 @@ fn a_peer_that_refuses_allowed_pieces_while_it_chokes_us_is_not_blamed() {
 
 #[test]
 fn a_peer_that_has_lost_a_piece_gives_all_others() {
-    let mut table = Table::new("........", 4);
+    let mut table = TestSwarm::new("........", 4);
     table.serve(&guest(1), "xxxxxxxx");
     let lost = table.swarm.owed_by(1)[0].piece;
     let mut given = 0;

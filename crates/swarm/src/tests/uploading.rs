@@ -3,7 +3,7 @@
 use super::*;
 use piecework_core::InfoHash;
 
-fn uploads(table: &mut Table) -> Vec<(u32, BlockRef)> {
+fn uploads(table: &mut TestSwarm) -> Vec<(u32, BlockRef)> {
     let upload = |action: &Action| match action {
         Action::Upload { peer, block } => Some((peer.0, *block)),
         _ => None,
@@ -13,13 +13,13 @@ fn uploads(table: &mut Table) -> Vec<(u32, BlockRef)> {
     uploads
 }
 
-fn unchoked(table: &Table) -> Vec<u32> {
+fn unchoked(table: &TestSwarm) -> Vec<u32> {
     table.swarm.peers().filter(|peer| !peer.choked).map(|peer| peer.key.0).collect()
 }
 
 #[test]
 fn requests_are_served_once_unchoked_and_only_for_what_is_held() {
-    let mut table = Table::new("x.", 4);
+    let mut table = TestSwarm::new("x.", 4);
     for guest in [guest(1), guest(2).plain()] {
         let key = guest.key;
         table.join(&guest, "..");
@@ -39,7 +39,7 @@ fn requests_are_served_once_unchoked_and_only_for_what_is_held() {
 
 #[test]
 fn cancelled_requests_leave_the_queue() {
-    let mut table = Table::new("x.", 4);
+    let mut table = TestSwarm::new("x.", 4);
     table.join(&guest(1), "..");
     table.hear(1, Message::Interested);
     table.hear(1, Message::Request(block(0, 0)));
@@ -59,7 +59,7 @@ fn cancelled_requests_leave_the_queue() {
 
 #[test]
 fn only_the_best_givers_and_one_by_chance_are_served_while_downloading() {
-    let mut table = Table::with("x.....", 1, |config| config.upload_slots = 2);
+    let mut table = TestSwarm::with("x.....", 1, |config| config.upload_slots = 2);
     for key in 1..=5 {
         table.serve(&guest(key), "......");
         table.hear(key, Message::Interested);
@@ -86,7 +86,7 @@ fn only_the_best_givers_and_one_by_chance_are_served_while_downloading() {
 
 #[test]
 fn seed_serves_more_peers_than_it_has_slots_in_turns() {
-    let mut table = Table::with("xx", 1, |config| config.upload_slots = 2);
+    let mut table = TestSwarm::with("xx", 1, |config| config.upload_slots = 2);
     for key in 1..=6 {
         table.join(&guest(key), "..");
         table.hear(key, Message::Interested);
@@ -107,7 +107,7 @@ fn seed_serves_more_peers_than_it_has_slots_in_turns() {
 
 #[test]
 fn slot_that_becomes_free_is_given_to_who_waits_longest() {
-    let mut table = Table::with("xx", 1, |config| config.upload_slots = 1);
+    let mut table = TestSwarm::with("xx", 1, |config| config.upload_slots = 1);
     for key in 1..=3 {
         table.join(&guest(key), "..");
         table.hear(key, Message::Interested);
@@ -120,7 +120,7 @@ fn slot_that_becomes_free_is_given_to_who_waits_longest() {
 }
 
 /// One of many peers.
-fn one_of_many(key: u32, ip: &str) -> Guest {
+fn one_of_many(key: u32, ip: &str) -> TestPeer {
     let mut id = [0xcc; 20];
     id[..4].copy_from_slice(&key.to_be_bytes());
     guest(1).called(PeerId(id)).at(&format!("{ip}:{}", 1_000 + key)).numbered(key)
@@ -128,8 +128,8 @@ fn one_of_many(key: u32, ip: &str) -> Guest {
 
 /// A seed with `idle` peers that are interested and ask for nothing, each at an address of its own
 /// or all at one.
-fn besieged(idle: u32, one_address: bool) -> Table {
-    let mut table = Table::with(&"x".repeat(64), 4, |config| config.max_peers = 2_000);
+fn besieged(idle: u32, one_address: bool) -> TestSwarm {
+    let mut table = TestSwarm::with(&"x".repeat(64), 4, |config| config.max_peers = 2_000);
     for key in 1..=idle {
         let ip = match one_address {
             true => "10.7.0.1".to_owned(),
@@ -144,13 +144,13 @@ fn besieged(idle: u32, one_address: bool) -> Table {
 
 /// Lets time pass; `keys` ask for two blocks whenever they are unchoked and have had what they
 /// asked for. Says how many blocks each was sent.
-fn served_blocks(table: &mut Table, keys: &[u32], seconds: u64) -> BTreeMap<u32, u32> {
+fn served_blocks(table: &mut TestSwarm, keys: &[u32], seconds: u64) -> BTreeMap<u32, u32> {
     let mut served = BTreeMap::new();
     for _ in 0..seconds * 10 {
         table.wait(Duration::from_millis(100));
         for key in keys {
             let peer = PeerKey(*key);
-            let view = |table: &Table| {
+            let view = |table: &TestSwarm| {
                 table
                     .swarm
                     .peers()
@@ -252,8 +252,8 @@ fn a_peer_on_a_long_line_is_served_though_its_requests_come_late() {
         );
         table.hear(key, Message::Interested);
     }
-    let is_unchoked = |table: &Table| unchoked(table).contains(&5_000);
-    let queued = |table: &Table| {
+    let is_unchoked = |table: &TestSwarm| unchoked(table).contains(&5_000);
+    let queued = |table: &TestSwarm| {
         table.swarm.peers().find(|peer| peer.key.0 == 5_000).map(|peer| peer.uploads_queued)
     };
     for is_in_time in [false, true] {
@@ -273,7 +273,7 @@ fn a_peer_on_a_long_line_is_served_though_its_requests_come_late() {
 
 #[test]
 fn who_is_not_interested_and_back_has_no_slot_beyond_the_bound() {
-    let mut table = Table::with("xx", 1, |config| config.upload_slots = 2);
+    let mut table = TestSwarm::with("xx", 1, |config| config.upload_slots = 2);
     for key in 1..=6 {
         table.join(&guest(key), "..");
         table.hear(key, Message::Interested);
@@ -291,7 +291,7 @@ fn who_is_not_interested_and_back_has_no_slot_beyond_the_bound() {
 
 #[test]
 fn a_slot_is_kept_by_who_asks_though_others_wait() {
-    let mut table = Table::with(&"x".repeat(64), 4, |config| config.upload_slots = 1);
+    let mut table = TestSwarm::with(&"x".repeat(64), 4, |config| config.upload_slots = 1);
     for key in 1..=2 {
         table.join(&guest(key), &".".repeat(64));
         table.hear(key, Message::Interested);
@@ -307,7 +307,7 @@ fn a_slot_is_kept_by_who_asks_though_others_wait() {
 
 #[test]
 fn who_connects_again_goes_on_with_its_turn() {
-    let mut table = Table::with("xx", 1, |config| config.upload_slots = 1);
+    let mut table = TestSwarm::with("xx", 1, |config| config.upload_slots = 1);
     for key in 1..=3 {
         table.join(&guest(key), "..");
         table.hear(key, Message::Interested);
@@ -329,7 +329,7 @@ fn who_connects_again_goes_on_with_its_turn() {
 
 #[test]
 fn closed_swarm_serves_everybody_at_once() {
-    let mut table = Table::with("x.", 1, |config| {
+    let mut table = TestSwarm::with("x.", 1, |config| {
         config.choke = ChokePolicy::Closed;
         config.upload_slots = 1;
     });
@@ -343,7 +343,7 @@ fn closed_swarm_serves_everybody_at_once() {
 #[test]
 fn choke_rejects_what_a_fast_peer_waits_for_and_drops_it_for_a_plain_one() {
     for guest in [guest(1), guest(1).plain()] {
-        let mut table = Table::with("xx", 1, |config| config.upload_slots = 1);
+        let mut table = TestSwarm::with("xx", 1, |config| config.upload_slots = 1);
         table.join(&guest, "..");
         table.hear(1, Message::Interested);
         table.hear(1, Message::Request(block(0, 0)));
@@ -367,7 +367,7 @@ fn choke_rejects_what_a_fast_peer_waits_for_and_drops_it_for_a_plain_one() {
 fn allowed_fast_set_is_told_to_newcomers_and_served_while_choked() {
     let pieces = 40;
     let held = "x".repeat(pieces);
-    let mut table = Table::with(&held, 2, |config| {
+    let mut table = TestSwarm::with(&held, 2, |config| {
         config.info_hash = Some(InfoHash([1; 20]));
         config.upload_slots = 0;
     });
@@ -412,7 +412,7 @@ fn allowed_fast_set_is_told_to_newcomers_and_served_while_choked() {
 
 #[test]
 fn every_piece_is_told_to_every_peer_whatever_it_holds() {
-    let mut table = Table::new("..", 1);
+    let mut table = TestSwarm::new("..", 1);
     table.join(&guest(1), ".x");
     table.join(&guest(2), "..");
     table.serve(&guest(3), "xx");
@@ -434,7 +434,8 @@ fn every_piece_is_told_to_every_peer_whatever_it_holds() {
 
 #[test]
 fn closed_seed_suggests_different_pieces_to_different_peers() {
-    let mut table = Table::with(&"x".repeat(200), 64, |config| config.choke = ChokePolicy::Closed);
+    let mut table =
+        TestSwarm::with(&"x".repeat(200), 64, |config| config.choke = ChokePolicy::Closed);
     let none = ".".repeat(200);
     let mut suggested = std::collections::BTreeSet::new();
     for key in 1..=4 {

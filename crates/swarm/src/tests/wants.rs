@@ -16,11 +16,11 @@ fn priorities(picture: &str) -> std::sync::Arc<[Priority]> {
     picture.chars().map(priority).collect()
 }
 
-fn wanting(held: &str, blocks: u32, wants: &str) -> Table {
-    Table::with(held, blocks, |config| config.priorities = Some(priorities(wants)))
+fn wanting(held: &str, blocks: u32, wants: &str) -> TestSwarm {
+    TestSwarm::with(held, blocks, |config| config.priorities = Some(priorities(wants)))
 }
 
-fn want(table: &mut Table, picture: &str) {
+fn want(table: &mut TestSwarm, picture: &str) {
     table.handle(Event::Wants { priorities: priorities(picture) });
 }
 
@@ -31,14 +31,14 @@ fn pieces(requests: &[BlockRef]) -> Vec<u32> {
 }
 
 /// How often the torrent was said to be finished and complete since last asked.
-fn ends(table: &mut Table) -> (usize, usize) {
+fn ends(table: &mut TestSwarm) -> (usize, usize) {
     let taken = table.take();
     let count = |wanted| taken.iter().filter(|action| **action == wanted).count();
     (count(Action::Finished), count(Action::Completed))
 }
 
 /// Whether its extended handshakes said of late that it asks for nothing.
-fn told_upload_only(table: &mut Table, key: u32) -> Vec<Option<bool>> {
+fn told_upload_only(table: &mut TestSwarm, key: u32) -> Vec<Option<bool>> {
     let handshake = |message| match message {
         Message::Extended { id: 0, payload } => Some(ExtendedHandshake::decode(&payload).unwrap()),
         _ => None,
@@ -72,7 +72,7 @@ fn pieces_of_higher_priority_come_first_and_skipped_ones_never() {
 
 #[test]
 fn priorities_that_change_count_from_the_next_piece_on() {
-    let mut table = Table::with("xxxx....", 64, |config| config.memory_blocks = 128);
+    let mut table = TestSwarm::with("xxxx....", 64, |config| config.memory_blocks = 128);
     table.serve(&guest(1), "xxxxxxxx");
     let first = pieces(&table.requests(1))[0];
     let high = (4..8).find(|piece| *piece != first).unwrap();
@@ -97,7 +97,7 @@ fn suggestions_count_within_a_priority() {
 #[test]
 fn what_is_asked_of_a_skipped_piece_is_cancelled_and_what_came_is_dropped() {
     for guest in [guest(1), guest(1).plain()] {
-        let mut table = Table::new("..", 8);
+        let mut table = TestSwarm::new("..", 8);
         table.serve(&guest, "xx");
         let asked = table.requests(1);
         let skipped = asked[0].piece;
@@ -129,7 +129,7 @@ fn what_is_asked_of_a_skipped_piece_is_cancelled_and_what_came_is_dropped() {
 
 #[test]
 fn skipped_piece_that_is_wanted_again_is_fetched() {
-    let mut table = Table::new(".", 4);
+    let mut table = TestSwarm::new(".", 4);
     table.serve(&guest(1), "x");
     assert_eq!(table.requests(1).len(), 4);
     want(&mut table, "-");
@@ -150,7 +150,7 @@ fn skipped_piece_that_is_wanted_again_is_fetched() {
 
 #[test]
 fn piece_that_is_skipped_while_it_is_verified_is_held_if_it_is_right() {
-    let mut table = Table::new("..", 1);
+    let mut table = TestSwarm::new("..", 1);
     table.serve(&guest(1), "xx");
     for block in table.requests(1) {
         table.give(1, block);
@@ -167,7 +167,7 @@ fn piece_that_is_skipped_while_it_is_verified_is_held_if_it_is_right() {
 
 #[test]
 fn complete_comes_without_finished_if_the_last_piece_was_not_wanted() {
-    let mut table = Table::new("..", 1);
+    let mut table = TestSwarm::new("..", 1);
     table.serve(&guest(1), "x.");
     let asked = table.requests(1)[0];
     table.give(1, asked);
@@ -188,7 +188,7 @@ fn piece_that_is_skipped_while_it_is_verified_is_not_fetched_again_if_it_is_wron
         PieceOutcome::Corrupt { digests: vec![digest(false)], hash: WRONG },
         PieceOutcome::StorageFailed,
     ] {
-        let mut table = Table::new("..", 1);
+        let mut table = TestSwarm::new("..", 1);
         table.serve(&guest(1), "xx");
         for block in table.requests(1) {
             table.give(1, block);
@@ -205,7 +205,7 @@ fn piece_that_is_skipped_while_it_is_verified_is_not_fetched_again_if_it_is_wron
 
 #[test]
 fn parked_piece_that_is_wanted_again_is_still_fetched_from_one_peer_alone() {
-    let mut table = Table::new("..", 4);
+    let mut table = TestSwarm::new("..", 4);
     table.serve(&guest(1), "x.");
     table.serve(&guest(2), "x.");
     for index in 0..4 {
@@ -227,10 +227,10 @@ fn parked_piece_that_is_wanted_again_is_still_fetched_from_one_peer_alone() {
 
 #[test]
 fn interest_follows_what_is_wanted() {
-    let mut table = Table::new("...", 1);
+    let mut table = TestSwarm::new("...", 1);
     table.join(&guest(1), "x..");
     table.join(&guest(2), ".x.");
-    let interested = |table: &Table| -> Vec<u32> {
+    let interested = |table: &TestSwarm| -> Vec<u32> {
         table.swarm.peers().filter(|peer| peer.interests_us).map(|peer| peer.key.0).collect()
     };
     assert_eq!(interested(&table), [1, 2]);
@@ -248,7 +248,7 @@ fn interest_follows_what_is_wanted() {
 
 #[test]
 fn same_wants_again_change_nothing() {
-    let mut table = Table::new("..", 8);
+    let mut table = TestSwarm::new("..", 8);
     table.serve(&guest(1), "xx");
     table.take();
     table.handle(Event::Wants { priorities: priorities("") });
@@ -300,7 +300,7 @@ fn finished_torrent_parts_from_seeds_and_finds_them_again_when_it_wants_more() {
 
 #[test]
 fn peer_that_wants_nothing_is_not_dialled_by_a_seed_again_and_again() {
-    let mut table = Table::new("xx", 1);
+    let mut table = TestSwarm::new("xx", 1);
     table.handle(Event::Candidates {
         source: Source::Tracker,
         addrs: vec!["10.0.0.1:1".parse().unwrap()],
@@ -329,7 +329,7 @@ fn nothing_wanted_is_finished_from_the_start_and_serves() {
 
 #[test]
 fn finished_torrent_serves_everybody_in_turns_as_a_seed_does() {
-    let mut table = Table::with("xx.", 1, |config| {
+    let mut table = TestSwarm::with("xx.", 1, |config| {
         config.upload_slots = 1;
         config.priorities = Some(priorities("nn-"));
     });
@@ -352,7 +352,7 @@ fn finished_torrent_serves_everybody_in_turns_as_a_seed_does() {
 
 #[test]
 fn sequential_order_begins_what_is_missing_first() {
-    let mut table = Table::with("x.......", 1, |config| config.sequential = true);
+    let mut table = TestSwarm::with("x.......", 1, |config| config.sequential = true);
     table.serve(&guest(1), "xx.xxxxx");
     assert_eq!(pieces(&table.requests(1)), [1, 3, 4, 5]);
     table.serve(&guest(2), "xxxxx...");
@@ -364,7 +364,7 @@ fn sequential_order_begins_what_is_missing_first() {
 
 #[test]
 fn sequential_order_holds_within_a_priority() {
-    let mut table = Table::with("xxxx........", 1, |config| {
+    let mut table = TestSwarm::with("xxxx........", 1, |config| {
         config.memory_blocks = 1;
         config.priorities = Some(priorities("nnnnlhnlhn-l"));
     });
@@ -381,7 +381,7 @@ fn sequential_order_holds_within_a_priority() {
 
 #[test]
 fn sequential_order_finishes_what_is_first_with_the_help_of_all() {
-    let mut table = Table::with(".....", 64, |config| config.sequential = true);
+    let mut table = TestSwarm::with(".....", 64, |config| config.sequential = true);
     table.serve(&guest(1), "xxxxx");
     assert_eq!(pieces(&table.requests(1)), [0]);
     // The second begins no piece of its own as long as the first one is not asked for whole.
@@ -413,7 +413,7 @@ fn endgame_begins_when_all_that_is_wanted_is_asked_for() {
 #[test]
 fn progress_tells_of_what_is_wanted() {
     let mut table = wanting("x...", 1, "-nlh");
-    let told = |table: &Table| {
+    let told = |table: &TestSwarm| {
         let p = table.swarm.progress();
         let blocks = |bytes| bytes / u64::from(BLOCK_LEN);
         (blocks(p.bytes_wanted), blocks(p.bytes_wanted_have), p.pieces_wanted_left)
@@ -430,7 +430,7 @@ fn progress_tells_of_what_is_wanted() {
 
 #[test]
 fn upload_only_wants_nothing_whatever_is_wanted() {
-    let mut table = Table::with("x.", 1, |config| config.upload_only = true);
+    let mut table = TestSwarm::with("x.", 1, |config| config.upload_only = true);
     table.connect(&guest(1));
     table.hear(1, Message::HaveAll);
     table.take();
@@ -443,5 +443,5 @@ fn upload_only_wants_nothing_whatever_is_wanted() {
 #[test]
 #[should_panic(expected = "`3` priorities for `2` pieces")]
 fn priorities_of_another_torrent_are_refused() {
-    want(&mut Table::new("..", 1), "nnn");
+    want(&mut TestSwarm::new("..", 1), "nnn");
 }

@@ -17,7 +17,7 @@ use piecework_proto::announce::{TrackerTarget, TrackerUrl};
 use piecework_proto::encryption::{EncryptionPolicy, Method, torrent_mark};
 use piecework_proto::wire::{self, ExtendedHandshake, Handshake, Message};
 use piecework_testkit::{
-    Heard, RawPeer, content, seeded, session, session_with, stranger, until, within,
+    PeerMessage, RawPeer, content, seeded, session, session_with, stranger, until, within,
 };
 use piecework_tracker::{
     Clock, ConsoleReply, TrackerConfig, TrackerHandle, TrackerServer, TrackerStartError,
@@ -141,10 +141,11 @@ async fn a_peer_is_read_like_an_open_book_and_hears_that_nothing_is_wanted() {
     let (listener, port) = listening().await;
     tracker.announce(&a, port, 99).await;
     let mut peer = visit(&listener, &a).await;
-    let Some(Heard::Message(Message::HaveNone)) = within(peer.hear()).await else {
+    let Some(PeerMessage::Message(Message::HaveNone)) = within(peer.hear()).await else {
         panic!("it does not say that it holds nothing")
     };
-    let Some(Heard::Message(Message::Extended { id: 0, payload })) = within(peer.hear()).await
+    let Some(PeerMessage::Message(Message::Extended { id: 0, payload })) =
+        within(peer.hear()).await
     else {
         panic!("it does not say who it is")
     };
@@ -168,7 +169,7 @@ async fn a_peer_is_read_like_an_open_book_and_hears_that_nothing_is_wanted() {
     tracker.until_row(&a, port, |row| row["have"] == "all" && row["eta"] == 0).await;
     peer.send(&Message::Have(PieceIndex(16))).await.unwrap();
     while let Some(heard) = within(peer.hear()).await {
-        assert!(matches!(heard, Heard::Message(Message::KeepAlive)), "{heard:?}");
+        assert!(matches!(heard, PeerMessage::Message(Message::KeepAlive)), "{heard:?}");
     }
     tracker.handle.shutdown().await;
 }

@@ -12,7 +12,7 @@ fn url(host: &str) -> TrackerUrl {
 }
 
 /// A torrent whose trackers at `hosts` know us and told of `leechers`.
-fn known(hosts: &[&str], leechers: u32, peers: usize) -> Departing {
+fn known(hosts: &[&str], leechers: u32, peers: usize) -> DepartingTorrent {
     let tiers = hosts.iter().map(|host| vec![url(host)]).collect();
     let mut announcer = Announcer::new(tiers, TierPolicy::All, Rng::from_seed(1));
     while let Some(wish) = announcer.poll(Moment::START) {
@@ -20,7 +20,7 @@ fn known(hosts: &[&str], leechers: u32, peers: usize) -> Departing {
         reply.incomplete = leechers;
         announcer.on_reply(Moment::START, &wish.tracker, &reply);
     }
-    Departing { announcer, peers }
+    DepartingTorrent { announcer, peers }
 }
 
 /// Has everything be told, and says which torrents were, in their order.
@@ -66,8 +66,8 @@ fn only_trackers_that_know_us_are_told() {
     }
     let never = Announcer::new(vec![vec![url("a")]], TierPolicy::All, Rng::from_seed(1));
     let mut departures = Departures::new([
-        Departing { announcer: failed, peers: 0 },
-        Departing { announcer: never, peers: 3 },
+        DepartingTorrent { announcer: failed, peers: 0 },
+        DepartingTorrent { announcer: never, peers: 3 },
     ]);
     let goodbye = departures.poll().unwrap();
     assert_eq!((goodbye.torrent, goodbye.wish.tracker.place()), (0, "b:1".to_owned()));
@@ -77,7 +77,8 @@ fn only_trackers_that_know_us_are_told() {
 
 #[test]
 fn a_host_that_never_answers_is_given_up_and_holds_up_no_other() {
-    let mut torrents: Vec<Departing> = (0..1_000).map(|_| known(&["dead"], 100, 5)).collect();
+    let mut torrents: Vec<DepartingTorrent> =
+        (0..1_000).map(|_| known(&["dead"], 100, 5)).collect();
     torrents.extend((0..1_000).map(|_| known(&["live"], 0, 0)));
     let mut departures = Departures::new(torrents);
     let (mut silent, mut told) = (Vec::new(), 0);
@@ -117,7 +118,7 @@ fn a_host_that_answers_is_told_of_more_at_a_time() {
 
 #[test]
 fn the_sentence_names_the_hosts_that_miss_most() {
-    let mut untold = Untold::default();
+    let mut untold = MissedGoodbyes::default();
     for host in ["a:1", "b:2", "b:2", "c:3", "d:4", "e:5", "f:6"] {
         untold.add([host.to_owned()]);
     }
@@ -128,7 +129,7 @@ fn the_sentence_names_the_hosts_that_miss_most() {
         )
     );
     assert!(text.contains("`e:5` of `1` and `1` more hosts; "), "{text}");
-    let mut one = Untold::default();
+    let mut one = MissedGoodbyes::default();
     one.add(["a\x1b:1".to_owned()]);
     assert!(
         one.to_string().starts_with("the trackers of `1` torrent were not told that we leave: ")

@@ -23,16 +23,16 @@ fn hosts(places: usize) -> Hosts {
     Hosts::new(places, Rng::from_seed(1))
 }
 
-fn silent() -> Outcome {
-    Outcome::Silent { reason: "no answer".to_owned(), again: false }
+fn silent() -> AnnounceOutcome {
+    AnnounceOutcome::Silent { reason: "no answer".to_owned(), again: false }
 }
 
 /// All that have a place now, as tracker and torrent. Those in vain are left out.
 fn begun(hosts: &mut Hosts, now: Moment) -> Vec<(Host, InfoHash)> {
     let turns = std::iter::from_fn(|| hosts.next(now));
     let place = |turn| match turn {
-        Turn::Announce { host, torrent } => Some((host, torrent)),
-        Turn::Down { .. } => None,
+        AnnounceTurn::Announce { host, torrent } => Some((host, torrent)),
+        AnnounceTurn::Down { .. } => None,
     };
     turns.filter_map(place).collect()
 }
@@ -42,7 +42,7 @@ fn prove(hosts: &mut Hosts, host: usize) {
     for number in 0..100 {
         hosts.line_up(at(0), &url(host), torrent(number));
         for (host, torrent) in begun(hosts, at(0)) {
-            hosts.done(at(0), &host, torrent, Outcome::Answered);
+            hosts.done(at(0), &host, torrent, AnnounceOutcome::Answered);
         }
     }
 }
@@ -51,7 +51,7 @@ fn prove(hosts: &mut Hosts, host: usize) {
 fn a_tracker_that_is_silent_keeps_four_places_and_then_one() {
     let mut hosts = hosts(64);
     for number in 0..1_000 {
-        assert_eq!(hosts.line_up(at(0), &url(0), torrent(number)), Standing::InLine);
+        assert_eq!(hosts.line_up(at(0), &url(0), torrent(number)), HostState::InLine);
     }
     let first = begun(&mut hosts, at(0));
     assert_eq!(first.len(), 4);
@@ -60,10 +60,10 @@ fn a_tracker_that_is_silent_keeps_four_places_and_then_one() {
     }
     // Everybody hears of it at once.
     let told = std::iter::from_fn(|| hosts.next(at(15)));
-    assert_eq!(told.filter(|turn| matches!(turn, Turn::Down { .. })).count(), 996);
+    assert_eq!(told.filter(|turn| matches!(turn, AnnounceTurn::Down { .. })).count(), 996);
     assert_eq!(
         hosts.line_up(at(16), &url(0), torrent(7)),
-        Standing::Down("no answer".into()),
+        HostState::Down("no answer".into()),
         "who comes later as well"
     );
     // One tries after each pause, and never the same twice.
@@ -100,7 +100,7 @@ fn when_a_tracker_is_back_all_announce_as_fast_as_it_answers() {
     assert_eq!(under_way.len(), 1);
     while let Some((host, torrent)) = under_way.pop() {
         left.remove(&torrent);
-        hosts.done(retry_at, &host, torrent, Outcome::Answered);
+        hosts.done(retry_at, &host, torrent, AnnounceOutcome::Answered);
         let more = begun(&mut hosts, retry_at);
         assert!(more.len() <= 2, "{} at once", more.len());
         under_way.extend(more);
@@ -133,7 +133,7 @@ fn many_trackers_that_are_silent_keep_no_place_from_one_that_answers() {
     while let Some((host, torrent)) = live.pop() {
         assert_eq!(host, Host::of(&url(0)));
         served += 1;
-        hosts.done(at(1), &host, torrent, Outcome::Answered);
+        hosts.done(at(1), &host, torrent, AnnounceOutcome::Answered);
         live.extend(begun(&mut hosts, at(1)));
     }
     assert_eq!(served, 1_000);
@@ -166,10 +166,10 @@ fn a_torrent_to_which_a_tracker_is_silent_does_not_stop_others() {
         hosts.line_up(at(round), &url(0), torrent(1));
         let [(host, torrent)] = &begun(&mut hosts, at(round))[..] else { panic!("no place") };
         let again = round >= 2;
-        let outcome = Outcome::Silent { reason: "no answer".to_owned(), again };
+        let outcome = AnnounceOutcome::Silent { reason: "no answer".to_owned(), again };
         hosts.done(at(round), host, *torrent, outcome);
     }
-    assert_eq!(hosts.line_up(at(20), &url(0), torrent(2)), Standing::InLine);
+    assert_eq!(hosts.line_up(at(20), &url(0), torrent(2)), HostState::InLine);
 }
 
 #[test]
@@ -226,7 +226,7 @@ proptest! {
             if answers[at] {
                 wanting.remove(&(at, torrent));
             }
-            let outcome = if answers[at] { Outcome::Answered } else { silent() };
+            let outcome = if answers[at] { AnnounceOutcome::Answered } else { silent() };
             hosts.done(now, &host, torrent, outcome);
         };
         for step in steps {
@@ -243,7 +243,7 @@ proptest! {
                 Step::Turn(host) => answers[host] = !answers[host],
                 Step::Forget => if let Some((host, torrent)) = under_way.pop_back() {
                     wanting.remove(&(index(&host), torrent));
-                    hosts.done(now, &host, torrent, Outcome::Unknown);
+                    hosts.done(now, &host, torrent, AnnounceOutcome::Unknown);
                 },
             }
             under_way.extend(begun(&mut hosts, now));

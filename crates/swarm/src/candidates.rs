@@ -8,8 +8,8 @@ use super::Source;
 use piecework_core::{Moment, Rng, is_dialable};
 
 #[derive(Debug, Default)]
-pub(super) struct Book {
-    entries: BTreeMap<SocketAddr, Entry>,
+pub(super) struct CandidateList {
+    entries: BTreeMap<SocketAddr, Candidate>,
     /// Addresses that turned out to be our own.
     ours: BTreeSet<SocketAddr>,
     /// Addresses whose peer took the last connection and closed it at our handshake. They are kept when
@@ -20,7 +20,7 @@ pub(super) struct Book {
 
 /// How a connection ended, as far as dialling again goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(super) enum ConnectionEnd {
     /// It was of use for a while.
     Normal,
     /// It ended at once, or by a fault of the peer's.
@@ -37,7 +37,7 @@ pub(super) enum Ending {
 
 /// Whether the peer at an address wants nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Sated {
+enum Disinterest {
     No,
     /// Somebody who says that he listens there does not.
     Claimed,
@@ -46,21 +46,21 @@ enum Sated {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct Candidate {
     source: Source,
-    state: State,
+    state: DialState,
     failures: u32,
     /// How often its peer was found to be connected otherwise, in a row.
     duplicates: u32,
     /// Connected peers that dialled us and say that they listen there.
     claims: u32,
-    sated: Sated,
+    sated: Disinterest,
     /// A peer that we dialled there gave a right piece.
     is_proven: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum DialState {
     /// Not to be dialled before this.
     Waiting(Moment),
     Dialing,
@@ -68,32 +68,32 @@ enum State {
     Connected,
 }
 
-impl Entry {
-    fn new(source: Source, state: State) -> Self {
+impl Candidate {
+    fn new(source: Source, state: DialState) -> Self {
         Self {
             source,
             state,
             failures: 0,
             duplicates: 0,
             claims: 0,
-            sated: Sated::No,
+            sated: Disinterest::No,
             is_proven: false,
         }
     }
 
-    /// When it may be dialled, if nothing else happens; with `skip_sated` not if its peer wants
+    /// When it may be dialled, if nothing else happens; with `skip_disinterested` not if its peer wants
     /// nothing, or says that it is connected. One that is known from its peer alone is believed that
     /// it is.
-    fn due(&self, skip_sated: bool) -> Option<Moment> {
-        let State::Waiting(from) = self.state else { return None };
-        let is_sated = self.sated > Sated::No;
-        let skipped = skip_sated && (is_sated || self.claims > 0);
+    fn due(&self, skip_disinterested: bool) -> Option<Moment> {
+        let DialState::Waiting(from) = self.state else { return None };
+        let note_disinterest = self.sated > Disinterest::No;
+        let skipped = skip_disinterested && (note_disinterest || self.claims > 0);
         let is_connected = self.claims > 0 && self.source == Source::Incoming;
         (!skipped && !is_connected).then_some(from)
     }
 }
 
-impl Book {
+impl CandidateList {
     /// Takes an address note of, if it can be one of a peer and there is room.
     pub(super) fn add(&mut self, now: Moment, addr: SocketAddr, source: Source) {
         if !is_dialable(addr) || self.ours.contains(&addr) {
@@ -102,38 +102,38 @@ impl Book {
         if let Some(entry) = self.entries.get_mut(&addr) {
             if source == Source::User {
                 entry.source = source;
-                if let State::Waiting(_) = entry.state {
-                    entry.state = State::Waiting(now);
+                if let DialState::Waiting(_) = entry.state {
+                    entry.state = DialState::Waiting(now);
                     entry.failures = 0;
                 }
             } else if source == Source::Tracker && entry.source == Source::Incoming {
                 entry.source = source;
             }
-            if source != Source::Incoming && entry.sated == Sated::Claimed {
-                entry.sated = Sated::No;
+            if source != Source::Incoming && entry.sated == Disinterest::Claimed {
+                entry.sated = Disinterest::No;
             }
             return;
         }
-        if self.entries.len() >= MAX_ENTRIES && !self.make_room(source) {
+        if self.entries.len() >= MAX_CANDIDATES && !self.make_room(source) {
             return;
         }
-        self.entries.insert(addr, Entry::new(source, State::Waiting(now)));
+        self.entries.insert(addr, Candidate::new(source, DialState::Waiting(now)));
     }
 
     /// The address to be dialled now, if any: the user's first, otherwise any one, those that
     /// failed least before others, and of those one of a host that is not connected. It counts as
-    /// being dialled. With `skip_sated`, not one whose peer is known to want nothing.
+    /// being dialled. With `skip_disinterested`, not one whose peer is known to want nothing.
     pub(super) fn next_dial(
         &mut self,
         now: Moment,
-        skip_sated: bool,
+        skip_disinterested: bool,
         connected: &BTreeSet<IpAddr>,
         rng: &mut Rng,
     ) -> Option<SocketAddr> {
         let due = self
             .entries
             .iter_mut()
-            .filter(|(_, entry)| entry.due(skip_sated).is_some_and(|from| from <= now));
+            .filter(|(_, entry)| entry.due(skip_disinterested).is_some_and(|from| from <= now));
         let (addr, entry) = due.min_by_key(|(addr, e)| {
             (
                 e.source != Source::User,
@@ -142,14 +142,14 @@ impl Book {
                 rng.next_u64(),
             )
         })?;
-        entry.state = State::Dialing;
+        entry.state = DialState::Dialing;
         self.dialing += 1;
         Some(*addr)
     }
 
     pub(super) fn dial_failed(&mut self, now: Moment, addr: SocketAddr, hung_up: bool) {
-        if self.leave(addr, State::Dialing) {
-            self.wait(now, addr, Ending::Bad);
+        if self.leave(addr, DialState::Dialing) {
+            self.wait(now, addr, ConnectionEnd::Bad);
             if !hung_up {
                 self.hung_up.remove(&addr);
             } else if self.hung_up.len() < MAX_HUNG_UP {
@@ -165,18 +165,20 @@ impl Book {
 
     /// The address could not be dialled for reasons of our own.
     pub(super) fn dial_prevented(&mut self, now: Moment, addr: SocketAddr) {
-        self.leave(addr, State::Dialing);
-        if let Some(Entry { state: state @ State::Waiting(_), .. }) = self.entries.get_mut(&addr) {
-            *state = State::Waiting(now);
+        self.leave(addr, DialState::Dialing);
+        if let Some(Candidate { state: state @ DialState::Waiting(_), .. }) =
+            self.entries.get_mut(&addr)
+        {
+            *state = DialState::Waiting(now);
         }
     }
 
     /// We are connected to the peer that listens at this address.
     pub(super) fn connected(&mut self, addr: SocketAddr) {
-        self.leave(addr, State::Dialing);
+        self.leave(addr, DialState::Dialing);
         self.hung_up.remove(&addr);
         if let Some(entry) = self.entry(addr) {
-            entry.state = State::Connected;
+            entry.state = DialState::Connected;
         }
     }
 
@@ -188,26 +190,29 @@ impl Book {
     }
 
     /// A peer that said so is gone.
-    pub(super) fn unclaimed(&mut self, now: Moment, addr: SocketAddr, ending: Ending) {
+    pub(super) fn unclaimed(&mut self, now: Moment, addr: SocketAddr, ending: ConnectionEnd) {
         let Some(entry) = self.entries.get_mut(&addr) else { return };
         entry.claims = entry.claims.saturating_sub(1);
-        if let State::Waiting(from) = entry.state {
-            entry.state = State::Waiting(from.max(now + FIRST_PAUSE));
-            if ending == Ending::Never && entry.source == Source::Incoming && entry.claims == 0 {
+        if let DialState::Waiting(from) = entry.state {
+            entry.state = DialState::Waiting(from.max(now + FIRST_PAUSE));
+            if ending == ConnectionEnd::Never
+                && entry.source == Source::Incoming
+                && entry.claims == 0
+            {
                 self.entries.remove(&addr);
             }
         }
     }
 
     /// The connection to this address is gone, or is not wanted.
-    pub(super) fn closed(&mut self, now: Moment, addr: SocketAddr, ending: Ending) {
-        self.leave(addr, State::Dialing);
-        self.leave(addr, State::Connected);
+    pub(super) fn closed(&mut self, now: Moment, addr: SocketAddr, ending: ConnectionEnd) {
+        self.leave(addr, DialState::Dialing);
+        self.leave(addr, DialState::Connected);
         self.wait(now, addr, ending);
     }
 
     /// The address is our own.
-    pub(super) fn is_ours(&mut self, addr: SocketAddr) {
+    pub(super) fn note_ours(&mut self, addr: SocketAddr) {
         self.forget(addr);
         if self.ours.len() < MAX_OURS {
             self.ours.insert(addr);
@@ -217,27 +222,27 @@ impl Book {
     /// The peer at this address was seen to want nothing: it holds everything, or says so. We have
     /// dialled it there, or it says that it listens there: that holds until somebody else names the
     /// address.
-    pub(super) fn is_sated(&mut self, addr: SocketAddr, is_dialled: bool) {
+    pub(super) fn note_disinterest(&mut self, addr: SocketAddr, is_dialled: bool) {
         if let Some(entry) = self.entries.get_mut(&addr) {
-            let sated = if is_dialled { Sated::Proven } else { Sated::Claimed };
+            let sated = if is_dialled { Disinterest::Proven } else { Disinterest::Claimed };
             entry.sated = entry.sated.max(sated);
         }
     }
 
     /// The peer that we dialled there gave a right piece.
-    pub(super) fn is_proven(&mut self, addr: SocketAddr) {
+    pub(super) fn note_proven(&mut self, addr: SocketAddr) {
         if let Some(entry) = self.entries.get_mut(&addr) {
             entry.is_proven = true;
         }
     }
 
     /// Whether a peer that we dialled there gave a right piece.
-    pub(super) fn has_proven(&self, addr: SocketAddr) -> bool {
+    pub(super) fn is_proven(&self, addr: SocketAddr) -> bool {
         self.entries.get(&addr).is_some_and(|entry| entry.is_proven)
     }
 
     /// Whether the user has named the address.
-    pub(super) fn is_users(&self, addr: SocketAddr) -> bool {
+    pub(super) fn is_named(&self, addr: SocketAddr) -> bool {
         self.entries.get(&addr).is_some_and(|entry| entry.source == Source::User)
     }
 
@@ -266,7 +271,7 @@ impl Book {
     }
 
     pub(super) fn forget(&mut self, addr: SocketAddr) {
-        self.leave(addr, State::Dialing);
+        self.leave(addr, DialState::Dialing);
         self.entries.remove(&addr);
     }
 
@@ -274,8 +279,8 @@ impl Book {
     pub(super) fn start_over(&mut self, now: Moment) {
         for entry in self.entries.values_mut() {
             entry.claims = 0;
-            if entry.state != State::Dialing {
-                entry.state = State::Waiting(now);
+            if entry.state != DialState::Dialing {
+                entry.state = DialState::Waiting(now);
             }
         }
     }
@@ -285,13 +290,13 @@ impl Book {
     }
 
     /// When the next address may be dialled.
-    pub(super) fn next_due(&self, skip_sated: bool) -> Option<Moment> {
-        self.entries.values().filter_map(|entry| entry.due(skip_sated)).min()
+    pub(super) fn next_due(&self, skip_disinterested: bool) -> Option<Moment> {
+        self.entries.values().filter_map(|entry| entry.due(skip_disinterested)).min()
     }
 
     /// Whether there is an address that may be dialled and never failed.
     pub(super) fn has_untried(&self, now: Moment) -> bool {
-        let may_dial = |state| matches!(state, State::Waiting(from) if from <= now);
+        let may_dial = |state| matches!(state, DialState::Waiting(from) if from <= now);
         self.entries.values().any(|entry| entry.failures == 0 && may_dial(entry.state))
     }
 
@@ -309,48 +314,48 @@ impl Book {
     }
 
     pub(super) fn check(&self) {
-        let dialing = self.entries.values().filter(|e| e.state == State::Dialing).count();
+        let dialing = self.entries.values().filter(|e| e.state == DialState::Dialing).count();
         assert_eq!(dialing, self.dialing, "dials under way");
-        assert!(self.entries.len() <= MAX_ENTRIES, "addresses");
+        assert!(self.entries.len() <= MAX_CANDIDATES, "addresses");
     }
 
     /// Says whether the entry was in `state`; it is then free to be put into another.
-    fn leave(&mut self, addr: SocketAddr, state: State) -> bool {
+    fn leave(&mut self, addr: SocketAddr, state: DialState) -> bool {
         let Some(entry) = self.entries.get_mut(&addr) else { return false };
         if entry.state != state {
             return false;
         }
-        if state == State::Dialing {
+        if state == DialState::Dialing {
             self.dialing -= 1;
         }
-        entry.state = State::Waiting(Moment::START);
+        entry.state = DialState::Waiting(Moment::START);
         true
     }
 
-    fn wait(&mut self, now: Moment, addr: SocketAddr, ending: Ending) {
+    fn wait(&mut self, now: Moment, addr: SocketAddr, ending: ConnectionEnd) {
         let Some(entry) = self.entries.get_mut(&addr) else { return };
         let is_user = entry.source == Source::User;
         let pause = match ending {
-            Ending::Never if is_user => {
+            ConnectionEnd::Never if is_user => {
                 entry.failures += 1;
                 let doublings = 1 << (entry.failures - 1).min(16);
                 (FIRST_CORRUPT_PAUSE * doublings).min(MAX_CORRUPT_PAUSE)
             }
-            Ending::Never => {
+            ConnectionEnd::Never => {
                 self.entries.remove(&addr);
                 return;
             }
-            Ending::Untimely => UNTIMELY_PAUSE,
-            Ending::Full => FULL_PAUSE,
-            Ending::Duplicate => {
+            ConnectionEnd::Untimely => UNTIMELY_PAUSE,
+            ConnectionEnd::Full => FULL_PAUSE,
+            ConnectionEnd::Duplicate => {
                 entry.duplicates += 1;
                 UNTIMELY_PAUSE * (1 << (entry.duplicates - 1).min(5))
             }
-            Ending::Normal => {
+            ConnectionEnd::Normal => {
                 (entry.failures, entry.duplicates) = (0, 0);
                 if is_user { FIRST_USER_PAUSE } else { FIRST_PAUSE }
             }
-            Ending::Bad => {
+            ConnectionEnd::Bad => {
                 entry.failures += 1;
                 if entry.failures > MAX_FAILURES && !is_user {
                     self.entries.remove(&addr);
@@ -364,26 +369,26 @@ impl Book {
                 }
             }
         };
-        entry.state = State::Waiting(now + pause);
+        entry.state = DialState::Waiting(now + pause);
     }
 
     /// What is known of an address, which is new if it was not known; `None` if it is none of a peer
     /// or there is no room.
-    fn entry(&mut self, addr: SocketAddr) -> Option<&mut Entry> {
+    fn entry(&mut self, addr: SocketAddr) -> Option<&mut Candidate> {
         if !is_dialable(addr) || self.ours.contains(&addr) {
             return None;
         }
-        let is_full = !self.entries.contains_key(&addr) && self.entries.len() >= MAX_ENTRIES;
+        let is_full = !self.entries.contains_key(&addr) && self.entries.len() >= MAX_CANDIDATES;
         if is_full && !self.make_room(Source::Incoming) {
             return None;
         }
-        let new = || Entry::new(Source::Incoming, State::Waiting(Moment::START));
+        let new = || Candidate::new(Source::Incoming, DialState::Waiting(Moment::START));
         Some(self.entries.entry(addr).or_insert_with(new))
     }
 
     /// Forgets the address least likely to be of use, if it is less so than one from `source`.
     fn make_room(&mut self, source: Source) -> bool {
-        let idle = self.entries.iter().filter(|(_, e)| matches!(e.state, State::Waiting(_)));
+        let idle = self.entries.iter().filter(|(_, e)| matches!(e.state, DialState::Waiting(_)));
         let worst = idle
             .filter(|(_, entry)| entry.source != Source::User)
             .max_by_key(|(_, entry)| entry.failures)
@@ -393,18 +398,18 @@ impl Book {
     }
 }
 
-fn put_off(entry: &mut Entry, until: Moment) {
-    if let State::Waiting(from) = entry.state
+fn put_off(entry: &mut Candidate, until: Moment) {
+    if let DialState::Waiting(from) = entry.state
         && !entry.is_proven
         && entry.source != Source::User
     {
-        entry.state = State::Waiting(from.max(until));
+        entry.state = DialState::Waiting(from.max(until));
     }
 }
 
 /// Addresses kept. A swarm connects to a tenth of that; a tracker that sends more, lies or will be
 /// asked again.
-const MAX_ENTRIES: usize = 1_000;
+const MAX_CANDIDATES: usize = 1_000;
 
 /// Our own addresses kept: a machine has a handful.
 const MAX_OURS: usize = 64;
@@ -444,15 +449,15 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn dial(book: &mut Book, millis: u64) -> Option<SocketAddr> {
-        let dialled = book.next_dial(at(millis), false, &BTreeSet::new(), &mut Rng::from_seed(1));
-        book.check();
+    fn dial(list: &mut CandidateList, millis: u64) -> Option<SocketAddr> {
+        let dialled = list.next_dial(at(millis), false, &BTreeSet::new(), &mut Rng::from_seed(1));
+        list.check();
         dialled
     }
 
     #[test]
     fn addresses_nobody_can_listen_at_are_dropped() {
-        let mut book = Book::default();
+        let mut list = CandidateList::default();
         for text in [
             "1.2.3.4:0",
             "0.0.0.0:80",
@@ -462,184 +467,184 @@ mod tests {
             "255.255.255.255:80",
             "[::ffff:0.0.0.0]:80",
         ] {
-            book.add(at(0), addr(text), Source::Tracker);
+            list.add(at(0), addr(text), Source::Tracker);
         }
-        assert_eq!(book.len(), 0);
+        assert_eq!(list.len(), 0);
     }
 
     #[test]
     fn no_more_than_a_thousand_addresses_are_kept() {
-        let mut book = Book::default();
+        let mut list = CandidateList::default();
         for number in 0..5_000u32 {
             let ip = std::net::IpAddr::V4((0x0a00_0000 + number).into());
-            book.add(at(0), SocketAddr::new(ip, 6881), Source::Tracker);
+            list.add(at(0), SocketAddr::new(ip, 6881), Source::Tracker);
         }
-        assert_eq!(book.len(), MAX_ENTRIES);
-        book.add(at(0), addr("9.9.9.9:9"), Source::User);
-        assert_eq!(book.len(), MAX_ENTRIES);
-        assert_eq!(dial(&mut book, 0), Some(addr("9.9.9.9:9")));
+        assert_eq!(list.len(), MAX_CANDIDATES);
+        list.add(at(0), addr("9.9.9.9:9"), Source::User);
+        assert_eq!(list.len(), MAX_CANDIDATES);
+        assert_eq!(dial(&mut list, 0), Some(addr("9.9.9.9:9")));
     }
 
     #[test]
     fn failures_back_off_and_are_forgotten_at_last() {
-        let mut book = Book::default();
-        book.add(at(0), addr("1.2.3.4:5"), Source::Tracker);
+        let mut list = CandidateList::default();
+        list.add(at(0), addr("1.2.3.4:5"), Source::Tracker);
         let mut now = 0;
         for pause in [5_000, 10_000, 20_000, 40_000, 80_000, 160_000] {
-            assert_eq!(dial(&mut book, now), Some(addr("1.2.3.4:5")));
-            assert_eq!((book.dialing(), book.next_due(false)), (1, None));
-            book.dial_failed(at(now), addr("1.2.3.4:5"), false);
-            assert_eq!(dial(&mut book, now + pause - 1), None);
-            assert_eq!(book.next_due(false), Some(at(now + pause)));
+            assert_eq!(dial(&mut list, now), Some(addr("1.2.3.4:5")));
+            assert_eq!((list.dialing(), list.next_due(false)), (1, None));
+            list.dial_failed(at(now), addr("1.2.3.4:5"), false);
+            assert_eq!(dial(&mut list, now + pause - 1), None);
+            assert_eq!(list.next_due(false), Some(at(now + pause)));
             now += pause;
         }
-        dial(&mut book, now);
-        book.dial_failed(at(now), addr("1.2.3.4:5"), false);
-        assert_eq!(book.len(), 0);
+        dial(&mut list, now);
+        list.dial_failed(at(now), addr("1.2.3.4:5"), false);
+        assert_eq!(list.len(), 0);
     }
 
     #[test]
     fn the_users_peers_come_first_are_retried_quickly_and_never_forgotten() {
-        let mut book = Book::default();
-        book.add(at(0), addr("1.1.1.1:1"), Source::Tracker);
-        book.add(at(0), addr("2.2.2.2:2"), Source::User);
+        let mut list = CandidateList::default();
+        list.add(at(0), addr("1.1.1.1:1"), Source::Tracker);
+        list.add(at(0), addr("2.2.2.2:2"), Source::User);
         let mut now = 0;
         for pause in [500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000] {
-            assert_eq!(dial(&mut book, now), Some(addr("2.2.2.2:2")));
-            book.dial_failed(at(now), addr("2.2.2.2:2"), false);
+            assert_eq!(dial(&mut list, now), Some(addr("2.2.2.2:2")));
+            list.dial_failed(at(now), addr("2.2.2.2:2"), false);
             now += pause;
         }
-        assert_eq!(book.len(), 2);
+        assert_eq!(list.len(), 2);
     }
 
     #[test]
     fn own_address_is_never_dialled_again() {
-        let mut book = Book::default();
-        book.add(at(0), addr("1.2.3.4:5"), Source::Tracker);
-        dial(&mut book, 0);
-        book.is_ours(addr("1.2.3.4:5"));
-        book.add(at(0), addr("1.2.3.4:5"), Source::User);
-        assert_eq!((book.len(), dial(&mut book, 9_000)), (0, None));
+        let mut list = CandidateList::default();
+        list.add(at(0), addr("1.2.3.4:5"), Source::Tracker);
+        dial(&mut list, 0);
+        list.note_ours(addr("1.2.3.4:5"));
+        list.add(at(0), addr("1.2.3.4:5"), Source::User);
+        assert_eq!((list.len(), dial(&mut list, 9_000)), (0, None));
     }
 
     #[test]
     fn connected_addresses_are_not_dialled_and_sated_ones_only_if_wanted() {
-        let mut book = Book::default();
-        book.connected(addr("1.2.3.4:5"));
-        book.add(at(0), addr("1.2.3.4:5"), Source::Tracker);
-        assert_eq!(dial(&mut book, 0), None);
-        book.is_sated(addr("1.2.3.4:5"), true);
-        book.closed(at(0), addr("1.2.3.4:5"), Ending::Normal);
-        book.add(at(0), addr("1.2.3.4:5"), Source::Tracker);
-        assert_eq!(book.next_due(true), None);
+        let mut list = CandidateList::default();
+        list.connected(addr("1.2.3.4:5"));
+        list.add(at(0), addr("1.2.3.4:5"), Source::Tracker);
+        assert_eq!(dial(&mut list, 0), None);
+        list.note_disinterest(addr("1.2.3.4:5"), true);
+        list.closed(at(0), addr("1.2.3.4:5"), ConnectionEnd::Normal);
+        list.add(at(0), addr("1.2.3.4:5"), Source::Tracker);
+        assert_eq!(list.next_due(true), None);
         assert_eq!(
-            book.next_dial(at(60_000), true, &BTreeSet::new(), &mut Rng::from_seed(1)),
+            list.next_dial(at(60_000), true, &BTreeSet::new(), &mut Rng::from_seed(1)),
             None
         );
-        assert_eq!(dial(&mut book, 60_000), Some(addr("1.2.3.4:5")));
+        assert_eq!(dial(&mut list, 60_000), Some(addr("1.2.3.4:5")));
     }
 
     #[test]
     fn what_a_peer_says_of_its_port_keeps_nobody_from_being_dialled() {
-        let mut book = Book::default();
+        let mut list = CandidateList::default();
         // Known from itself alone: it is connected.
-        book.claimed(addr("1.2.3.4:5"));
-        book.is_sated(addr("1.2.3.4:5"), false);
-        assert_eq!((dial(&mut book, 0), book.next_due(false)), (None, None));
+        list.claimed(addr("1.2.3.4:5"));
+        list.note_disinterest(addr("1.2.3.4:5"), false);
+        assert_eq!((dial(&mut list, 0), list.next_due(false)), (None, None));
         // A tracker names it too. A seed need not dial it, a download may.
-        book.add(at(0), addr("1.2.3.4:5"), Source::Tracker);
-        assert_eq!(book.next_due(true), None);
-        assert_eq!(dial(&mut book, 0), Some(addr("1.2.3.4:5")));
+        list.add(at(0), addr("1.2.3.4:5"), Source::Tracker);
+        assert_eq!(list.next_due(true), None);
+        assert_eq!(dial(&mut list, 0), Some(addr("1.2.3.4:5")));
         // The peer there has another connection to us: the next trials come later and later.
         let mut now = 0;
         for minutes in [2, 4, 8, 16, 32, 64, 64] {
-            book.closed(at(now), addr("1.2.3.4:5"), Ending::Duplicate);
-            assert_eq!(book.next_due(false), Some(at(now + minutes * 60_000)));
+            list.closed(at(now), addr("1.2.3.4:5"), ConnectionEnd::Duplicate);
+            assert_eq!(list.next_due(false), Some(at(now + minutes * 60_000)));
             now += minutes * 60_000;
-            dial(&mut book, now);
+            dial(&mut list, now);
         }
-        book.closed(at(now), addr("1.2.3.4:5"), Ending::Normal);
+        list.closed(at(now), addr("1.2.3.4:5"), ConnectionEnd::Normal);
         // Whoever said that it listens there takes nothing along.
-        book.claimed(addr("1.2.3.4:5"));
-        book.unclaimed(at(now), addr("1.2.3.4:5"), Ending::Never);
-        book.unclaimed(at(now), addr("1.2.3.4:5"), Ending::Never);
-        assert_eq!(dial(&mut book, now + 5_000), Some(addr("1.2.3.4:5")));
-        book.claimed(addr("9.9.9.9:9"));
-        book.unclaimed(at(now), addr("9.9.9.9:9"), Ending::Never);
-        assert_eq!(book.len(), 1);
+        list.claimed(addr("1.2.3.4:5"));
+        list.unclaimed(at(now), addr("1.2.3.4:5"), ConnectionEnd::Never);
+        list.unclaimed(at(now), addr("1.2.3.4:5"), ConnectionEnd::Never);
+        assert_eq!(dial(&mut list, now + 5_000), Some(addr("1.2.3.4:5")));
+        list.claimed(addr("9.9.9.9:9"));
+        list.unclaimed(at(now), addr("9.9.9.9:9"), ConnectionEnd::Never);
+        assert_eq!(list.len(), 1);
     }
 
     #[test]
     fn a_dial_that_we_prevented_is_no_failure() {
-        let mut book = Book::default();
-        book.add(at(0), addr("1.2.3.4:5"), Source::Tracker);
+        let mut list = CandidateList::default();
+        list.add(at(0), addr("1.2.3.4:5"), Source::Tracker);
         for _ in 0..100 {
-            assert_eq!(dial(&mut book, 0), Some(addr("1.2.3.4:5")));
-            book.dial_prevented(at(0), addr("1.2.3.4:5"));
+            assert_eq!(dial(&mut list, 0), Some(addr("1.2.3.4:5")));
+            list.dial_prevented(at(0), addr("1.2.3.4:5"));
         }
-        book.dial_failed(at(0), addr("1.2.3.4:5"), false);
-        assert_eq!(dial(&mut book, 0), Some(addr("1.2.3.4:5")));
-        book.dial_failed(at(0), addr("1.2.3.4:5"), false);
-        assert_eq!(book.next_due(false), Some(at(5_000)), "the first failure");
+        list.dial_failed(at(0), addr("1.2.3.4:5"), false);
+        assert_eq!(dial(&mut list, 0), Some(addr("1.2.3.4:5")));
+        list.dial_failed(at(0), addr("1.2.3.4:5"), false);
+        assert_eq!(list.next_due(false), Some(at(5_000)), "the first failure");
     }
 
     #[test]
     fn a_host_is_put_off_but_for_who_has_proven_good_and_whom_the_user_named() {
-        let mut book = Book::default();
-        book.add(at(0), addr("1.2.3.4:1"), Source::Tracker);
-        book.add(at(0), addr("1.2.3.4:2"), Source::Tracker);
-        book.add(at(0), addr("1.2.3.4:3"), Source::User);
-        book.add(at(0), addr("1.2.3.5:1"), Source::Tracker);
-        book.is_proven(addr("1.2.3.4:2"));
-        book.put_off_ip("::ffff:1.2.3.4".parse().unwrap(), at(60_000));
-        let mut dialled: Vec<_> = std::iter::from_fn(|| dial(&mut book, 0)).collect();
+        let mut list = CandidateList::default();
+        list.add(at(0), addr("1.2.3.4:1"), Source::Tracker);
+        list.add(at(0), addr("1.2.3.4:2"), Source::Tracker);
+        list.add(at(0), addr("1.2.3.4:3"), Source::User);
+        list.add(at(0), addr("1.2.3.5:1"), Source::Tracker);
+        list.note_proven(addr("1.2.3.4:2"));
+        list.put_off_ip("::ffff:1.2.3.4".parse().unwrap(), at(60_000));
+        let mut dialled: Vec<_> = std::iter::from_fn(|| dial(&mut list, 0)).collect();
         dialled.sort();
         assert_eq!(dialled, ["1.2.3.4:2", "1.2.3.4:3", "1.2.3.5:1"].map(addr));
-        assert_eq!(dial(&mut book, 60_000), Some(addr("1.2.3.4:1")));
+        assert_eq!(dial(&mut list, 60_000), Some(addr("1.2.3.4:1")));
     }
 
     #[test]
     fn a_users_peer_that_gave_a_wrong_piece_is_tried_again_later_and_later() {
-        let mut book = Book::default();
-        book.add(at(0), addr("1.2.3.4:5"), Source::User);
+        let mut list = CandidateList::default();
+        list.add(at(0), addr("1.2.3.4:5"), Source::User);
         let mut now = 0;
         for pause in [60_000, 120_000, 240_000] {
-            assert_eq!(dial(&mut book, now), Some(addr("1.2.3.4:5")));
-            book.connected(addr("1.2.3.4:5"));
-            book.closed(at(now), addr("1.2.3.4:5"), Ending::Never);
-            assert_eq!(book.next_due(false), Some(at(now + pause)));
+            assert_eq!(dial(&mut list, now), Some(addr("1.2.3.4:5")));
+            list.connected(addr("1.2.3.4:5"));
+            list.closed(at(now), addr("1.2.3.4:5"), ConnectionEnd::Never);
+            assert_eq!(list.next_due(false), Some(at(now + pause)));
             now += pause;
         }
-        book.add(at(now), addr("5.5.5.5:5"), Source::Tracker);
-        book.connected(addr("5.5.5.5:5"));
-        book.closed(at(now), addr("5.5.5.5:5"), Ending::Never);
-        assert_eq!(book.len(), 1);
+        list.add(at(now), addr("5.5.5.5:5"), Source::Tracker);
+        list.connected(addr("5.5.5.5:5"));
+        list.closed(at(now), addr("5.5.5.5:5"), ConnectionEnd::Never);
+        assert_eq!(list.len(), 1);
     }
 
     #[test]
     fn line_11_who_closes_connections_at_our_handshake_is_counted_until_it_does_not() {
-        let mut book = Book::default();
+        let mut list = CandidateList::default();
         let [one, two] = ["1.2.3.4:5", "1.2.3.4:6"].map(addr);
         for at_ in [one, two] {
-            book.add(at(0), at_, Source::Tracker);
+            list.add(at(0), at_, Source::Tracker);
         }
         // It fails so often that it is forgotten, and is told of all the same.
         let mut now = 0;
-        while book.len() > 0 {
+        while list.len() > 0 {
             now += 200_000;
-            while let Some(dialled) = dial(&mut book, now) {
-                book.dial_failed(at(now), dialled, true);
+            while let Some(dialled) = dial(&mut list, now) {
+                list.dial_failed(at(now), dialled, true);
             }
         }
-        assert_eq!(book.hung_up(), 2);
+        assert_eq!(list.hung_up(), 2);
         // What we did not dial is not counted.
-        book.dial_failed(at(now), addr("9.9.9.9:9"), true);
-        assert_eq!(book.hung_up(), 2);
-        book.connected(one);
-        assert_eq!(book.hung_up(), 1);
-        book.add(at(now), two, Source::Tracker);
-        assert_eq!(dial(&mut book, now), Some(two));
-        book.dial_failed(at(now), two, false);
-        assert_eq!(book.hung_up(), 0);
+        list.dial_failed(at(now), addr("9.9.9.9:9"), true);
+        assert_eq!(list.hung_up(), 2);
+        list.connected(one);
+        assert_eq!(list.hung_up(), 1);
+        list.add(at(now), two, Source::Tracker);
+        assert_eq!(dial(&mut list, now), Some(two));
+        list.dial_failed(at(now), two, false);
+        assert_eq!(list.hung_up(), 0);
     }
 }

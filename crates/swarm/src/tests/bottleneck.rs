@@ -2,40 +2,40 @@
 
 use super::*;
 
-const NOTHING: Outside =
-    Outside { limited: false, behind: false, writing: false, naming: false, busy: false };
+const NOTHING: DriverState =
+    DriverState { limited: false, behind: false, writing: false, naming: false, busy: false };
 
-fn cause(table: &Table) -> Option<Cause> {
+fn cause(table: &TestSwarm) -> Option<Cause> {
     cause_with(table, NOTHING)
 }
 
-fn cause_with(table: &Table, outside: Outside) -> Option<Cause> {
-    table.swarm.standing(outside).map(|standing| standing.cause)
+fn cause_with(table: &TestSwarm, driver: DriverState) -> Option<Cause> {
+    table.swarm.bottleneck(driver).map(|bottleneck| bottleneck.cause)
 }
 
 #[test]
 fn without_peers_it_waits_for_peers() {
-    let table = Table::new("..", 1);
+    let table = TestSwarm::new("..", 1);
     assert_eq!(cause(&table), Some(Cause::NoPeers));
 }
 
 #[test]
 fn peers_that_hold_nothing_of_use_offer_nothing() {
-    let mut table = Table::new("x...", 1);
+    let mut table = TestSwarm::new("x...", 1);
     table.join(&guest(1), "x...");
     table.join(&guest(2), "....");
-    let standing = table.swarm.standing(NOTHING).unwrap();
-    assert_eq!(standing.cause, Cause::NothingOffered);
-    assert_eq!((standing.peers, standing.offering, standing.missing), (2, 0, 3));
+    let bottleneck = table.swarm.bottleneck(NOTHING).unwrap();
+    assert_eq!(bottleneck.cause, Cause::NothingOffered);
+    assert_eq!((bottleneck.peers, bottleneck.offering, bottleneck.missing), (2, 0, 3));
 }
 
 #[test]
 fn peers_that_all_choke_are_waited_for_until_one_does_not() {
-    let mut table = Table::new("..", 1);
+    let mut table = TestSwarm::new("..", 1);
     table.join(&guest(1), "xx");
     table.join(&guest(2), "x.");
-    let standing = table.swarm.standing(NOTHING).unwrap();
-    assert_eq!((standing.cause, standing.offering, standing.serving), (Cause::Choked, 2, 0));
+    let bottleneck = table.swarm.bottleneck(NOTHING).unwrap();
+    assert_eq!((bottleneck.cause, bottleneck.offering, bottleneck.serving), (Cause::Choked, 2, 0));
     table.hear(2, Message::Unchoke);
     assert_eq!(cause(&table), Some(Cause::PeerUpload));
     table.hear(2, Message::Choke);
@@ -47,7 +47,7 @@ fn peers_that_all_choke_are_waited_for_until_one_does_not() {
 
 #[test]
 fn a_peer_chokes_us_though_it_has_given_what_it_allowed() {
-    let mut table = Table::new("....", 1);
+    let mut table = TestSwarm::new("....", 1);
     table.join(&guest(1), "xxxx");
     table.hear(1, Message::AllowedFast(PieceIndex(2)));
     assert_eq!(cause(&table), Some(Cause::PeerUpload));
@@ -55,15 +55,18 @@ fn a_peer_chokes_us_though_it_has_given_what_it_allowed() {
     assert_eq!(allowed, [block(2, 0)]);
     table.give(1, allowed[0]);
     for _ in 0..2 {
-        let standing = table.swarm.standing(NOTHING).unwrap();
-        assert_eq!((standing.cause, standing.offering, standing.serving), (Cause::Choked, 1, 0));
+        let bottleneck = table.swarm.bottleneck(NOTHING).unwrap();
+        assert_eq!(
+            (bottleneck.cause, bottleneck.offering, bottleneck.serving),
+            (Cause::Choked, 1, 0)
+        );
         table.verified(2);
     }
 }
 
 #[test]
 fn a_peer_that_refuses_chokes_in_all_but_name() {
-    let mut table = Table::new(".", 1);
+    let mut table = TestSwarm::new(".", 1);
     table.serve(&guest(1), "x");
     for block in table.requests(1) {
         table.hear(1, Message::Reject(block));
@@ -76,43 +79,43 @@ fn a_peer_that_refuses_chokes_in_all_but_name() {
 
 #[test]
 fn line_11_peers_that_send_nothing_are_not_among_those_that_serve() {
-    let mut table = Table::new(&".".repeat(64), 16);
+    let mut table = TestSwarm::new(&".".repeat(64), 16);
     for key in 1..=3 {
         table.serve(&guest(key), &"x".repeat(64));
     }
     table.join(&guest(4), &"x".repeat(64));
-    let standing = |table: &Table| table.swarm.standing(NOTHING).unwrap();
-    assert_eq!((standing(&table).serving, standing(&table).silent), (3, 0));
+    let bottleneck = |table: &TestSwarm| table.swarm.bottleneck(NOTHING).unwrap();
+    assert_eq!((bottleneck(&table).serving, bottleneck(&table).silent), (3, 0));
     // The first one gives a block each 100 ms, the others nothing.
     for _ in 0..40 {
         table.wait(Duration::from_millis(100));
         let block = table.swarm.owed_by(1)[0];
         table.give(1, block);
     }
-    let now = standing(&table);
+    let now = bottleneck(&table);
     assert_eq!((now.cause, now.serving, now.silent), (Cause::PeerUpload, 1, 2));
     table.hear(1, Message::Choke);
-    let now = standing(&table);
+    let now = bottleneck(&table);
     assert_eq!((now.cause, now.offering, now.silent), (Cause::Choked, 4, 2));
     table.handle(Event::Disconnected { peer: PeerKey(1) });
     table.handle(Event::Disconnected { peer: PeerKey(4) });
-    let now = standing(&table);
+    let now = bottleneck(&table);
     assert_eq!((now.cause, now.serving, now.silent), (Cause::PeerUpload, 0, 2));
     assert!(now.owed > 0);
 }
 
 #[test]
 fn blocks_that_are_owed_are_the_peers_upload() {
-    let mut table = Table::new("....", 16);
+    let mut table = TestSwarm::new("....", 16);
     table.serve(&guest(1), "xxxx");
-    let standing = table.swarm.standing(NOTHING).unwrap();
-    assert_eq!(standing.cause, Cause::PeerUpload);
-    assert_eq!((standing.serving, standing.owed), (1, table.requests(1).len() as u32));
+    let bottleneck = table.swarm.bottleneck(NOTHING).unwrap();
+    assert_eq!(bottleneck.cause, Cause::PeerUpload);
+    assert_eq!((bottleneck.serving, bottleneck.owed), (1, table.requests(1).len() as u32));
 }
 
 #[test]
 fn rounds_that_grow_faster_are_limited_by_nothing() {
-    let mut table = Table::new("....................", 64);
+    let mut table = TestSwarm::new("....................", 64);
     table.serve(&guest(1), "xxxxxxxxxxxxxxxxxxxx");
     // Every round trip takes 50 ms, however much is asked for.
     for _ in 0..4 {
@@ -123,12 +126,15 @@ fn rounds_that_grow_faster_are_limited_by_nothing() {
     }
     assert_eq!(cause(&table), Some(Cause::Moving));
     table.wait(Duration::from_millis(1));
-    assert_eq!(cause_with(&table, Outside { limited: true, ..NOTHING }), Some(Cause::RateLimit));
+    assert_eq!(
+        cause_with(&table, DriverState { limited: true, ..NOTHING }),
+        Some(Cause::RateLimit)
+    );
 }
 
 #[test]
 fn a_peer_that_takes_few_requests_over_a_long_line_binds_the_window() {
-    let mut table = Table::with(&".".repeat(64), 16, |config| config.max_requests_out = 8);
+    let mut table = TestSwarm::with(&".".repeat(64), 16, |config| config.max_requests_out = 8);
     table.serve(&guest(1), &"x".repeat(64));
     for _ in 0..40 {
         table.now = table.now + Duration::from_millis(100);
@@ -144,63 +150,63 @@ fn a_peer_that_takes_few_requests_over_a_long_line_binds_the_window() {
 
 #[test]
 fn the_last_pieces_wait_for_the_hash_service() {
-    let mut table = Table::new("x.", 1);
+    let mut table = TestSwarm::new("x.", 1);
     table.serve(&guest(1), "xx");
     let block = table.requests(1)[0];
     table.give(1, block);
-    let standing = table.swarm.standing(NOTHING).unwrap();
-    assert_eq!((standing.cause, standing.verifying, standing.missing), (Cause::Hash, 1, 1));
-    assert_eq!(cause_with(&table, Outside { writing: true, ..NOTHING }), Some(Cause::Disk));
+    let bottleneck = table.swarm.bottleneck(NOTHING).unwrap();
+    assert_eq!((bottleneck.cause, bottleneck.verifying, bottleneck.missing), (Cause::Hash, 1, 1));
+    assert_eq!(cause_with(&table, DriverState { writing: true, ..NOTHING }), Some(Cause::Disk));
     table.verified(1);
     assert_eq!(cause(&table), None);
-    assert_eq!(cause_with(&table, Outside { naming: true, ..NOTHING }), Some(Cause::Disk));
+    assert_eq!(cause_with(&table, DriverState { naming: true, ..NOTHING }), Some(Cause::Disk));
 }
 
 #[test]
 fn memory_that_is_full_of_pieces_being_verified_waits_for_the_hash_service() {
-    let mut table = Table::with("........", 2, |config| config.memory_blocks = 4);
+    let mut table = TestSwarm::with("........", 2, |config| config.memory_blocks = 4);
     table.serve(&guest(1), "xxxxxxxx");
     assert_eq!(cause(&table), Some(Cause::PeerUpload));
     for block in table.requests(1) {
         table.give(1, block);
     }
-    assert_eq!(table.swarm.standing(NOTHING).unwrap().verifying, 2);
+    assert_eq!(table.swarm.bottleneck(NOTHING).unwrap().verifying, 2);
     assert_eq!(cause(&table), Some(Cause::Hash));
     for action in table.take() {
         if let Action::Verify { piece, .. } = action {
             table.verified(piece.0);
         }
     }
-    let standing = table.swarm.standing(NOTHING).unwrap();
-    assert!(standing.cause != Cause::Hash && standing.owed > 0, "{standing:?}");
+    let bottleneck = table.swarm.bottleneck(NOTHING).unwrap();
+    assert!(bottleneck.cause != Cause::Hash && bottleneck.owed > 0, "{bottleneck:?}");
 }
 
 #[test]
 fn a_disk_that_is_behind_comes_before_everything() {
-    let mut table = Table::new("....", 16);
+    let mut table = TestSwarm::new("....", 16);
     table.serve(&guest(1), "xxxx");
-    let outside = Outside { behind: true, limited: true, busy: true, ..NOTHING };
-    assert_eq!(cause_with(&table, outside), Some(Cause::Disk));
-    assert_eq!(cause_with(&table, Outside { busy: true, ..NOTHING }), Some(Cause::Moving));
+    let driver = DriverState { behind: true, limited: true, busy: true, ..NOTHING };
+    assert_eq!(cause_with(&table, driver), Some(Cause::Disk));
+    assert_eq!(cause_with(&table, DriverState { busy: true, ..NOTHING }), Some(Cause::Moving));
 }
 
 #[test]
 fn what_a_serving_peer_has_left_may_be_nothing() {
     // Of the piece that came wrong before, only a peer that gives it alone may give more.
-    let mut table = Table::new("..", 1);
+    let mut table = TestSwarm::new("..", 1);
     table.serve(&guest(1), "x.");
     let block = table.requests(1)[0];
     table.give(1, block);
     table.join(&guest(2), ".x");
-    let standing = table.swarm.standing(NOTHING).unwrap();
-    assert_eq!((standing.cause, standing.serving), (Cause::NothingOffered, 1));
+    let bottleneck = table.swarm.bottleneck(NOTHING).unwrap();
+    assert_eq!((bottleneck.cause, bottleneck.serving), (Cause::NothingOffered, 1));
 }
 
 #[test]
 fn nothing_counts_while_nothing_is_downloaded() {
-    assert_eq!(cause(&Table::new("xx", 1)), None);
-    assert_eq!(cause(&Table::with("..", 1, |config| config.upload_only = true)), None);
-    let mut table = Table::new("..", 1);
+    assert_eq!(cause(&TestSwarm::new("xx", 1)), None);
+    assert_eq!(cause(&TestSwarm::with("..", 1, |config| config.upload_only = true)), None);
+    let mut table = TestSwarm::new("..", 1);
     table.handle(Event::Pause);
     assert_eq!(cause(&table), None);
     table.handle(Event::Resume);

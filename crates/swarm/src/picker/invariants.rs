@@ -1,7 +1,7 @@
 //! What must hold of the picker's state between two events.
 
 use super::assembly::{Assembly, Block};
-use super::{Picker, PieceIndex, Priorities, Scout, Stage, Trust};
+use super::{PickCache, Picker, PieceIndex, Priorities, Stage, Trust};
 use crate::PeerKey;
 use piecework_core::Bitfield;
 
@@ -18,17 +18,17 @@ impl Picker {
         &self,
         key: PeerKey,
         holds: &Bitfield,
-        scout: &Scout,
+        cache: &PickCache,
         trust: Trust,
     ) -> bool {
         let is_for = |assembly: &Assembly| {
-            !scout.has_refused(assembly.piece)
+            !cache.has_refused(assembly.piece)
                 && holds.contains(assembly.piece)
                 && (!assembly.sole || assembly.owner == Some(key))
                 && assembly.blocks.iter().any(|block| match block {
                     Block::Free => true,
                     Block::Asked { .. } => {
-                        trust != Trust::Lax && block.is_loose() && !block.is_asked_of(key)
+                        trust != Trust::Late && block.is_loose() && !block.is_asked_of(key)
                     }
                     Block::Kept { .. } => false,
                 })

@@ -5,19 +5,19 @@
 use piecework_core::{Bitfield, Geometry, PieceIndex};
 
 #[derive(Debug)]
-pub(super) struct Handout {
+pub(super) struct SuperSeeding {
     pieces: u32,
     /// Pieces that are suggested to some peer which does not have them yet; of no length before
     /// the first suggestion.
-    out: Bitfield,
+    suggested: Bitfield,
     next: u32,
     /// A whole pass found nothing to suggest; only a peer that leaves can change that.
     exhausted: bool,
 }
 
-impl Handout {
+impl SuperSeeding {
     pub(super) fn new(pieces: u32) -> Self {
-        Self { pieces, out: Bitfield::empty(0), next: 0, exhausted: false }
+        Self { pieces, suggested: Bitfield::empty(0), next: 0, exhausted: false }
     }
 
     /// The next piece to be suggested to a peer, of those for which `is_wanted` (no other peer
@@ -26,14 +26,14 @@ impl Handout {
         if self.exhausted {
             return None;
         }
-        if self.out.is_empty() {
-            self.out = Bitfield::empty(self.pieces);
+        if self.suggested.is_empty() {
+            self.suggested = Bitfield::empty(self.pieces);
         }
         for _ in 0..self.pieces {
             let piece = PieceIndex(self.next);
             self.next = (self.next + 1) % self.pieces;
-            if !self.out.contains(piece) && is_wanted(piece) {
-                self.out.insert(piece);
+            if !self.suggested.contains(piece) && is_wanted(piece) {
+                self.suggested.insert(piece);
                 return Some(piece);
             }
         }
@@ -42,15 +42,15 @@ impl Handout {
     }
 
     /// The peer got the piece, or is gone without (`lost`).
-    pub(super) fn back(&mut self, piece: PieceIndex, lost: bool) {
-        self.out.remove(piece);
+    pub(super) fn release(&mut self, piece: PieceIndex, lost: bool) {
+        self.suggested.remove(piece);
         self.exhausted &= !lost;
     }
 }
 
 /// Pieces suggested at a time to a peer that has taken so many blocks: enough to fill its window,
 /// few enough that a slow peer does not keep the rest waiting. A torrent of few pieces has none to
-/// spare for who may turn out to be slow.
+/// spare for who may turn suggested to be slow.
 pub(super) fn suggested_at_a_time(geometry: &Geometry, taken: u64) -> usize {
     let blocks_per_piece = geometry.blocks_per_piece().max(1);
     let most = (WINDOW / blocks_per_piece).clamp(4, 32) as usize;
@@ -73,14 +73,13 @@ mod tests {
 
     #[test]
     fn every_piece_is_handed_out_once_until_it_is_lost() {
-        let mut handout = Handout::new(5);
-        let first: Vec<u32> = std::iter::from_fn(|| handout.next(|piece| piece.0 != 3))
-            .map(|piece| piece.0)
-            .collect();
+        let mut order = SuperSeeding::new(5);
+        let first: Vec<u32> =
+            std::iter::from_fn(|| order.next(|piece| piece.0 != 3)).map(|piece| piece.0).collect();
         assert_eq!(first, [0, 1, 2, 4]);
-        handout.back(PieceIndex(1), false);
-        assert_eq!(handout.next(|_| true), None);
-        handout.back(PieceIndex(2), true);
-        assert_eq!(handout.next(|piece| piece.0 != 1 && piece.0 != 3), Some(PieceIndex(2)));
+        order.release(PieceIndex(1), false);
+        assert_eq!(order.next(|_| true), None);
+        order.release(PieceIndex(2), true);
+        assert_eq!(order.next(|piece| piece.0 != 1 && piece.0 != 3), Some(PieceIndex(2)));
     }
 }

@@ -1,6 +1,6 @@
 //! Why a download is not faster: what it waits for at each moment, and for how long in all.
 //!
-//! [`Swarm::standing`] says what holds now, one [`Cause`] at a time: the first of these that is
+//! [`Swarm::bottleneck`] says what holds now, one [`Cause`] at a time: the first of these that is
 //! true, in this order.
 //!
 //! 1. [`Cause::Disk`]: so many blocks wait to be written that receiving has stopped; or everything
@@ -25,7 +25,7 @@
 //!
 //! Nothing counts while the torrent is paused, seeds, or is finished.
 //!
-//! [`Waiting`] adds the time up. Its driver looks a few times a second, whatever goes on; what was
+//! [`WaitTimes`] adds the time up. Its driver looks a few times a second, whatever goes on; what was
 //! seen is taken to hold until the next look.
 
 use std::time::Duration;
@@ -61,7 +61,7 @@ pub enum Cause {
 
 /// What of it only the driver of a swarm sees.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Outside {
+pub struct DriverState {
     /// What a peer sent lies unread for a download limit's sake.
     pub limited: bool,
     /// Nothing is received until blocks that wait are on the disk.
@@ -76,7 +76,7 @@ pub struct Outside {
 
 /// What a download waits for now, and the figures that say so.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Standing {
+pub struct Bottleneck {
     /// What for.
     pub cause: Cause,
     /// Connected peers.
@@ -100,12 +100,12 @@ pub struct Standing {
 
 /// For how long a download has waited for what: in all, and in the last minute.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Waiting {
+pub struct WaitTimes {
     totals: [Duration; Cause::ALL.len()],
     /// Microseconds in each of the last slices of time; the newest is at `newest % SLICES`.
     slices: [[u32; Cause::ALL.len()]; SLICES],
     newest: u64,
-    standing: Option<Standing>,
+    bottleneck: Option<Bottleneck>,
     /// Up to when the time is counted.
     since: Moment,
 }
@@ -140,7 +140,7 @@ impl Cause {
     }
 }
 
-impl Standing {
+impl Bottleneck {
     /// What a download that lacks `missing` pieces waits for while it has no peers, and `hung_up` close
     /// connections at our handshake.
     pub fn alone(missing: u32, hung_up: u32) -> Self {
@@ -187,24 +187,25 @@ pub fn hang_ups(peers: u32, policy: EncryptionPolicy) -> Option<String> {
     Some(format!("{accept} a connection and {close} it at our {handshake}{because}"))
 }
 
-impl Waiting {
-    /// A download that goes on from `totals`, as [`Waiting::totals`] gave them.
+impl WaitTimes {
+    /// A download that goes on from `totals`, as [`WaitTimes::totals`] gave them.
     pub fn new(now: Moment, totals: [Duration; Cause::ALL.len()]) -> Self {
         Self {
             totals,
             slices: [[0; Cause::ALL.len()]; SLICES],
             newest: slice_of(now),
-            standing: None,
+            bottleneck: None,
             since: now,
         }
     }
 
-    /// What was noted last has held until `now`; from now on it is `standing`, `None` if nothing
+    /// What was noted last has held until `now`; from now on it is `bottleneck`, `None` if nothing
     /// is waited for.
-    pub fn note(&mut self, now: Moment, standing: Option<Standing>) {
+    pub fn note(&mut self, now: Moment, bottleneck: Option<Bottleneck>) {
         let now = now.max(self.since);
         let then = std::mem::replace(&mut self.since, now);
-        if let Some(Standing { cause, .. }) = std::mem::replace(&mut self.standing, standing) {
+        if let Some(Bottleneck { cause, .. }) = std::mem::replace(&mut self.bottleneck, bottleneck)
+        {
             self.totals[cause as usize] += now.since(then);
             self.charge(then, now, cause);
         }
@@ -212,8 +213,8 @@ impl Waiting {
     }
 
     /// What was noted last, if it was anything.
-    pub fn standing(&self) -> Option<&Standing> {
-        self.standing.as_ref()
+    pub fn bottleneck(&self) -> Option<&Bottleneck> {
+        self.bottleneck.as_ref()
     }
 
     /// Up to when the time is counted: when it was last noted.
@@ -221,7 +222,7 @@ impl Waiting {
         self.since
     }
 
-    /// The time spent on each cause up to [`Waiting::since`], in the order of [`Cause::ALL`].
+    /// The time spent on each cause up to [`WaitTimes::since`], in the order of [`Cause::ALL`].
     pub fn totals(&self) -> [Duration; Cause::ALL.len()] {
         self.totals
     }
@@ -270,12 +271,12 @@ impl Waiting {
 impl Swarm {
     /// What the download waits for, as far as the swarm and its driver know; `None` if it is none,
     /// or does not run. Looks at every peer.
-    pub fn standing(&self, outside: Outside) -> Option<Standing> {
+    pub fn bottleneck(&self, driver: DriverState) -> Option<Bottleneck> {
         let finished = self.is_finished();
-        if self.paused || self.config.upload_only || (finished && !outside.naming) {
+        if self.paused || self.config.upload_only || (finished && !driver.naming) {
             return None;
         }
-        let mut standing = Standing {
+        let mut bottleneck = Bottleneck {
             cause: Cause::Disk,
             peers: self.peers.len() as u32,
             offering: 0,
@@ -284,19 +285,19 @@ impl Swarm {
             owed: 0,
             missing: self.wants.pieces_left,
             verifying: self.picker.verifying(),
-            hung_up: self.book.hung_up(),
+            hung_up: self.candidates.hung_up(),
         };
-        let supply = self.survey(&mut standing);
-        standing.cause = self.cause(&standing, &supply, outside, finished);
-        Some(standing)
+        let supply = self.survey(&mut bottleneck);
+        bottleneck.cause = self.cause(&bottleneck, &supply, driver, finished);
+        Some(bottleneck)
     }
 
     /// Counts the peers that have something for us, and what they could give.
-    fn survey(&self, standing: &mut Standing) -> Supply {
+    fn survey(&self, bottleneck: &mut Bottleneck) -> Supply {
         let mut supply = Supply::default();
         let mut unsent = 0;
         for peer in self.peers.values().filter(|peer| peer.interests_us) {
-            standing.offering += 1;
+            bottleneck.offering += 1;
             let pipeline = &peer.pipeline;
             // What a peer allows while it chokes us counts only as long as it is asked for some.
             let refuses = pipeline.owed() == 0 && (peer.chokes_us || pipeline.is_held(self.now));
@@ -304,43 +305,44 @@ impl Swarm {
                 continue;
             }
             if pipeline.is_snubbed() {
-                standing.silent += 1;
+                bottleneck.silent += 1;
                 unsent += pipeline.owed() as u32;
                 continue;
             }
-            standing.serving += 1;
-            standing.owed += pipeline.owed() as u32;
+            bottleneck.serving += 1;
+            bottleneck.owed += pipeline.owed() as u32;
             supply.starved += u32::from(pipeline.room(self.now) > 0);
             let (pace, rate) = pipeline.pace();
             *match pace {
                 Pace::Growing => &mut supply.growing,
-                Pace::Bound => &mut supply.bound,
-                Pace::Given => &mut supply.given,
+                Pace::Window => &mut supply.bound,
+                Pace::Peer => &mut supply.given,
             } += rate;
         }
-        if standing.serving == 0 && standing.silent == standing.offering {
-            standing.owed = unsent;
+        if bottleneck.serving == 0 && bottleneck.silent == bottleneck.offering {
+            bottleneck.owed = unsent;
         }
         supply
     }
 
     fn cause(
         &self,
-        standing: &Standing,
+        bottleneck: &Bottleneck,
         supply: &Supply,
-        outside: Outside,
+        driver: DriverState,
         finished: bool,
     ) -> Cause {
-        let Standing { peers, offering, serving, silent, owed, missing, verifying, .. } = *standing;
+        let Bottleneck { peers, offering, serving, silent, owed, missing, verifying, .. } =
+            *bottleneck;
         let Supply { starved, growing, bound, given } = *supply;
         let hungry = starved > 0 && 2 * starved >= serving;
         let verifies =
             verifying > 0 && (verifying >= missing || hungry && self.picker.is_memory_full());
-        if finished || outside.behind || verifies && outside.writing {
+        if finished || driver.behind || verifies && driver.writing {
             Cause::Disk
         } else if verifies {
             Cause::Hash
-        } else if outside.limited {
+        } else if driver.limited {
             Cause::RateLimit
         } else if peers == 0 {
             Cause::NoPeers
@@ -352,7 +354,7 @@ impl Swarm {
             Cause::Choked
         } else if owed == 0 {
             Cause::NothingOffered
-        } else if outside.busy || growing > bound.max(given) {
+        } else if driver.busy || growing > bound.max(given) {
             Cause::Moving
         } else if bound > given {
             Cause::RequestWindow
@@ -394,12 +396,12 @@ mod tests {
         Moment::START + Duration::from_millis(millis)
     }
 
-    fn waits(cause: Cause) -> Option<Standing> {
-        Some(Standing { cause, ..Standing::alone(1, 0) })
+    fn waits(cause: Cause) -> Option<Bottleneck> {
+        Some(Bottleneck { cause, ..Bottleneck::alone(1, 0) })
     }
 
-    fn waiting() -> Waiting {
-        Waiting::new(at(0), [Duration::ZERO; Cause::ALL.len()])
+    fn waiting() -> WaitTimes {
+        WaitTimes::new(at(0), [Duration::ZERO; Cause::ALL.len()])
     }
 
     #[test]
@@ -420,7 +422,7 @@ mod tests {
         assert_eq!(seconds, [3, 1, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(waiting.recent()[..2], [0.75, 0.25]);
         assert_eq!(waiting.counted(), Duration::from_secs(4));
-        assert_eq!(waiting.standing(), None);
+        assert_eq!(waiting.bottleneck(), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use piecework_core::{Moment, PieceIndex, Priority};
 
 /// What the picker remembers about one peer, so that it need not look twice.
 #[derive(Debug, Default)]
-pub(crate) struct Scout {
+pub(crate) struct PickCache {
     /// Pieces it is filling; some may have been finished or taken over since.
     pub(super) mine: Vec<PieceIndex>,
     /// Pieces of which it has refused blocks. It is asked for others as long as there are any.
@@ -31,7 +31,7 @@ pub(super) struct Shortlist {
     pub(super) complete_at: Option<u64>,
 }
 
-impl Scout {
+impl PickCache {
     /// The peer suggests a piece.
     pub(crate) fn suggest(&mut self, piece: PieceIndex) {
         if self.suggested.contains(&piece) {

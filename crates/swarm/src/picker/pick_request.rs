@@ -2,20 +2,20 @@
 
 use std::time::Duration;
 
-use super::scout::Scout;
+use super::pick_cache::PickCache;
 use crate::PeerKey;
 use piecework_core::{Bitfield, Moment};
 
 /// A peer that could be asked for something.
 #[derive(Debug)]
-pub(crate) struct Asker<'a> {
+pub(crate) struct PickRequest<'a> {
     pub(crate) key: PeerKey,
     pub(crate) holds: &'a Bitfield,
-    pub(crate) scout: &'a mut Scout,
+    pub(crate) cache: &'a mut PickCache,
     /// It owes us next to nothing.
     pub(crate) idle: bool,
     pub(crate) trust: Trust,
-    pub(crate) pace: Outlook,
+    pub(crate) pace: DeliveryEstimate,
 }
 
 /// What a peer's past says of its requests. Peers are served in this order.
@@ -24,7 +24,7 @@ pub(crate) enum Trust {
     /// It gives blocks.
     Proven,
     /// It gives blocks, and owes others that are late.
-    Lax,
+    Late,
     /// It has not been asked for anything yet.
     Untested,
     /// It has been, and has not given anything yet.
@@ -35,26 +35,26 @@ pub(crate) enum Trust {
 
 /// When a peer's blocks are to be expected.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Outlook {
+pub(crate) struct DeliveryEstimate {
     /// Time until a block comes that it is asked for now.
     pub(crate) first: Duration,
     /// Time between two blocks.
     pub(crate) each: Duration,
 }
 
-impl Asker<'_> {
+impl PickRequest<'_> {
     pub(crate) fn is_snubbed(&self) -> bool {
         self.trust == Trust::Snubbed
     }
 
     /// Whether it may be asked for blocks that others are late with: not if it is late itself.
-    pub(crate) fn takes_loose(&self) -> bool {
-        !matches!(self.trust, Trust::Lax | Trust::Snubbed)
+    pub(crate) fn takes_late_blocks(&self) -> bool {
+        !matches!(self.trust, Trust::Late | Trust::Snubbed)
     }
 
     /// Whether it may take any copy of a block. An untested peer may, once, so that it is found out
     /// what it is worth.
-    pub(super) fn is_bold(&self) -> bool {
+    pub(super) fn takes_last_copy(&self) -> bool {
         matches!(self.trust, Trust::Proven | Trust::Untested)
     }
 

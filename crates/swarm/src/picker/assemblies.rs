@@ -2,19 +2,19 @@
 
 use slab::Slab;
 
-use super::asker::Asker;
 use super::assembly::{self, Assembly};
-use super::selection::{Dropped, Finished};
+use super::pick_request::PickRequest;
+use super::selection::{AbandonedPiece, CheckedPiece};
 use super::{Picker, Stage};
 use piecework_core::PieceIndex;
 
 impl Picker {
     /// The caller asks for blocks of it, then settles it. It is nobody's if `sole` is `None`, else
-    /// the asker's.
+    /// the request's.
     pub(super) fn begin(
         &mut self,
         piece: PieceIndex,
-        asker: &mut Asker<'_>,
+        request: &mut PickRequest<'_>,
         sole: Option<bool>,
     ) -> u32 {
         if self.buckets.is_open(piece) {
@@ -23,9 +23,9 @@ impl Picker {
         let blocks = self.geometry.blocks_in(piece);
         let mut assembly = Assembly::new(piece, self.spare.pop().unwrap_or_default(), blocks);
         if let Some(sole) = sole {
-            assembly.owner = Some(asker.key);
+            assembly.owner = Some(request.key);
             assembly.sole = sole;
-            asker.scout.mine.push(piece);
+            request.cache.mine.push(piece);
         }
         self.in_memory += u64::from(blocks);
         let slot = self.begun.insert(assembly) as u32;
@@ -33,7 +33,7 @@ impl Picker {
         slot
     }
 
-    pub(super) fn finish(&mut self, piece: PieceIndex) -> Option<Finished> {
+    pub(super) fn finish(&mut self, piece: PieceIndex) -> Option<CheckedPiece> {
         let Some(Stage::Begun(slot)) = self.stages.get(piece.0 as usize) else { return None };
         let slot = *slot;
         if !self.begun[slot as usize].verifying {
@@ -42,13 +42,13 @@ impl Picker {
         let giver_of = self.begun[slot as usize].giver_of_each();
         let mut givers = self.unbegin(slot).givers;
         assembly::note_ranges(&mut givers, &giver_of);
-        Some(Finished { givers, giver_of })
+        Some(CheckedPiece { givers, giver_of })
     }
 
-    pub(super) fn abandon(&mut self, slot: u32, park: bool) -> Dropped {
+    pub(super) fn abandon(&mut self, slot: u32, park: bool) -> AbandonedPiece {
         let Assembly { piece, givers, .. } = self.unbegin(slot);
         self.put_back(piece, park);
-        Dropped { piece, givers }
+        AbandonedPiece { piece, givers }
     }
 
     pub(super) fn put_back(&mut self, piece: PieceIndex, park: bool) {
