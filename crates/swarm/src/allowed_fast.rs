@@ -1,4 +1,4 @@
-//! The pieces a peer may have even while it is choked (BEP 6).
+//! The pieces that a peer may have while it is choked (BEP 6).
 
 use std::net::Ipv4Addr;
 
@@ -6,8 +6,8 @@ use sha1::{Digest, Sha1};
 
 use piecework_core::{InfoHash, PieceIndex};
 
-/// The set of BEP 6 for a peer at `ip`: `count` pieces, or all if there are fewer. The same for
-/// everybody who computes it, so that a peer cannot collect pieces by connecting again.
+/// Returns the allowed-fast set of BEP 6 for a peer at `ip`: `count` pieces, or all if there are fewer. It
+/// is the same for everybody who computes it, so that a peer cannot collect pieces by connecting again.
 pub(super) fn allowed_fast_set(
     ip: Ipv4Addr,
     info_hash: InfoHash,
@@ -36,7 +36,7 @@ pub(super) fn allowed_fast_set(
     set
 }
 
-/// Pieces in the set: BEP 6's `k`.
+/// The number of pieces in the set: `k` of BEP 6.
 pub(super) const ALLOWED_FAST_COUNT: usize = 10;
 
 #[cfg(test)]

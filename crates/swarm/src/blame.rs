@@ -1,10 +1,9 @@
-//! Who sent the wrong block.
+//! Finds out which peer sent a wrong block.
 //!
-//! A piece that one peer gave alone and that is wrong, is its fault. A wrong piece from several
-//! peers says nothing yet: the digest and sender of every block are kept, and the piece is fetched
-//! once more, from one peer alone. When it is right at last, whoever's block had another digest is
-//! guilty, and only they. For who gave a wrong piece alone the same tells afterwards which block it
-//! was.
+//! If one peer gave a wrong piece alone, that peer is guilty. A wrong piece from several peers proves
+//! nothing yet: the digest and sender of every block are kept, and the piece is fetched once more from one
+//! peer alone. Once the piece is right, the peers whose blocks had other digests are guilty, and only they.
+//! For a peer that gave a wrong piece alone, this shows afterwards which block it was.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -14,8 +13,8 @@ use std::time::Duration;
 use super::{BlockDigest, PeerIdentity};
 use piecework_core::{Moment, PeerId, PieceIndex, Sha1Hash};
 
-/// What is known against peers of a torrent: who sent wrong blocks, who is suspected, who may not
-/// come back.
+/// What is known against the peers of a torrent: which ones sent wrong blocks, are suspects, or are
+/// refused.
 #[derive(Debug, Default, PartialEq)]
 pub struct Blame {
     trials: BTreeMap<PieceIndex, Vec<SuspectBlock>>,
@@ -25,16 +24,16 @@ pub struct Blame {
     bans: Bans,
 }
 
-/// Who may not come back. What is proved counts: where we dialled, for good; the IP address that
-/// several wrong pieces came from, for a time that grows with each. A peer id is only what somebody
-/// calls himself, and refused for a short time, so that a broken peer that connects again and again
-/// does not spoil its address for others.
+/// Which peers are refused. Only what is proven counts. An address that we dialled is banned for good. An
+/// IP address that several wrong pieces came from is refused for a time that grows with each piece. A peer
+/// id is only a claim, so it is refused for a short time, so that a broken peer that connects again and
+/// again does not spoil its address for others.
 #[derive(Debug, Default, PartialEq)]
 struct Bans {
     addrs: BTreeSet<SocketAddr>,
     ids: BTreeMap<(IpAddr, PeerId), Refusal>,
     ips: BTreeMap<IpAddr, Refusal>,
-    /// Connections that count already: what they had sent before they were closed may be checked
+    /// Connections that are counted already: blocks that they sent before they were closed may be checked
     /// later.
     counted: BTreeSet<Suspect>,
 }
@@ -45,19 +44,19 @@ struct Refusal {
     until: Moment,
 }
 
-/// A block of a piece that came out wrong.
+/// A block of a piece that failed its hash check.
 #[derive(Debug, PartialEq)]
 struct SuspectBlock {
     index: u32,
     digest: BlockDigest,
-    /// The hash of the piece that it came in.
+    /// The hash of the piece with this block.
     hash: Sha1Hash,
     who: Arc<PeerIdentity>,
-    /// It gave all of that piece, and so is guilty whichever block it was.
+    /// The peer gave all of that piece, so it is guilty whichever block it was.
     is_known: bool,
 }
 
-/// A piece that came out wrong: block `n` came from `who[giver_of[n]]` and has the digest
+/// A piece that failed its hash check: block `n` came from `who[giver_of[n]]` and has the digest
 /// `digests[n]`.
 #[derive(Debug)]
 pub(super) struct CorruptPiece<'a> {
@@ -82,14 +81,14 @@ pub(super) struct Verdict {
 pub(super) struct Difference {
     /// Its number in the piece.
     pub(super) index: u32,
-    /// The hash of the piece that it came in.
+    /// The hash of the piece with this block.
     pub(super) hash: Sha1Hash,
     pub(super) sent: BlockDigest,
     pub(super) right: BlockDigest,
 }
 
 impl Blame {
-    /// A piece is wrong. Names the guilty one if that is clear at once.
+    /// Handles a wrong piece. Returns the guilty peer if it is clear at once.
     pub(super) fn corrupt(&mut self, wrong: &CorruptPiece<'_>) -> Option<Arc<PeerIdentity>> {
         let CorruptPiece { piece, hash, who, giver_of, digests } = *wrong;
         let only = match who {
@@ -103,7 +102,7 @@ impl Blame {
                 *self.suspects.entry(key).or_default() += 1;
             }
         }
-        // What only adds to the evidence must not take the room of what finds the guilty.
+        // What only adds evidence must not take the room of what finds the guilty peer.
         let most = if only.is_some() { MAX_SUSPECT_BLOCKS / 2 } else { MAX_SUSPECT_BLOCKS };
         if only.is_some() && self.suspect_blocks + digests.len() > most {
             return only;
@@ -126,24 +125,24 @@ impl Blame {
         only
     }
 
-    /// Whether the piece came out wrong before and it is not known by whom, so that one peer is to
-    /// give it alone.
+    /// Returns whether the piece was wrong before and it is not known because of whom, so that one peer
+    /// must give it alone.
     pub(super) fn is_tried(&self, piece: PieceIndex) -> bool {
         let trial = self.trials.get(&piece);
         trial.is_some_and(|trial| trial.is_empty() || trial.iter().any(|block| !block.is_known))
     }
 
-    /// Whether the digests of the piece's blocks would tell anything.
+    /// Returns whether the digests of the piece's blocks are of use.
     pub(super) fn wants_digests(&self, piece: PieceIndex) -> bool {
         self.trials.contains_key(&piece)
     }
 
-    /// A piece is right and its blocks have these digests. Names everyone who sent another block
+    /// Handles a right piece whose blocks have these digests. Returns each peer that sent a different block
     /// for it before, once.
     pub(super) fn verified(&mut self, piece: PieceIndex, digests: &[BlockDigest]) -> Vec<Verdict> {
         let Some(suspect_blocks) = self.trials.remove(&piece) else { return Vec::new() };
         self.suspect_blocks -= suspect_blocks.len();
-        // Who gave a wrong piece together with others first and alone later was found out then.
+        // A peer that gave a wrong piece together with others first and alone later was found out then.
         let known: BTreeSet<_> = suspect_blocks
             .iter()
             .filter(|block| block.is_known)
@@ -167,7 +166,7 @@ impl Blame {
             }
         }
         for who in cleared {
-            // Once may be bad luck. Who had a part in two wrong pieces stays suspect.
+            // Once may be bad luck. A peer that had a part in two wrong pieces stays a suspect.
             if let Some(1) = self.suspects.get(&suspect_key(&who)) {
                 self.suspects.remove(&suspect_key(&who));
             }
@@ -175,12 +174,12 @@ impl Blame {
         guilty
     }
 
-    /// Whether the peer had a part in a piece that came out wrong.
+    /// Returns whether the peer had a part in a wrong piece.
     pub(super) fn is_suspect(&self, who: &PeerIdentity) -> bool {
         self.suspects.contains_key(&suspect_key(who))
     }
 
-    /// A peer has sent a wrong piece.
+    /// Bans a peer that has sent a wrong piece.
     pub(super) fn ban(&mut self, now: Moment, who: &PeerIdentity) {
         let connection = suspect_key(who);
         self.suspects.remove(&connection);
@@ -206,29 +205,28 @@ impl Blame {
         }
     }
 
-    /// Whether a peer that we dialled at this address has sent a wrong piece.
+    /// Returns whether a peer that we dialled at this address has sent a wrong piece.
     pub(super) fn is_banned_addr(&self, addr: SocketAddr) -> bool {
         self.bans.addrs.contains(&canonical(addr))
     }
 
-    /// Whether a connection that comes in from that address, of a peer that calls itself so, is
-    /// refused.
+    /// Returns whether an incoming connection from that address, of a peer with that id, is refused.
     pub(super) fn is_refused(&self, now: Moment, addr: SocketAddr, id: PeerId) -> bool {
         let ip = addr.ip().to_canonical();
         let of_id = self.bans.ids.get(&(ip, id));
         of_id.is_some_and(|refusal| now < refusal.until) || self.refused_until(now, ip).is_some()
     }
 
-    /// Until when peers of that IP address are refused that have not proven good. Many peers may
-    /// share an address, but not many bad ones. All of one machine's do share the loopback address.
+    /// Returns until when peers of that IP address are refused if they have not proven good. Many peers may
+    /// share an address, but not many bad ones. The loopback address is never refused, because all peers of
+    /// one machine share it.
     pub(super) fn refused_until(&self, now: Moment, ip: IpAddr) -> Option<Moment> {
         let refusal = self.bans.ips.get(&ip.to_canonical())?;
         Some(refusal.until).filter(|until| now < *until)
     }
 }
 
-/// Counts a wrong piece. Makes room at the cost of who is refused no longer, or for the shortest
-/// time.
+/// Counts a wrong piece. Makes room by removing what is refused no longer, or for the shortest time.
 fn refuse<K: Ord + Copy>(refusals: &mut BTreeMap<K, Refusal>, key: K, now: Moment) -> &mut Refusal {
     if refusals.len() >= MAX_BANS && !refusals.contains_key(&key) {
         let least = refusals.iter().min_by_key(|(_, refusal)| refusal.until);
@@ -241,12 +239,12 @@ fn refuse<K: Ord + Copy>(refusals: &mut BTreeMap<K, Refusal>, key: K, now: Momen
     refusal
 }
 
-/// Doubled so many times, sixty-fourfold at most.
+/// Returns the factor for that many doublings, at most 64.
 fn doubled(times: u32) -> u32 {
     1 << times.min(6)
 }
 
-/// A connection: who copies another's peer id has an address of its own.
+/// A connection. A peer that copies another's peer id has a different address.
 type Suspect = (SocketAddr, PeerId);
 
 fn suspect_key(who: &PeerIdentity) -> Suspect {
@@ -261,25 +259,24 @@ fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
-/// Wrong pieces from connections of their own, after which the IP address that they came from is
-/// refused.
+/// After this many wrong pieces from separate connections, the IP address they came from is refused.
 const WRONG_PIECES_OF_AN_IP: u32 = 3;
 
-/// How long an IP address is refused then; twice as long with each further wrong piece, up to an
-/// hour. Not for good: others may live there.
+/// How long an IP address is refused then. Twice as long with each further wrong piece, up to an hour. Not
+/// for good, since others may use it.
 const IP_REFUSED: Duration = Duration::from_secs(60);
 
 /// The same for a peer id at an IP address after its first wrong piece.
 const ID_REFUSED: Duration = Duration::from_secs(60);
 
-/// Blocks of wrong pieces remembered, 64 bytes each: 16 pieces of 64 MiB. Without them a piece is
+/// Maximum number of blocks of wrong pieces, 64 bytes each: 16 pieces of 64 MiB. Without them a piece is
 /// still fetched from one peer alone, which is then found out if it is the bad one.
 const MAX_SUSPECT_BLOCKS: usize = 65_536;
 
-/// Suspects remembered.
+/// Maximum number of suspects.
 const MAX_SUSPECTS: usize = 4_096;
 
-/// Bans remembered of each kind.
+/// Maximum number of bans of each kind.
 const MAX_BANS: usize = 4_096;
 
 #[cfg(test)]
@@ -319,7 +316,7 @@ mod tests {
         let mut blame = Blame::default();
         let guilty = corrupt(&mut blame, PIECE, &[peer(1)], &[0, 0], b"aX");
         assert_eq!(guilty, Some(peer(1)));
-        // Nobody has to prove anything, but which block it was is found out.
+        // No trial is needed, but it is found out which block it was.
         assert!(!blame.is_tried(PIECE) && blame.wants_digests(PIECE));
         let [Verdict { who, evidence, is_known: true }] =
             &blame.verified(PIECE, &digests(b"ab"))[..]
@@ -395,7 +392,7 @@ mod tests {
         assert!(blame.is_banned_addr(addr("10.0.0.1:6881")));
         assert!(blame.is_banned_addr(addr("[::ffff:10.0.0.1]:6881")));
         assert!(!blame.is_banned_addr(addr("10.0.0.1:6882")));
-        // Who says that he listens there, and came from elsewhere, spoils nobody's address.
+        // A peer that claims to listen there, and came from elsewhere, spoils nobody's address.
         let liar = PeerIdentity {
             listens_at: Some(addr("10.0.0.1:6882")),
             ..(*peer_at("10.0.0.1:50000", 2)).clone()

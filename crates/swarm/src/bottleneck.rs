@@ -1,32 +1,31 @@
-//! Why a download is not faster: what it waits for at each moment, and for how long in all.
+//! Why a download is not faster: what it waits for at each moment, and how long it has waited in total.
 //!
-//! [`Swarm::bottleneck`] says what holds now, one [`Cause`] at a time: the first of these that is
-//! true, in this order.
+//! [`Swarm::bottleneck`] returns the current [`Cause`]: the first of these that applies, in this order.
 //!
-//! 1. [`Cause::Disk`]: so many blocks wait to be written that receiving has stopped; or everything
-//!    is here and its files are getting their names.
-//! 2. [`Cause::Hash`], or [`Cause::Disk`] if what the hash service does is mostly writing: all that
-//!    is missing is being verified; or memory is full, pieces being verified are among what fills
-//!    it, and most peers that serve us could be asked for more.
-//! 3. [`Cause::RateLimit`]: bytes of a peer are held back by a download limit of our own.
-//! 4. [`Cause::NoPeers`]: nobody is connected.
+//! 1. [`Cause::Disk`]: receiving has stopped because too many blocks wait to be written; or all data is
+//!    here and the files are getting their final names.
+//! 2. [`Cause::Hash`], or [`Cause::Disk`] if the hash service mostly writes at the moment: all that is
+//!    missing is being verified; or memory is full, partly of pieces that are being verified, and most
+//!    peers that serve us have room for more requests.
+//! 3. [`Cause::RateLimit`]: bytes of a peer are held back by our own download limit.
+//! 4. [`Cause::NoPeers`]: no peer is connected.
 //! 5. [`Cause::NothingOffered`]: no peer holds a piece that we miss and want.
-//! 6. [`Cause::Choked`]: some do, and all of those choke us, or refuse what they are asked for, or
-//!    are snubbed: they took requests and have sent nothing for them. If all are snubbed, it is
+//! 6. [`Cause::Choked`]: some peers hold such pieces, but all of them choke us, reject our requests, or are
+//!    snubbed (they took requests and sent nothing for them). If all of them are snubbed, it is
 //!    [`Cause::PeerUpload`].
-//! 7. [`Cause::NothingOffered`] again: some serve us, but nothing that they hold is left to be
-//!    asked for, so none of them owes us a block.
-//! 8. Blocks are owed by peers that are not snubbed. [`Cause::Moving`], if what has arrived waits for
-//!    us to take it in. Else what is true of the peers that give most of the bytes:
-//!    [`Cause::Moving`], if their windows still grow and each round is faster than the one before;
-//!    [`Cause::RequestWindow`], if we ask them for as much at a time as they (or we) allow, and that
-//!    is all used up before the first answer is here; else [`Cause::PeerUpload`]: they have enough to
-//!    send and send as fast as they will, or as their line lets them.
+//! 7. [`Cause::NothingOffered`] again: some peers serve us, but nothing they hold is left to request, so
+//!    none of them owes us a block.
+//! 8. Peers that are not snubbed owe us blocks. It is [`Cause::Moving`] if received data waits for us to
+//!    process it. Otherwise it depends on the peers that give most of the bytes: [`Cause::Moving`] if their
+//!    windows still grow and each round is faster than the one before; [`Cause::RequestWindow`] if they
+//!    have as many requests from us as they (or we) allow, and all of those are answered before the first
+//!    answer reaches us; else [`Cause::PeerUpload`]: they have enough to send, and they or their line send
+//!    no faster.
 //!
-//! Nothing counts while the torrent is paused, seeds, or is finished.
+//! Nothing is counted while the torrent is paused, seeds, or is finished.
 //!
-//! [`WaitTimes`] adds the time up. Its driver looks a few times a second, whatever goes on; what was
-//! seen is taken to hold until the next look.
+//! [`WaitTimes`] adds up the time. Its driver looks a few times a second. What it saw counts until the next
+//! look.
 
 use std::time::Duration;
 
@@ -36,82 +35,82 @@ use piecework_core::Moment;
 use piecework_core::figures::count;
 use piecework_proto::encryption::EncryptionPolicy;
 
-/// What a download waits for; the module's documentation says what each means exactly.
+/// What a download waits for. The module's documentation defines each cause exactly.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Cause {
-    /// Nobody is connected.
+    /// No peer is connected.
     NoPeers,
     /// All peers that have something for us choke us.
     Choked,
-    /// No peer has, or has left, anything that we want.
+    /// No peer has anything left that we want.
     NothingOffered,
-    /// Too few requests may be under way for so fast or so long a line.
+    /// The allowed number of requests is too small for the speed and delay of the line.
     RequestWindow,
-    /// Peers send as fast as they will.
+    /// Peers send no faster.
     PeerUpload,
-    /// A download limit of our own.
+    /// Our own download limit.
     RateLimit,
     /// Pieces wait to be hashed.
     Hash,
     /// Pieces or blocks wait to be written.
     Disk,
-    /// Nothing that is known: data moves.
+    /// Nothing that is known. Data is moving.
     Moving,
 }
 
-/// What of it only the driver of a swarm sees.
+/// The part of the state that only the driver of a swarm sees.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct DriverState {
-    /// What a peer sent lies unread for a download limit's sake.
+    /// Received data is left unread because of a download limit.
     pub limited: bool,
-    /// Nothing is received until blocks that wait are on the disk.
+    /// Receiving has stopped until waiting blocks are on the disk.
     pub behind: bool,
-    /// What the hash service does at the moment is mostly writing.
+    /// The hash service mostly writes at the moment.
     pub writing: bool,
-    /// Everything wanted is there, and files are getting their names.
+    /// All wanted data is there, and the files are getting their final names.
     pub naming: bool,
-    /// More has been received than was taken in yet.
+    /// There is received data that was not processed yet.
     pub busy: bool,
 }
 
-/// What a download waits for now, and the figures that say so.
+/// What a download waits for now, and the numbers that show it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bottleneck {
-    /// What for.
+    /// What the download waits for.
     pub cause: Cause,
-    /// Connected peers.
+    /// The number of connected peers.
     pub peers: u32,
-    /// Those of them that hold pieces that we miss and want.
+    /// How many of these hold pieces that we miss and want.
     pub offering: u32,
-    /// Those of these that serve us, and are not among the silent.
+    /// How many of these serve us and are not silent.
     pub serving: u32,
-    /// Those of these that unchoked us, took requests, and have sent nothing for too long.
+    /// How many of these unchoked us, took requests, and have sent nothing for too long.
     pub silent: u32,
-    /// Blocks that those that serve us owe us; if there are only silent ones, those.
+    /// Blocks owed to us by the serving peers, or by the silent ones if there are no others.
     pub owed: u32,
-    /// Pieces that are missing and wanted.
+    /// The number of pieces that are missing and wanted.
     pub missing: u32,
-    /// Pieces that are being verified and written.
+    /// The number of pieces that are being verified and written.
     pub verifying: u32,
-    /// Addresses whose peer takes connections and closes them at our handshake, of each kind that is
-    /// tried.
+    /// Addresses that accept connections and close them at our handshake, with every kind of handshake that
+    /// is tried.
     pub hung_up: u32,
 }
 
-/// For how long a download has waited for what: in all, and in the last minute.
+/// How long a download has waited for each cause: in total, and in the last minute.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WaitTimes {
     totals: [Duration; Cause::ALL.len()],
-    /// Microseconds in each of the last slices of time; the newest is at `newest % SLICES`.
+    /// Microseconds in each recent slice of time. The newest slice is at `newest % SLICES`.
     slices: [[u32; Cause::ALL.len()]; SLICES],
     newest: u64,
     bottleneck: Option<Bottleneck>,
-    /// Up to when the time is counted.
+    /// Time is counted up to this moment.
     since: Moment,
 }
 
 impl Cause {
-    /// All of them.
+    /// All causes, in the order of their discriminants.
     pub const ALL: [Self; 9] = [
         Self::NoPeers,
         Self::Choked,
@@ -124,7 +123,7 @@ impl Cause {
         Self::Moving,
     ];
 
-    /// Its name in APIs, such as `no_peers`.
+    /// Returns its name in APIs, such as `no_peers`.
     pub fn word(self) -> &'static str {
         match self {
             Self::NoPeers => "no_peers",
@@ -141,8 +140,8 @@ impl Cause {
 }
 
 impl Bottleneck {
-    /// What a download that lacks `missing` pieces waits for while it has no peers, and `hung_up` close
-    /// connections at our handshake.
+    /// Returns what a download waits for that lacks `missing` pieces and has no peers, while `hung_up`
+    /// addresses close connections at our handshake.
     pub fn alone(missing: u32, hung_up: u32) -> Self {
         Self {
             cause: Cause::NoPeers,
@@ -158,8 +157,8 @@ impl Bottleneck {
     }
 }
 
-/// Returns what is told of `peers` that close connections at our handshake, if there are any, while
-/// `policy` says which handshakes they were tried with.
+/// Returns a sentence about `peers` that close connections at our handshake, or `None` if there are none.
+/// `policy` decides which handshakes were tried.
 pub fn hang_ups(peers: u32, policy: EncryptionPolicy) -> Option<String> {
     let (accept, close, they) = match peers {
         0 => return None,
@@ -188,7 +187,7 @@ pub fn hang_ups(peers: u32, policy: EncryptionPolicy) -> Option<String> {
 }
 
 impl WaitTimes {
-    /// A download that goes on from `totals`, as [`WaitTimes::totals`] gave them.
+    /// Creates the record of a download, continuing from `totals` of [`WaitTimes::totals`].
     pub fn new(now: Moment, totals: [Duration; Cause::ALL.len()]) -> Self {
         Self {
             totals,
@@ -199,8 +198,8 @@ impl WaitTimes {
         }
     }
 
-    /// What was noted last has held until `now`; from now on it is `bottleneck`, `None` if nothing
-    /// is waited for.
+    /// Counts the time until `now` for the previous bottleneck. From now on it is `bottleneck`, or `None`
+    /// if the download waits for nothing.
     pub fn note(&mut self, now: Moment, bottleneck: Option<Bottleneck>) {
         let now = now.max(self.since);
         let then = std::mem::replace(&mut self.since, now);
@@ -212,28 +211,28 @@ impl WaitTimes {
         self.turn_to(slice_of(now));
     }
 
-    /// What was noted last, if it was anything.
+    /// Returns the current bottleneck.
     pub fn bottleneck(&self) -> Option<&Bottleneck> {
         self.bottleneck.as_ref()
     }
 
-    /// Up to when the time is counted: when it was last noted.
+    /// Returns the moment up to which time is counted: that of the last [`WaitTimes::note`].
     pub fn since(&self) -> Moment {
         self.since
     }
 
-    /// The time spent on each cause up to [`WaitTimes::since`], in the order of [`Cause::ALL`].
+    /// Returns the time spent on each cause up to [`WaitTimes::since`], in the order of [`Cause::ALL`].
     pub fn totals(&self) -> [Duration; Cause::ALL.len()] {
         self.totals
     }
 
-    /// How much of the last minute was counted.
+    /// Returns how much of the last minute was counted.
     pub fn counted(&self) -> Duration {
         Duration::from_micros(self.slices.iter().flatten().map(|micros| u64::from(*micros)).sum())
     }
 
-    /// The share of each cause, 0 to 1, in the time that was counted within the last minute; all 0
-    /// if none was.
+    /// Returns the share of each cause, 0 to 1, in the time counted within the last minute. All are 0 if
+    /// nothing was counted.
     pub fn recent(&self) -> [f64; Cause::ALL.len()] {
         let of = |cause: usize| self.slices.iter().map(|slice| u64::from(slice[cause])).sum();
         let micros: [u64; Cause::ALL.len()] = std::array::from_fn(of);
@@ -241,7 +240,7 @@ impl WaitTimes {
         micros.map(|micros| micros as f64 / all as f64)
     }
 
-    /// Counts the time from `then` to `now` in the slices that are not over.
+    /// Adds the time from `then` to `now` to the slices that are not over.
     fn charge(&mut self, then: Moment, now: Moment, cause: Cause) {
         let last = slice_of(now);
         let mut from = then.max(Moment::from_start(SLICE * first_of(last) as u32));
@@ -259,7 +258,7 @@ impl WaitTimes {
         }
     }
 
-    /// Empties the slices from the newest up to `slice`, which becomes it.
+    /// Empties the slices after the newest up to `slice`, which becomes the newest.
     fn turn_to(&mut self, slice: u64) {
         for gone in (self.newest + 1).max(first_of(slice))..=slice {
             self.slices[(gone % SLICES as u64) as usize] = [0; Cause::ALL.len()];
@@ -269,8 +268,8 @@ impl WaitTimes {
 }
 
 impl Swarm {
-    /// What the download waits for, as far as the swarm and its driver know; `None` if it is none,
-    /// or does not run. Looks at every peer.
+    /// Returns what the download waits for, as far as the swarm and its driver know. Returns `None` if it
+    /// is not a download or does not run. Looks at every peer.
     pub fn bottleneck(&self, driver: DriverState) -> Option<Bottleneck> {
         let finished = self.is_finished();
         if self.paused || self.config.upload_only || (finished && !driver.naming) {
@@ -299,7 +298,7 @@ impl Swarm {
         for peer in self.peers.values().filter(|peer| peer.interests_us) {
             bottleneck.offering += 1;
             let pipeline = &peer.pipeline;
-            // What a peer allows while it chokes us counts only as long as it is asked for some.
+            // The allowed-fast pieces of a choking peer count only while it is asked for some.
             let refuses = pipeline.owed() == 0 && (peer.chokes_us || pipeline.is_held(self.now));
             if !peer.serves_us() || refuses {
                 continue;
@@ -369,7 +368,7 @@ impl Swarm {
 struct Supply {
     /// Peers that have room for more requests.
     starved: u32,
-    /// Bytes a second of those whose window grows, is used up, and all others.
+    /// Bytes a second of peers whose window grows, of those limited by their window, and of all others.
     growing: u64,
     bound: u64,
     given: u64,
@@ -379,7 +378,7 @@ fn slice_of(moment: Moment) -> u64 {
     (moment.since_start().as_nanos() / SLICE.as_nanos()) as u64
 }
 
-/// The oldest slice that counts when `slice` is the newest.
+/// Returns the oldest slice that counts when `slice` is the newest.
 fn first_of(slice: u64) -> u64 {
     (slice + 1).saturating_sub(SLICES as u64)
 }
@@ -431,7 +430,7 @@ mod tests {
         waiting.note(at(0), waits(Cause::Hash));
         waiting.note(at(100_000), waits(Cause::Moving));
         assert_eq!(waiting.recent()[Cause::Hash as usize], 1.0);
-        // The slice from 100 s on is the newest, of the one from 45 s on nothing is left.
+        // The slice from 100 s is the newest. Of the slice from 45 s nothing is left.
         waiting.note(at(130_000), waits(Cause::Moving));
         let shares = waiting.recent();
         assert!(shares[Cause::Hash as usize] > 0.4 && shares[Cause::Moving as usize] > 0.5);

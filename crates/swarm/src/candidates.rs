@@ -1,4 +1,4 @@
-//! Addresses that may be dialled, and when.
+//! The candidate list: addresses that may be dialled, and when.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -12,36 +12,36 @@ pub(super) struct CandidateList {
     entries: BTreeMap<SocketAddr, Candidate>,
     /// Addresses that turned out to be our own.
     ours: BTreeSet<SocketAddr>,
-    /// Addresses whose peer took the last connection and closed it at our handshake. They are kept when
-    /// their entries are forgotten, to be told of.
+    /// Addresses whose peer accepted the last connection and closed it at our handshake. They are kept for
+    /// statistics when their candidates are forgotten.
     hung_up: BTreeSet<SocketAddr>,
     dialing: usize,
 }
 
-/// How a connection ended, as far as dialling again goes.
+/// How a connection ended, which decides when to dial again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ConnectionEnd {
-    /// It was of use for a while.
+    /// It was useful for a while.
     Normal,
-    /// It ended at once, or by a fault of the peer's.
+    /// It ended at once, or because of a fault of the peer.
     Bad,
-    /// It came too early or too late: there was no room.
+    /// It came at a bad time: there was no room.
     Untimely,
-    /// All our places were taken when it came, by peers that came first.
+    /// When it was established, all our places were taken by other peers.
     Full,
     /// The peer has another connection to us.
     Duplicate,
-    /// We shall never dial it again, unless the user wants us to.
+    /// The address is never dialled again, unless a user named it.
     Never,
 }
 
-/// Whether the peer at an address wants nothing.
+/// Whether the peer at an address is known to want nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Disinterest {
     No,
-    /// Somebody who says that he listens there does not.
+    /// A peer that claims to listen there wants nothing.
     Claimed,
-    /// A peer that we dialled there does not.
+    /// A peer that we dialled there wants nothing.
     Proven,
 }
 
@@ -50,21 +50,21 @@ struct Candidate {
     source: Source,
     state: DialState,
     failures: u32,
-    /// How often its peer was found to be connected otherwise, in a row.
+    /// How many times in a row its peer turned out to be connected already.
     duplicates: u32,
-    /// Connected peers that dialled us and say that they listen there.
+    /// How many connected peers dialled us and claim to listen there.
     claims: u32,
     sated: Disinterest,
-    /// A peer that we dialled there gave a right piece.
+    /// A peer that we dialled there gave a correct piece.
     is_proven: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DialState {
-    /// Not to be dialled before this.
+    /// Not dialled before this.
     Waiting(Moment),
     Dialing,
-    /// By us.
+    /// We dialled it.
     Connected,
 }
 
@@ -81,9 +81,9 @@ impl Candidate {
         }
     }
 
-    /// When it may be dialled, if nothing else happens; with `skip_disinterested` not if its peer wants
-    /// nothing, or says that it is connected. One that is known from its peer alone is believed that
-    /// it is.
+    /// Returns when it may be dialled if nothing else happens. With `skip_disinterested`, an address is
+    /// left out if its peer wants nothing or claims to be connected. An address that is known only from
+    /// such a claim is always left out, because its peer is connected.
     fn due(&self, skip_disinterested: bool) -> Option<Moment> {
         let DialState::Waiting(from) = self.state else { return None };
         let note_disinterest = self.sated > Disinterest::No;
@@ -94,7 +94,7 @@ impl Candidate {
 }
 
 impl CandidateList {
-    /// Takes an address note of, if it can be one of a peer and there is room.
+    /// Records a candidate address. Ignores it if it cannot belong to a peer or the list is full.
     pub(super) fn add(&mut self, now: Moment, addr: SocketAddr, source: Source) {
         if !is_dialable(addr) || self.ours.contains(&addr) {
             return;
@@ -120,9 +120,9 @@ impl CandidateList {
         self.entries.insert(addr, Candidate::new(source, DialState::Waiting(now)));
     }
 
-    /// The address to be dialled now, if any: the user's first, otherwise any one, those that
-    /// failed least before others, and of those one of a host that is not connected. It counts as
-    /// being dialled. With `skip_disinterested`, not one whose peer is known to want nothing.
+    /// Returns the address to dial now, and marks it as being dialled. Addresses named by the user come
+    /// first, then those with the fewest failures, then those on hosts that are not connected; the rest is
+    /// random. With `skip_disinterested`, peers that are known to want nothing are left out.
     pub(super) fn next_dial(
         &mut self,
         now: Moment,
@@ -158,12 +158,12 @@ impl CandidateList {
         }
     }
 
-    /// Addresses whose peer takes connections and closes them at our handshake, as far as they are kept.
+    /// Returns how many addresses accept connections and close them at our handshake.
     pub(super) fn hung_up(&self) -> u32 {
         self.hung_up.len() as u32
     }
 
-    /// The address could not be dialled for reasons of our own.
+    /// The address could not be dialled for a reason on our side.
     pub(super) fn dial_prevented(&mut self, now: Moment, addr: SocketAddr) {
         self.leave(addr, DialState::Dialing);
         if let Some(Candidate { state: state @ DialState::Waiting(_), .. }) =
@@ -182,14 +182,14 @@ impl CandidateList {
         }
     }
 
-    /// A peer that dialled us says that it listens at this address.
+    /// A peer that dialled us claims to listen at this address.
     pub(super) fn claimed(&mut self, addr: SocketAddr) {
         if let Some(entry) = self.entry(addr) {
             entry.claims += 1;
         }
     }
 
-    /// A peer that said so is gone.
+    /// A peer that claimed to listen at this address has disconnected.
     pub(super) fn unclaimed(&mut self, now: Moment, addr: SocketAddr, ending: ConnectionEnd) {
         let Some(entry) = self.entries.get_mut(&addr) else { return };
         entry.claims = entry.claims.saturating_sub(1);
@@ -204,14 +204,14 @@ impl CandidateList {
         }
     }
 
-    /// The connection to this address is gone, or is not wanted.
+    /// The connection to this address has ended, or is not wanted.
     pub(super) fn closed(&mut self, now: Moment, addr: SocketAddr, ending: ConnectionEnd) {
         self.leave(addr, DialState::Dialing);
         self.leave(addr, DialState::Connected);
         self.wait(now, addr, ending);
     }
 
-    /// The address is our own.
+    /// Records that the address is our own.
     pub(super) fn note_ours(&mut self, addr: SocketAddr) {
         self.forget(addr);
         if self.ours.len() < MAX_OURS {
@@ -219,9 +219,9 @@ impl CandidateList {
         }
     }
 
-    /// The peer at this address was seen to want nothing: it holds everything, or says so. We have
-    /// dialled it there, or it says that it listens there: that holds until somebody else names the
-    /// address.
+    /// Records that the peer at this address wants nothing: it holds everything, or says so. `is_dialled`
+    /// means that we dialled the peer there. Otherwise the peer only claims to listen there, which counts
+    /// until somebody else names the address.
     pub(super) fn note_disinterest(&mut self, addr: SocketAddr, is_dialled: bool) {
         if let Some(entry) = self.entries.get_mut(&addr) {
             let sated = if is_dialled { Disinterest::Proven } else { Disinterest::Claimed };
@@ -229,39 +229,39 @@ impl CandidateList {
         }
     }
 
-    /// The peer that we dialled there gave a right piece.
+    /// Records that the peer which we dialled there gave a correct piece.
     pub(super) fn note_proven(&mut self, addr: SocketAddr) {
         if let Some(entry) = self.entries.get_mut(&addr) {
             entry.is_proven = true;
         }
     }
 
-    /// Whether a peer that we dialled there gave a right piece.
+    /// Returns whether a peer that we dialled there gave a correct piece.
     pub(super) fn is_proven(&self, addr: SocketAddr) -> bool {
         self.entries.get(&addr).is_some_and(|entry| entry.is_proven)
     }
 
-    /// Whether the user has named the address.
+    /// Returns whether a user has named the address.
     pub(super) fn is_named(&self, addr: SocketAddr) -> bool {
         self.entries.get(&addr).is_some_and(|entry| entry.source == Source::User)
     }
 
-    /// Not before `until` is the address dialled, unless it has proven good or the user named it.
+    /// Puts off dialling the address until `until`, unless it has proven good or a user named it.
     pub(super) fn put_off(&mut self, addr: SocketAddr, until: Moment) {
         if let Some(entry) = self.entries.get_mut(&addr) {
             put_off(entry, until);
         }
     }
 
-    /// The same for all addresses of a host.
+    /// Puts off all addresses of a host.
     pub(super) fn put_off_ip(&mut self, ip: IpAddr, until: Moment) {
         let ip = ip.to_canonical();
         let of_ip = self.entries.iter_mut().filter(|(addr, _)| addr.ip().to_canonical() == ip);
         of_ip.for_each(|(_, entry)| put_off(entry, until));
     }
 
-    /// The same for the address of a host of which only one is known: of several nobody knows which
-    /// one is meant.
+    /// Puts off the address of a host if it is the only one known. If there are several, it is not known
+    /// which one is meant.
     pub(super) fn put_off_only(&mut self, ip: IpAddr, until: Moment) {
         let ip = ip.to_canonical();
         let mut of_ip = self.entries.iter_mut().filter(|(addr, _)| addr.ip().to_canonical() == ip);
@@ -275,7 +275,7 @@ impl CandidateList {
         self.entries.remove(&addr);
     }
 
-    /// Nothing is connected or being dialled any more, and everything may be dialled.
+    /// Allows every address to be dialled again. No peer is connected any more.
     pub(super) fn start_over(&mut self, now: Moment) {
         for entry in self.entries.values_mut() {
             entry.claims = 0;
@@ -289,18 +289,18 @@ impl CandidateList {
         self.dialing
     }
 
-    /// When the next address may be dialled.
+    /// Returns when the next address may be dialled.
     pub(super) fn next_due(&self, skip_disinterested: bool) -> Option<Moment> {
         self.entries.values().filter_map(|entry| entry.due(skip_disinterested)).min()
     }
 
-    /// Whether there is an address that may be dialled and never failed.
+    /// Returns whether an address may be dialled now that never failed.
     pub(super) fn has_untried(&self, now: Moment) -> bool {
         let may_dial = |state| matches!(state, DialState::Waiting(from) if from <= now);
         self.entries.values().any(|entry| entry.failures == 0 && may_dial(entry.state))
     }
 
-    /// Whether the user has named an address.
+    /// Returns whether a user has named an address.
     pub(super) fn has_named(&self) -> bool {
         self.entries.values().any(|entry| entry.source == Source::User)
     }
@@ -319,7 +319,8 @@ impl CandidateList {
         assert!(self.entries.len() <= MAX_CANDIDATES, "addresses");
     }
 
-    /// Says whether the entry was in `state`; it is then free to be put into another.
+    /// Takes the address out of `state`. Returns whether it was in that state; then the caller may put it
+    /// into another.
     fn leave(&mut self, addr: SocketAddr, state: DialState) -> bool {
         let Some(entry) = self.entries.get_mut(&addr) else { return false };
         if entry.state != state {
@@ -372,8 +373,8 @@ impl CandidateList {
         entry.state = DialState::Waiting(now + pause);
     }
 
-    /// What is known of an address, which is new if it was not known; `None` if it is none of a peer
-    /// or there is no room.
+    /// Returns the candidate for an address, adding it if it is unknown. Returns `None` if no peer can have
+    /// the address, or if there is no room.
     fn entry(&mut self, addr: SocketAddr) -> Option<&mut Candidate> {
         if !is_dialable(addr) || self.ours.contains(&addr) {
             return None;
@@ -386,7 +387,8 @@ impl CandidateList {
         Some(self.entries.entry(addr).or_insert_with(new))
     }
 
-    /// Forgets the address least likely to be of use, if it is less so than one from `source`.
+    /// Forgets the least useful address if it is less useful than one from `source`. Returns whether there
+    /// is room.
     fn make_room(&mut self, source: Source) -> bool {
         let idle = self.entries.iter().filter(|(_, e)| matches!(e.state, DialState::Waiting(_)));
         let worst = idle
@@ -407,33 +409,33 @@ fn put_off(entry: &mut Candidate, until: Moment) {
     }
 }
 
-/// Addresses kept. A swarm connects to a tenth of that; a tracker that sends more, lies or will be
-/// asked again.
+/// Maximum number of addresses. A swarm connects to a tenth of them. A tracker that sends more is lying, or
+/// will be asked again.
 const MAX_CANDIDATES: usize = 1_000;
 
-/// Our own addresses kept: a machine has a handful.
+/// Maximum number of own addresses. A machine has a handful.
 const MAX_OURS: usize = 64;
 
-/// Addresses kept that are only told of.
+/// Maximum number of addresses that are kept only for statistics.
 const MAX_HUNG_UP: usize = 1_000;
 
-/// After this many failures in a row (5 s, 10 s … 160 s apart) an address is forgotten.
+/// After this many failures in a row (5 s, 10 s … 160 s apart), an address is forgotten.
 const MAX_FAILURES: u32 = 6;
 
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const FIRST_USER_PAUSE: Duration = Duration::from_millis(500);
 const MAX_USER_PAUSE: Duration = Duration::from_secs(60);
 
-/// A place was free when the address was dialled. Of those that are taken by peers that give nothing,
-/// one a second is freed.
+/// A place was free when the address was dialled but was taken meanwhile. One place a second is freed from
+/// peers that give nothing.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
 
-/// There was no room, or the peer is connected otherwise: that may last. In the second case it is
-/// doubled each time, up to an hour.
+/// There was no room, or the peer has another connection. Both may last. In the second case the pause
+/// doubles each time, up to an hour.
 const UNTIMELY_PAUSE: Duration = Duration::from_secs(120);
 
-/// A peer that the user named and that gave a wrong piece. Its operator may mend it; each trial may
-/// cost a piece.
+/// For a peer that a user named and that gave a wrong piece. Its operator may repair it, but each attempt
+/// may cost a piece.
 const FIRST_CORRUPT_PAUSE: Duration = Duration::from_secs(60);
 const MAX_CORRUPT_PAUSE: Duration = Duration::from_secs(3_600);
 
@@ -547,15 +549,15 @@ mod tests {
     #[test]
     fn what_a_peer_says_of_its_port_keeps_nobody_from_being_dialled() {
         let mut list = CandidateList::default();
-        // Known from itself alone: it is connected.
+        // Known only from its own claim: it is connected.
         list.claimed(addr("1.2.3.4:5"));
         list.note_disinterest(addr("1.2.3.4:5"), false);
         assert_eq!((dial(&mut list, 0), list.next_due(false)), (None, None));
-        // A tracker names it too. A seed need not dial it, a download may.
+        // A tracker names it too. A seed need not dial it, but a download may.
         list.add(at(0), addr("1.2.3.4:5"), Source::Tracker);
         assert_eq!(list.next_due(true), None);
         assert_eq!(dial(&mut list, 0), Some(addr("1.2.3.4:5")));
-        // The peer there has another connection to us: the next trials come later and later.
+        // The peer there has another connection to us, so the attempts come later and later.
         let mut now = 0;
         for minutes in [2, 4, 8, 16, 32, 64, 64] {
             list.closed(at(now), addr("1.2.3.4:5"), ConnectionEnd::Duplicate);
@@ -564,7 +566,7 @@ mod tests {
             dial(&mut list, now);
         }
         list.closed(at(now), addr("1.2.3.4:5"), ConnectionEnd::Normal);
-        // Whoever said that it listens there takes nothing along.
+        // A peer that claimed the address does not remove it when it disconnects.
         list.claimed(addr("1.2.3.4:5"));
         list.unclaimed(at(now), addr("1.2.3.4:5"), ConnectionEnd::Never);
         list.unclaimed(at(now), addr("1.2.3.4:5"), ConnectionEnd::Never);
@@ -628,7 +630,7 @@ mod tests {
         for at_ in [one, two] {
             list.add(at(0), at_, Source::Tracker);
         }
-        // It fails so often that it is forgotten, and is told of all the same.
+        // It fails so often that it is forgotten, and is counted nevertheless.
         let mut now = 0;
         while list.len() > 0 {
             now += 200_000;
@@ -637,7 +639,7 @@ mod tests {
             }
         }
         assert_eq!(list.hung_up(), 2);
-        // What we did not dial is not counted.
+        // An address that we did not dial is not counted.
         list.dial_failed(at(now), addr("9.9.9.9:9"), true);
         assert_eq!(list.hung_up(), 2);
         list.connected(one);

@@ -1,18 +1,19 @@
-//! Whom to serve.
+//! Decides which peers to serve.
 //!
-//! Tit for tat (BEP 3): while we download, those who give us most are served, and one peer more
-//! whom chance chose, so that newcomers can begin and better partners are found. When we hold
-//! everything we want, peers take turns: a turn lasts until a peer has had its share, and who was never
-//! served comes first. While some ask for nothing, a free slot goes in turn to the peer that waits
+//! Tit for tat (BEP 3): while we download, the peers that give most are served, and one more chosen at
+//! random, so that newcomers can begin and better partners are found. When we hold everything we want,
+//! peers take turns: a turn lasts until a peer has had its share, and a peer that was never served comes
+//! first. While some peers request nothing, a free slot goes alternately to the peer that has waited
 //! longest and to the one that came last, so that a crowd does not keep a newcomer waiting.
 //!
-//! Either way a slot is for peers that ask. Who has one and asks for nothing loses it after a grace
-//! period to one that waits, and comes behind all others from then on. The grace period is short
-//! while many wait, so that all of them can show within about a round whether they ask. A peer
-//! whose first request comes too late, since its line is long, gets its turn again, and the longest
-//! grace period. Who connects again goes on with the turn that a peer of its address has left.
+//! In both cases, a slot is for peers that request blocks. A peer that has a slot and requests nothing
+//! loses it after a grace period to one that waits, and comes after all others from then on. The grace
+//! period is short while many wait, so that all of them can show within about a round whether they request
+//! blocks. A peer whose first request arrives too late because its line is long gets its turn again, with
+//! the longest grace period. A peer that connects again continues the turn that a peer of its address has
+//! left.
 //!
-//! Closed: everybody who asks is served at once.
+//! Closed: every peer that is interested is served at once.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -30,7 +31,7 @@ pub(super) struct Choker {
     optimistic: Option<PeerKey>,
 }
 
-/// What the choker knows of a peer.
+/// What the choker knows about a peer.
 #[derive(Debug, Clone)]
 pub(super) struct Contender {
     pub(super) key: PeerKey,
@@ -40,37 +41,37 @@ pub(super) struct Contender {
     pub(super) gave: u64,
     /// It owes us blocks and does not send them.
     pub(super) snubbed: bool,
-    /// Bytes it took in the turn it is having.
+    /// Bytes it took in its current turn.
     pub(super) took: u64,
-    /// Those of them that it took since the last round.
+    /// Bytes it took since the last round.
     pub(super) took_lately: u64,
-    /// When its turn began, or its last one ended; `None` if it never had any.
+    /// When its turn began, or its last one ended. `None` if it never had one.
     pub(super) turned_at: Option<Moment>,
-    /// It had a slot, or has one, and asks for nothing.
+    /// It had a slot, or has one, and requests nothing.
     pub(super) is_idle: bool,
     /// It connected less than a minute ago.
     pub(super) is_new: bool,
 }
 
-/// Where a peer stands in the order of turns.
+/// The position of a peer in the order of turns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Turn {
-    /// It had a slot and asked for nothing.
+    /// It had a slot and requested nothing.
     pub(super) is_idle: bool,
-    /// When its last turn ended; `None` if it never had any.
+    /// When its last turn ended. `None` if it never had one.
     pub(super) ended_at: Option<Moment>,
-    /// Blocks it may still have while it is choked; `None` if it was offered none.
+    /// Blocks it may still have while it is choked. `None` if it was offered none.
     pub(super) allowance: Option<u32>,
 }
 
-/// The turns of peers that have left, for those who connect from the same addresses.
+/// The turns of peers that have left, for peers that connect from the same addresses.
 #[derive(Debug, Default)]
 pub(super) struct FormerTurns {
     turns: VecDeque<(Moment, IpAddr, Turn)>,
 }
 
 impl FormerTurns {
-    /// A peer at `ip` has left.
+    /// Remembers the turn of a peer that has left.
     pub(super) fn keep(&mut self, now: Moment, ip: IpAddr, turn: Turn) {
         if turn.ended_at.is_none() && turn.allowance.is_none() {
             return;
@@ -82,8 +83,8 @@ impl FormerTurns {
         self.turns.push_back((now, ip, turn));
     }
 
-    /// The turn that a peer from `ip` goes on with: the last in the order of those that were left
-    /// there. A turn that was taken is gone, so that others at the address are newcomers.
+    /// Takes the turn that a new peer from `ip` continues: the last in order of those left there. Other
+    /// peers from the address are newcomers.
     pub(super) fn take(&mut self, now: Moment, ip: IpAddr) -> Option<Turn> {
         self.forget_old(now);
         let of_ip = self.turns.iter().enumerate().filter(|(_, (_, at, _))| *at == ip);
@@ -107,15 +108,15 @@ impl Choker {
         Self { policy, slots, next_round: None, rounds: 0, optimistic: None }
     }
 
-    /// Somebody is interested: rounds are held from now on.
+    /// Starts the rounds, because a peer is interested.
     pub(super) fn wake(&mut self, now: Moment) {
         if self.policy == ChokePolicy::TitForTat && self.next_round.is_none() {
             self.next_round = Some(now + ROUND);
         }
     }
 
-    /// Whether a peer that has become interested is served without waiting for the next round,
-    /// when `served` interested peers are already.
+    /// Returns whether a peer that has become interested is served without waiting for the next round, when
+    /// `served` interested peers are served already.
     pub(super) fn serves_at_once(&self, served: usize) -> bool {
         match self.policy {
             ChokePolicy::Closed => true,
@@ -123,40 +124,40 @@ impl Choker {
         }
     }
 
-    /// Whether slots are limited, so that peers may have to wait for one.
+    /// Returns whether slots are limited, so that peers may have to wait for one.
     pub(super) fn has_slots(&self) -> bool {
         self.policy == ChokePolicy::TitForTat
     }
 
-    /// How long a peer may have a slot and ask for nothing while `waiting` others wait, so that each
-    /// of them gets a slot within about a round.
+    /// Returns how long a peer may have a slot and request nothing while `waiting` others wait, so that
+    /// each of them gets a slot within about a round.
     pub(super) fn grace(&self, waiting: usize) -> Duration {
         let slots = u32::try_from(self.slots).unwrap_or(u32::MAX);
         let waiting = u32::try_from(waiting).unwrap_or(u32::MAX).max(1);
         (ROUND.saturating_mul(slots) / waiting).clamp(SHORTEST_GRACE, LONGEST_GRACE)
     }
 
-    /// How many slots more those `in_need` could use than are free while `served` are taken.
+    /// Returns how many more slots those `in_need` could use than are free while `served` are taken.
     pub(super) fn lacking(&self, served: usize, in_need: usize) -> usize {
         in_need.saturating_sub(self.slots.saturating_sub(served)).min(self.slots)
     }
 
-    /// How many are served at a time from now on.
+    /// Sets how many peers are served at a time.
     pub(super) fn set_slots(&mut self, slots: usize) {
         self.slots = slots;
     }
 
-    /// Whether more peers are served than there are slots.
+    /// Returns whether more peers are served than there are slots.
     pub(super) fn is_beyond(&self, served: usize) -> bool {
         self.policy == ChokePolicy::TitForTat && served > self.slots
     }
 
-    /// When the next round is due; `None` if nobody was interested in the last one.
+    /// Returns when the next round is due. `None` if no peer was interested in the last one.
     pub(super) fn next_round(&self) -> Option<Moment> {
         self.next_round
     }
 
-    /// Holds a round: says whom to serve until the next one.
+    /// Holds a round. Returns the peers to serve until the next one.
     pub(super) fn round(
         &mut self,
         now: Moment,
@@ -174,13 +175,13 @@ impl Choker {
         if finished { self.seed(now, rng, interested) } else { self.leech(rng, interested) }
     }
 
-    /// The best givers, those first that ask for something, and one by chance that keeps its place
-    /// for three rounds.
+    /// Returns the peers that give most, active ones first, and a random one that keeps its place for three
+    /// rounds.
     fn leech(&mut self, rng: &mut Rng, mut interested: Vec<&Contender>) -> Vec<PeerKey> {
         rng.shuffle(&mut interested);
         interested.sort_by_key(|c| {
             let gave = if c.snubbed { 0 } else { c.gave };
-            // Among equals those that are served stay so.
+            // Among equals, those that are served stay.
             (std::cmp::Reverse(gave), c.is_idle, !c.unchoked)
         });
         let regular = self.slots.saturating_sub(1).min(interested.len());
@@ -198,8 +199,8 @@ impl Choker {
         served
     }
 
-    /// Those whose turn is not over, then those who never had one, then those whose last one is
-    /// longest ago; behind them those who do not use theirs.
+    /// Returns the peers whose turn is not over, then those that never had one, then those whose last turn
+    /// is longest ago, and finally those that do not use their turns.
     fn seed(
         &mut self,
         now: Moment,
@@ -220,8 +221,8 @@ impl Choker {
     }
 }
 
-/// One of `rest`, newcomers three times as likely. Not `last` unless no other asks for anything, and
-/// not one that asks for nothing unless all do so.
+/// Returns one of `rest`, newcomers three times as likely. Returns `last` only if no other peer is active,
+/// and an idle peer only if all are idle.
 fn choose_optimistic(rest: &[&Contender], last: Option<PeerKey>, rng: &mut Rng) -> Option<PeerKey> {
     let mut asking = rest.iter().filter(|c| !c.is_idle).map(|c| Some(c.key)).peekable();
     let all_idle = asking.peek().is_none();
@@ -241,34 +242,34 @@ fn choose_optimistic(rest: &[&Contender], last: Option<PeerKey>, rng: &mut Rng) 
     last
 }
 
-/// BEP 3: long enough for TCP to ramp up, short enough to notice who gives.
+/// BEP 3: long enough for TCP to ramp up, short enough to notice which peers give.
 pub(super) const ROUND: Duration = Duration::from_secs(10);
 
 /// BEP 3: the optimistic unchoke moves on every 30 seconds.
 const OPTIMISTIC_ROUNDS: u32 = 3;
 
-/// A peer's share in one turn from a complete peer: a few pieces, so that it has something to
-/// pass on while others have theirs.
+/// The share of a peer in one turn from a complete peer: a few pieces, so that it has something to pass on
+/// while others have their turns.
 const TURN_BYTES: u64 = 16 << 20;
 
-/// A slow peer's turn is over after this in any case.
+/// The turn of a slow peer ends after this in any case.
 const LONGEST_TURN: Duration = Duration::from_secs(60);
 
-/// A peer that takes less in a round, 4 KiB a second, has no longer turn than that round while
-/// others wait: it asks for a block now and then, or does not read.
+/// If a peer takes less than this in a round (4 KiB a second), its turn ends with the round while others
+/// wait: it requests only a block now and then, or does not read.
 const LEAST_BYTES: u64 = 40 << 10;
 
-/// Grace period while few wait: longer than any line and any client's tick.
+/// The grace period while few wait: longer than the delay of any line and the tick of any client.
 pub(super) const LONGEST_GRACE: Duration = Duration::from_secs(3);
 
-/// Grace period while very many wait. Of a thousand peers eight at a time, each has had a slot
-/// after half a minute. Whoever needs longer gets another turn when its request comes.
+/// The grace period while very many wait. With eight slots, a thousand peers have each had one after half a
+/// minute. A peer that needs longer gets another turn when its request arrives.
 const SHORTEST_GRACE: Duration = Duration::from_millis(250);
 
-/// Turns of peers that have left, 56 bytes each.
+/// Maximum number of turns of peers that have left, 56 bytes each.
 const MAX_FORMER_TURNS: usize = 1_024;
 
-/// How long such a turn is kept: longer than a peer in need of data waits to connect again.
+/// How long such a turn is kept: longer than a peer that needs data waits before it connects again.
 const FORMER_TURN_KEPT: Duration = Duration::from_secs(600);
 
 #[cfg(test)]
@@ -387,7 +388,7 @@ mod tests {
         let mut rng = Rng::from_seed(5);
         assert_eq!(choker.round(at(9), true, &mut rng, &peers), [PeerKey(0)]);
         assert_eq!(choker.round(at(10), true, &mut rng, &peers), [PeerKey(1)]);
-        // If nobody waits it goes on.
+        // It goes on if no other peer waits.
         assert_eq!(choker.round(at(10), true, &mut rng, &peers[..1]), [PeerKey(0)]);
     }
 
@@ -406,7 +407,7 @@ mod tests {
                 let served = choker.round(at(round * 10), finished, &mut rng, &peers);
                 assert_eq!(sorted(served), [2, 3], "round {round}");
             }
-            // Somebody is served in any case.
+            // The slots are used in any case.
             assert_eq!(choker.round(at(100), finished, &mut rng, &peers[..2]).len(), 2);
         }
     }

@@ -1,4 +1,4 @@
-//! Defaults.
+//! Default values of the configuration.
 
 use std::time::Duration;
 
@@ -7,7 +7,8 @@ use crate::admission::Shares;
 use piecework_core::PeerId;
 
 impl SwarmConfig {
-    /// A peer on the open internet that calls itself `local_id` and accepts no connections.
+    /// Creates the configuration of a peer on the open internet with the id `local_id` that accepts no
+    /// connections.
     pub fn new(local_id: PeerId) -> Self {
         Self {
             local_id,

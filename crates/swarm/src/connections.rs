@@ -1,4 +1,4 @@
-//! Whom to dial, whom to let in, whom to drop.
+//! Decides which peers to dial, let in and drop.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -35,8 +35,8 @@ impl Swarm {
         self.dial();
     }
 
-    /// A bound of our own kept us from dialling, or from keeping the connection: no peer can be
-    /// dialled for a moment, and nobody is to blame.
+    /// A limit on our side prevented a dial or the connection. No peer is dialled for a moment, and none is
+    /// to blame.
     pub(super) fn on_dial_prevented(&mut self, addr: SocketAddr) {
         self.candidates.dial_prevented(self.now, addr);
         self.dial_from = self.now + PREVENTED_PAUSE;
@@ -110,7 +110,7 @@ impl Swarm {
         self.dial();
     }
 
-    /// Adds a peer that is taken.
+    /// Adds a peer that was accepted.
     fn welcome(&mut self, key: PeerKey, connection: NewConnection) {
         let addr = connection.who.addr;
         let pieces = self.geometry.pieces();
@@ -133,14 +133,14 @@ impl Swarm {
         let (addr, is_dialled) = (peer.who.addr, peer.direction == Direction::Outgoing);
         let twin = self.incoming_twin(addr, peer.who.id).filter(|_| is_dialled && !useful);
         let ending = match twin {
-            // It keeps the connection that it has to us.
+            // It keeps its other connection to us.
             Some(_) => ConnectionEnd::Duplicate,
             None if useful => ConnectionEnd::Normal,
             None => ConnectionEnd::Bad,
         };
         self.forget_peer(key, ending);
         if let Some(twin) = twin {
-            // Where that one listens is known now, as far as its id tells.
+            // Now it is known where that one listens, as far as its id is true.
             self.learn_port(twin, addr.port());
         }
         self.dial();
@@ -167,7 +167,7 @@ impl Swarm {
         }
     }
 
-    /// Drops a peer for a fault.
+    /// Drops a peer because of a fault.
     pub(super) fn drop_peer(&mut self, key: PeerKey, fault: PeerFault) {
         if !self.peers.contains_key(&key) {
             return;
@@ -194,8 +194,8 @@ impl Swarm {
         self.dial();
     }
 
-    /// Other limits hold. Peers that are too many are dropped: first those with whom nothing is
-    /// exchanged in either direction, then the slowest, then the newest.
+    /// Applies new limits. If there are too many peers, it drops first those with which nothing is
+    /// exchanged, then the slowest, then the newest.
     pub(super) fn on_limits(&mut self, max_peers: usize, upload_slots: usize) {
         self.config.max_peers = max_peers;
         self.config.upload_slots = upload_slots;
@@ -220,8 +220,8 @@ impl Swarm {
         self.dial();
     }
 
-    /// Peers may take `extra` more time than is configured. Who has been waited for longer than
-    /// holds from now on was not slow by what held before: it gets the configured time once more,
+    /// Sets that peers may take `extra` more time than is configured. If a peer has taken longer than is
+    /// allowed from now on, it was not slow by the previous limit: it gets the configured time once more,
     /// but no more than it had.
     pub(super) fn on_patience(&mut self, extra: Duration) {
         let before = std::mem::replace(&mut self.patience, extra);
@@ -243,7 +243,7 @@ impl Swarm {
         self.wake_is_stale = true;
     }
 
-    /// Dials whom there is room and time for.
+    /// Dials the peers for which there is room and whose time has come.
     pub(super) fn dial(&mut self) {
         let asks_nothing = self.is_upload_only();
         if !self.may_dial() {
@@ -272,7 +272,7 @@ impl Swarm {
         }
     }
 
-    /// Whether a peer of that name, which connects to us from `addr` now, would be let in as far as
+    /// Returns whether a peer with that id, which connects to us from `addr` now, would be let in as far as
     /// there is a place for it.
     pub fn has_place_for(&self, now: Moment, addr: SocketAddr, id: PeerId) -> bool {
         self.peers.len() < self.config.max_peers
@@ -280,7 +280,7 @@ impl Swarm {
             || self.who_makes_way(now.max(self.now), addr.ip()).is_some()
     }
 
-    /// Who makes way for a newcomer from `ip`, now that there is no place left.
+    /// Returns the peer that makes way for a newcomer from `ip` when there is no place left.
     fn who_makes_way(&self, now: Moment, ip: IpAddr) -> Option<PeerKey> {
         let occupants = self.peers.iter().map(|(key, peer)| Occupant {
             key: *key,
@@ -292,15 +292,15 @@ impl Swarm {
         who_makes_way(now, self.config.shares, ip, occupants)
     }
 
-    /// The snubbed peer that has been silent for longest. It makes way for one that we dialled: the
-    /// place that was freed for that one may have been taken meanwhile by whoever left it.
+    /// Returns the snubbed peer that has been silent for longest. It makes way for a peer that we dialled:
+    /// the place freed for that peer may have been taken meanwhile by the peer that left it.
     fn most_silent(&self) -> Option<PeerKey> {
         let snubbed = self.peers.iter().filter(|(_, peer)| peer.pipeline.is_snubbed());
         snubbed.min_by_key(|(_, peer)| peer.pipeline.silent_since()).map(|(key, _)| *key)
     }
 
-    /// All places are taken, and an address is known that was never tried: looks in a while whether
-    /// a peer gives so little that it makes way. The more have made way, the longer that is.
+    /// If all places are taken and an address was never tried, schedules a check whether a peer gives so
+    /// little that it makes way. The more peers have made way, the longer that takes.
     fn plan_exploring(&mut self) {
         if self.explore_at.is_none() && !self.config.upload_only && self.are_places_wanted() {
             let pause = match self.explored {
@@ -328,9 +328,9 @@ impl Swarm {
         self.plan_exploring();
     }
 
-    /// The peer that gives least, of those that have had the time to give something, take nothing
-    /// from us, and give next to nothing although we want something of them. Under a limit of our
-    /// own nobody can be told to be slow.
+    /// Returns the peer that gives least. It must have had time to give something, take nothing from us,
+    /// and give hardly anything although we want something of it. Under our own download limit, no peer can
+    /// be called slow.
     fn least_giver(&self) -> Option<PeerKey> {
         let now = self.now;
         let rate = |peer: &Peer| peer.down.per_second(now);
@@ -346,7 +346,7 @@ impl Swarm {
         least.map(|(key, _)| *key).filter(|_| self.patience.is_zero())
     }
 
-    /// A snubbed peer is about to lose its place to others: they are dialled before it is again.
+    /// Puts off dialling a snubbed peer that is about to lose its place, so that others are dialled first.
     pub(super) fn put_off_snubbed(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get(&key) else { return };
         if peer.pipeline.is_snubbed() {
@@ -354,8 +354,8 @@ impl Swarm {
         }
     }
 
-    /// Whether all places are taken, and some by peers that were of no use for a minute or more:
-    /// one address at a time is tried in their stead.
+    /// Returns whether all places are taken, some of them by peers that were of no use for a minute or
+    /// more. Then one address at a time is tried in their stead.
     fn may_dial_for_useless(&self) -> bool {
         let is_useless = |peer: &Peer| {
             peer.used_at.is_none() && self.now.since(peer.connected_at) >= USELESS_FOR
@@ -373,7 +373,7 @@ impl Swarm {
             return true;
         }
         let peers = self.peers.len() + self.candidates.dialing();
-        // Who wants nothing is found by those who do, but helps them to find it.
+        // A seed is found by those that want something, but it helps them to find it.
         let most = if self.is_upload_only() {
             self.config.max_peers.div_ceil(2)
         } else {
@@ -382,7 +382,7 @@ impl Swarm {
         !self.paused && self.candidates.dialing() < self.config.max_dialing && peers < most
     }
 
-    /// Whether all places are taken while there are addresses that have never failed us.
+    /// Returns whether all places are taken while there are addresses that have never failed.
     pub(super) fn are_places_wanted(&self) -> bool {
         let taken = self.peers.len() + self.candidates.dialing();
         !self.is_finished()
@@ -390,7 +390,7 @@ impl Swarm {
             && self.candidates.has_untried(self.now)
     }
 
-    /// Our first messages to a new peer.
+    /// Sends our first messages to a new peer.
     fn greet(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get(&key) else { return };
         let (fast, extended, ip) = (peer.fast, peer.extended, peer.who.addr.ip());
@@ -408,8 +408,8 @@ impl Swarm {
         }
     }
 
-    /// Tells all peers anew whether we ask for anything (BEP 21). A later handshake changes only
-    /// what it names (BEP 10).
+    /// Tells all peers again whether we request anything (BEP 21). A later handshake changes only what it
+    /// names (BEP 10).
     pub(super) fn tell_upload_only(&mut self) {
         let upload_only = Some(self.is_upload_only());
         let news = ExtendedHandshake { upload_only, ..ExtendedHandshake::default() };
@@ -422,7 +422,7 @@ impl Swarm {
         }
     }
 
-    /// Whether we ask for nothing, and say so (BEP 21).
+    /// Returns whether we request nothing, and say so (BEP 21).
     pub(super) fn is_upload_only(&self) -> bool {
         self.config.upload_only || self.is_finished()
     }
@@ -431,8 +431,8 @@ impl Swarm {
         let upload_only = self.is_upload_only();
         ExtendedHandshake {
             client: Some(self.config.client.clone()),
-            // Half of what is a fault: a block that has just gone out may be asked after before
-            // its driver has told us that it went.
+            // Half of what would be a fault: a peer may request the next block before the driver has told
+            // us that one was sent.
             reqq: u32::try_from(self.config.max_requests_in / 2).ok(),
             upload_only: upload_only.then_some(true),
             listen_port: self.config.listen_port,
@@ -441,7 +441,7 @@ impl Swarm {
         }
     }
 
-    /// An address that we dialled is of no use.
+    /// Closes a dialled address that is of no use.
     fn close_dialled(&mut self, addr: SocketAddr, fault: PeerFault) {
         let now = self.now;
         match fault {
@@ -479,29 +479,29 @@ impl Swarm {
     }
 }
 
-/// A peer that gave and took nothing for so long since it connected may be replaced by another
-/// that is known.
+/// A peer that gave and took nothing for this long since it connected may be replaced by another known
+/// peer.
 const USELESS_FOR: Duration = Duration::from_secs(60);
 
 /// How long a host is not dialled after it lost its place for giving nothing.
 const SNUBBED_PAUSE: Duration = Duration::from_secs(60);
 
-/// Time a new peer has before it is compared with others: that of a late request.
+/// How long a new peer has before it is compared with others: the time of a late request.
 const EXPLORE_AFTER: Duration = Duration::from_secs(3);
 
-/// Time between two peers that make way for addresses that were never tried. It grows by itself
-/// with every [`EXPLORED_AT_ONCE`] of them: 240 in an hour.
+/// Time between two peers that make way for addresses that were never tried. It grows by itself with every
+/// [`EXPLORED_AT_ONCE`] of them: 240 in an hour.
 const EXPLORE_PAUSE: Duration = Duration::from_secs(1);
 const EXPLORED_AT_ONCE: u32 = 8;
 
 /// Bytes a second: a block every two seconds.
 const LITTLE: u64 = 8 << 10;
 
-/// Addresses looked at in one answer: as many as the book holds.
+/// How many addresses of one answer are looked at: as many as the candidate list holds.
 const MAX_CANDIDATES: usize = 1_000;
 
 /// A connection that ends sooner and brought nothing counts as a failure.
 const SHORT_LIFE: Duration = Duration::from_secs(10);
 
-/// How long nobody is dialled once a bound of our own was met.
+/// How long no peer is dialled after a limit on our side prevented it.
 const PREVENTED_PAUSE: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! From requests to verified pieces.
+//! The way from requests to verified pieces.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use super::{
 use piecework_core::{BlockRef, Moment, PieceIndex, Priority, Sha1Hash};
 use piecework_proto::wire::Message;
 
-/// What a peer's past says for it: the least is offered blocks first.
+/// How good a peer's past is. The least is offered blocks first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Merits {
     trust: Trust,
     missed: u32,
-    /// Of the right pieces that it gave alone, one grade for twice as many.
+    /// The right pieces that it gave alone, on a logarithmic scale: one grade for twice as many.
     alone: Reverse<u32>,
 }
 
@@ -88,7 +88,7 @@ impl Swarm {
         self.offer(key);
     }
 
-    /// Other pieces are wanted, or others first.
+    /// Handles new piece priorities.
     pub(super) fn on_wants(&mut self, priorities: Arc<[Priority]>) {
         let wants = Wants::new(priorities, &self.geometry, &self.have);
         if wants.priorities() == self.wants.priorities() {
@@ -143,13 +143,13 @@ impl Swarm {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         peer.chokes_us = true;
         if peer.pipeline.is_balking() {
-            // So that a peer which gives and takes back its unchoke all the time is asked little.
+            // So that a peer which keeps unchoking and choking us is asked little.
             peer.pipeline.refused(self.now, false);
             self.arm_peer(key);
         }
         let Some(peer) = self.peers.get_mut(&key) else { return };
         if peer.fast {
-            // What it will not serve, it will reject.
+            // It will reject what it does not serve.
             self.picker.disown(key, &mut peer.cache, &mut self.selection);
             self.carry_out_drops();
         } else {
@@ -184,7 +184,7 @@ impl Swarm {
             peer.pipeline.refused(self.now, is_only);
             self.arm_peer(key);
         }
-        // Whoever it is and whatever it refuses: others must be able to go on with its pieces.
+        // In any case, other peers must be able to go on with its pieces.
         self.disown(key);
         if self.peers.get(&key).is_some_and(|peer| peer.parting.is_some()) {
             return self.to_part.push(key);
@@ -192,8 +192,8 @@ impl Swarm {
         self.check_refusals(key);
     }
 
-    /// A peer that refuses everything although it serves us is treated like a silent one: it comes
-    /// last, gives its place away if that is wanted, and is dropped at last if others give.
+    /// Treats a peer that rejects everything although it serves us like a silent one: it comes last, gives
+    /// up its place if that is wanted, and is dropped in the end if others give.
     fn check_refusals(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get(&key).filter(|peer| !peer.chokes_us) else { return };
         let Some(since) = peer.pipeline.refuses_since() else { return };
@@ -206,7 +206,7 @@ impl Swarm {
         }
     }
 
-    /// Whether others than this peer have something for us, and give what they are asked for.
+    /// Returns whether other peers have something for us and give what they are asked for.
     fn can_ask_others(&self, key: PeerKey) -> bool {
         let gives = |(other, peer): (&PeerKey, &Peer)| {
             *other != key
@@ -217,13 +217,13 @@ impl Swarm {
         self.peers.iter().any(gives)
     }
 
-    /// Whether a block has come from anybody since then.
+    /// Returns whether any peer has sent a block since then.
     fn gives_anybody(&self, since: Moment) -> bool {
         let gives = |peer: &Peer| peer.pipeline.block_at().is_some_and(|at| at > since);
         self.peers.values().any(gives)
     }
 
-    /// Looks whether requests of the peer's are late.
+    /// Checks whether requests of a peer are late.
     pub(super) fn check_requests(&mut self, key: PeerKey, hurry: bool) {
         let clock = self.clock();
         let limits = Limits { timeout: self.config.request_timeout, extra: self.patience, hurry };
@@ -248,8 +248,8 @@ impl Swarm {
         }
     }
 
-    /// The peer owes blocks and sends none, or refuses them: others may be asked for them. What it
-    /// owes stays with it, since there may be nobody else.
+    /// Snubs a peer that owes blocks and sends none, or rejects requests: its blocks may be requested from
+    /// others. Its requests stay, since there may be no other peer.
     fn snub(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         peer.pipeline.snub();
@@ -260,7 +260,7 @@ impl Swarm {
         self.free_place(key);
     }
 
-    /// Drops a snubbed peer if others wait for its place, one a second.
+    /// Drops a snubbed peer if others wait for its place, at most one a second.
     fn free_place(&mut self, key: PeerKey) {
         let may_free = self.place_freed_at.is_none_or(|at| at + FREE_PAUSE <= self.now);
         if may_free && self.are_places_wanted() {
@@ -270,8 +270,8 @@ impl Swarm {
         }
     }
 
-    /// A snubbed peer has sent nothing for a long time. If anybody else does, it is of no use; else
-    /// it may have lost its requests.
+    /// Ends a long silence of a snubbed peer. If any other peer sends blocks, it is of no use; otherwise it
+    /// may have lost its requests.
     fn end_silence(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get(&key) else { return };
         if !peer.chokes_us && self.gives_anybody(peer.pipeline.silent_since()) {
@@ -286,7 +286,7 @@ impl Swarm {
         peer.pipeline.start_over();
     }
 
-    /// Everything a peer owes goes to others.
+    /// Gives up all requests of a peer, so that others may take them.
     pub(super) fn give_up_requests(&mut self, key: PeerKey) {
         let clock = self.clock();
         let Some(peer) = self.peers.get_mut(&key) else { return };
@@ -296,7 +296,7 @@ impl Swarm {
         self.disown(key);
     }
 
-    /// A peer fills no piece any more.
+    /// Ends the ownership of all pieces that a peer fills.
     fn disown(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         self.picker.disown(key, &mut peer.cache, &mut self.selection);
@@ -307,7 +307,7 @@ impl Swarm {
         Clock { now: self.now, flow: self.flow }
     }
 
-    /// Asks a peer for as much as it may owe.
+    /// Requests as many blocks from a peer as it may owe.
     pub(super) fn offer(&mut self, key: PeerKey) {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(&key) else { return };
@@ -353,14 +353,14 @@ impl Swarm {
             && !asked
             && self.retry.is_none_or(|earlier| retry < earlier)
         {
-            // One look is for all peers that have room, and each would have it at a time of its own.
+            // One look serves all peers with room. Each would otherwise schedule its own.
             let retry = retry.max(self.retried_at + RETRY_GRAIN);
             self.retry = Some(retry);
             self.arm(retry);
         }
     }
 
-    /// Offers what has become available to all peers that have room for more.
+    /// Offers newly available blocks to all peers that have room for more.
     pub(super) fn offer_all(&mut self) {
         if self.paused {
             return;
@@ -376,7 +376,7 @@ impl Swarm {
             self.eager.clear();
             self.eager.extend(eager.map(|(key, peer)| (Merits::of(peer), *key)));
             self.picker.note_eager(self.eager.len());
-            // In turn among those of the same merits.
+            // In turn among peers of the same merits.
             if !self.eager.is_empty() {
                 let first = (self.turn % self.eager.len() as u64) as usize;
                 self.eager.rotate_left(first);
@@ -390,7 +390,7 @@ impl Swarm {
         }
     }
 
-    /// Tells the driver of pieces that the picker has given up.
+    /// Tells the driver about pieces that the picker has given up.
     pub(super) fn carry_out_drops(&mut self) {
         self.totals.wasted += std::mem::take(&mut self.selection.wasted);
         let clock = self.clock();
@@ -454,7 +454,7 @@ impl Swarm {
     }
 
     fn on_corrupt(&mut self, piece: PieceIndex, digests: &[BlockDigest], hash: Sha1Hash) {
-        // If one peer gave it alone, that one is guilty and the piece is like any other.
+        // If one peer gave it alone, that peer is guilty and the piece is like any other.
         let is_tried = self.blame.is_tried(piece);
         let reopened = self.picker.reopen(piece, |f| is_tried || f.givers.len() > 1);
         let Some(finished) = reopened else { return };
@@ -480,19 +480,19 @@ impl Swarm {
         Evidence { block, hash, sent: Some(sent), right: Some(right) }
     }
 
-    /// A block of a peer's was thrown away.
+    /// Reports that a block of a peer was discarded.
     fn tell_unused(&mut self, key: PeerKey, block: BlockRef) {
         let Some(peer) = self.peers.get(&key) else { return };
         let (who, bytes) = (Arc::clone(&peer.who), u64::from(block.len));
         self.actions.push_back(Action::Unused { who, piece: block.piece, blocks: 1, bytes });
     }
 
-    /// All that came of a piece was thrown away, and nobody is to blame.
+    /// Reports that all received blocks of a piece were discarded, with nobody to blame.
     fn tell_unused_of(&mut self, piece: PieceIndex, givers: Vec<Giver>) {
         self.actions.extend(givers.into_iter().map(|giver| unused(piece, giver)));
     }
 
-    /// The last piece that was wanted is there, or the last that was not is wanted no more.
+    /// The last wanted piece is held, or the last missing piece is not wanted any more.
     fn on_finished(&mut self) {
         self.actions.push_back(Action::Finished);
         self.keys.clear();
@@ -515,7 +515,7 @@ impl Swarm {
         }
     }
 
-    /// Takes back what is asked of anybody and not wanted any more.
+    /// Cancels all requests for pieces that are not wanted any more.
     fn cancel_unwanted(&mut self) {
         let clock = self.clock();
         for (key, peer) in &mut self.peers {
@@ -528,8 +528,8 @@ impl Swarm {
         }
     }
 
-    /// A block came whose bytes were not kept. It counts neither as given nor as an answer, unless
-    /// the driver and we do not agree on what was asked for: then the block is asked for anew.
+    /// Handles a block whose bytes were not kept. It counts neither as given nor as an answer. If the
+    /// driver and the swarm disagree on what was requested, the block is requested again.
     pub(super) fn on_unasked(&mut self, key: PeerKey, block: BlockRef) {
         self.totals.downloaded += u64::from(block.len);
         let Some(peer) = self.peers.get_mut(&key) else {
@@ -556,7 +556,7 @@ impl Swarm {
         self.count_stray(key, block);
     }
 
-    /// A block that the peer was not asked for, or not lately.
+    /// Handles a block that the peer was not asked for, or not recently.
     fn on_stray(&mut self, key: PeerKey, block: BlockRef, buffer: BufferId) {
         self.actions.push_back(Action::Discard { buffer });
         self.count_stray(key, block);
@@ -577,7 +577,8 @@ impl Swarm {
     }
 }
 
-/// Without what only the peer itself says: it may name the address of another.
+/// Returns the identity without the listening address that only the peer itself claims: it may be that of
+/// another peer.
 fn proved(who: &Arc<PeerIdentity>) -> Arc<PeerIdentity> {
     if who.is_dialled() || who.listens_at.is_none() {
         return Arc::clone(who);
@@ -592,13 +593,13 @@ fn unused(piece: PieceIndex, giver: Giver) -> Action {
 /// A peer that owes no more blocks than this may help others with theirs.
 const IDLE_BELOW: usize = 2;
 
-/// Time between two looks of all peers at what others owe. Blocks are late after hundreds of
+/// Time between two looks of all peers at blocks that others owe. Blocks become late after hundreds of
 /// milliseconds.
 const RETRY_GRAIN: Duration = Duration::from_millis(25);
 
-/// Blocks flow if the one before came within this time.
+/// Blocks are flowing if the one before came within this time.
 const FLOW_GAP: Duration = Duration::from_millis(500);
 
-/// Time between two peers that are dropped because others wait for their places, so that an outage
-/// of our own line does not cost us all of them.
+/// Time between two peers that are dropped because others wait for their places, so that an outage of our
+/// own line does not cost us all peers.
 const FREE_PAUSE: Duration = Duration::from_secs(1);

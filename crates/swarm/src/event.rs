@@ -1,4 +1,4 @@
-//! What goes into a swarm and what comes out.
+//! Events and actions of a swarm.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,57 +10,57 @@ use crate::admission::Shares;
 use piecework_core::{BlockRef, InfoHash, Moment, PeerId, PieceIndex, Priority, Sha1Hash};
 use piecework_proto::wire::Message;
 
-/// A connection's number, given by the driver and never used twice in one swarm.
+/// The number of a connection. The driver assigns it and never uses it twice in one swarm.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PeerKey(pub u32);
 
-/// A received block's bytes, kept by the driver under this number until the swarm has said what
-/// is to become of them.
+/// The bytes of a received block. The driver keeps them under this number until the swarm decides about
+/// them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct BufferId(pub u64);
 
-/// Digest of one block's bytes, equal if the bytes are. The driver chooses how it is made.
+/// The digest of a block. Digests are equal if the bytes are. The driver chooses the hash function.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct BlockDigest(pub [u8; 20]);
 
 /// Who opened a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Direction {
-    /// We dialled.
+    /// We dialled the peer.
     Outgoing,
-    /// They dialled.
+    /// The peer dialled us.
     Incoming,
 }
 
-/// Where an address was heard of.
+/// Where an address comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Source {
-    /// A tracker's answer.
+    /// A tracker named it.
     Tracker,
-    /// The user, on the command line or in a menu.
+    /// A user named it, on the command line or in a menu.
     User,
     /// The peer connected to us.
     Incoming,
 }
 
-/// Who a connected peer is, as far as it has told.
+/// Who a connected peer is, as far as it is known.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PeerIdentity {
     /// The address of its end of the connection.
     pub addr: SocketAddr,
-    /// Where it accepts connections, once it is known: what it dialled us from is a port that
-    /// tells nobody which peer it is. Of a peer that dialled us it is what it says itself, if no
-    /// other peer is known there; good to show, and never a reason to ban anybody.
+    /// Where the peer accepts connections, if that is known. If the peer dialled us, this is what the peer
+    /// says, unless another peer is known there. The port it dialled from does not identify it. Use this
+    /// only for display, and never to ban a peer.
     pub listens_at: Option<SocketAddr>,
-    /// What it called itself in the handshake.
+    /// The peer id it sent in its handshake.
     pub id: PeerId,
-    /// Client name and version: `v` of its extended handshake, else what its peer id tells.
-    /// Unescaped: show it only through [`piecework_core::printable`].
+    /// Client name and version: `v` of its extended handshake, else what its peer id says. Unescaped: show
+    /// it only through [`piecework_core::printable`].
     pub client: String,
 }
 
 impl PeerIdentity {
-    /// The address that people and trackers know it by, as far as it is known.
+    /// Returns the address by which people and trackers know the peer, as far as it is known.
     pub fn known_as(&self) -> SocketAddr {
         self.listens_at.unwrap_or(self.addr)
     }
@@ -69,377 +69,377 @@ impl PeerIdentity {
 /// How a swarm decides whom to serve.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum ChokePolicy {
-    /// For the internet: the best givers and one optimistic unchoke while downloading,
-    /// round-robin while seeding.
+    /// For the internet: the peers that give most and one optimistic unchoke while downloading, round-robin
+    /// while seeding.
     #[default]
     TitForTat,
-    /// For one's own machines: serve everybody; a seed hands out distinct first copies.
+    /// For machines of one owner: everybody is served, and a seed hands out different first copies.
     Closed,
 }
 
-/// What a swarm is told when it is made. Defaults are for a peer on the open internet.
+/// The configuration of a swarm. Defaults are for a peer on the open internet.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SwarmConfig {
-    /// Our own peer id: a peer that shows it is ourselves.
+    /// Our own peer id. A peer that sends it is ourselves.
     pub local_id: PeerId,
-    /// The torrent's info-hash, from which BEP 6 computes what a choked peer may have; without it
-    /// choked peers get nothing.
+    /// The torrent's info-hash, from which BEP 6 computes the allowed-fast pieces. Without it, choked peers
+    /// get nothing.
     pub info_hash: Option<InfoHash>,
-    /// The port we accept peers on, told in the extended handshake; `None` if we accept none.
+    /// The port on which we accept peers, sent in the extended handshake. `None` if we accept none.
     pub listen_port: Option<u16>,
-    /// Client name and version for the extended handshake's `v`.
+    /// Client name and version for `v` of the extended handshake.
     pub client: String,
     /// Whom to serve.
     pub choke: ChokePolicy,
-    /// Peers served at a time under [`ChokePolicy::TitForTat`], the optimistic one included.
+    /// How many peers are served at a time under [`ChokePolicy::TitForTat`], including the optimistic one.
     pub upload_slots: usize,
-    /// Connections at most. When there are as many, one that is of no use makes way for a newcomer,
+    /// Maximum number of connections. When it is reached, a connection of no use makes way for a newcomer,
     /// see [`who_makes_way`](crate::admission::who_makes_way).
     pub max_peers: usize,
-    /// What one address keeps of them when places are short.
+    /// How many connections one address keeps when places are short.
     pub shares: Shares,
-    /// Dials under way at most.
+    /// Maximum number of dials under way.
     pub max_dialing: usize,
-    /// Blocks of pieces in memory at most: asked for, arrived, or being verified. One piece may
-    /// always be begun, however large.
+    /// Maximum number of blocks in memory: requested, received, or being verified. One piece may always be
+    /// begun, however large it is.
     pub memory_blocks: u32,
-    /// Requests a peer may have waiting with us; more are a fault. It is told half of it (`reqq`).
+    /// How many requests a peer may have waiting with us. More are a fault. Peers are told half of it
+    /// (`reqq`).
     pub max_requests_in: usize,
-    /// Requests we have waiting with a peer at most, whatever its `reqq`.
+    /// How many requests we may have waiting with a peer, whatever its `reqq`.
     pub max_requests_out: usize,
-    /// Silence after which a peer is dropped. BEP 3 clients speak every two minutes.
+    /// A peer is dropped after this much silence. BEP 3 clients send something every two minutes.
     pub idle_timeout: Duration,
-    /// A peer that owes blocks and has sent none for this long is snubbed: others may be asked for
-    /// them. While others give blocks, that comes after a few times the time the peer usually takes.
-    /// After twice this time it is dropped, or its requests are given up if nobody else gives any.
+    /// A peer that owes blocks and has sent none for this long is snubbed: its blocks may be requested from
+    /// others. While others give blocks, it is snubbed earlier, after a few times its usual time for a
+    /// block. After twice this time it is dropped, or its requests are given up if nobody else gives any.
     pub request_timeout: Duration,
-    /// Hold the torrent but ask for nothing (used by seeders of partial data).
+    /// Keep what is held but request nothing. Used by seeders of partial data.
     pub upload_only: bool,
-    /// The priority of each piece, as in [`Event::Wants`]; without them all are normal.
+    /// The priority of each piece, as in [`Event::Wants`]. Without it, all are normal.
     pub priorities: Option<Arc<[Priority]>>,
-    /// Ask for pieces in their order, as in [`Event::Order`].
+    /// Request pieces in order, as in [`Event::Order`].
     pub sequential: bool,
 }
 
-/// Something that happened.
+/// An event, which the driver passes to [`Swarm::handle`](super::Swarm::handle).
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// Addresses of possible peers.
     Candidates {
-        /// Who told us.
+        /// Where the addresses come from.
         source: Source,
-        /// Any number; the swarm keeps as many as it has room for.
+        /// Any number. The swarm keeps as many as it has room for.
         addrs: Vec<SocketAddr>,
     },
-    /// An [`Action::Dial`] came to nothing.
+    /// An [`Action::Dial`] failed.
     DialFailed {
-        /// The address dialled.
+        /// The address that was dialled.
         addr: SocketAddr,
-        /// The peer took the connection and closed it at our handshake, as those do that demand
+        /// The peer accepted the connection and closed it at our handshake, as peers do that require
         /// encryption.
         hung_up: bool,
     },
-    /// An [`Action::Dial`] was not carried out, or its connection not kept, for a bound of our own:
-    /// connections, descriptors. It says nothing about the peer.
+    /// An [`Action::Dial`] was not carried out, or its connection not kept, because of a limit on our side
+    /// such as connections or descriptors. It says nothing about the peer.
     DialPrevented {
         /// The address that was to be dialled.
         addr: SocketAddr,
     },
-    /// A connection whose handshake is done, with our info-hash on both sides.
+    /// A connection has completed its handshake, with our info-hash on both sides.
     Connected {
-        /// Its number from now on.
+        /// The number of the connection from now on.
         peer: PeerKey,
-        /// Its address; for [`Direction::Outgoing`] the one dialled.
+        /// The address of the peer. For [`Direction::Outgoing`] it is the one that was dialled.
         addr: SocketAddr,
-        /// Its peer id.
+        /// The peer id.
         id: PeerId,
         /// Who dialled.
         direction: Direction,
-        /// Both sides speak the fast extension (BEP 6).
+        /// Both sides support the fast extension (BEP 6).
         fast: bool,
-        /// Both sides speak the extension protocol (BEP 10).
+        /// Both sides support the extension protocol (BEP 10).
         extended: bool,
     },
-    /// The connection is gone. Nothing about it follows.
+    /// The connection has ended. No more events of it follow.
     Disconnected {
-        /// Which.
+        /// The connection that ended.
         peer: PeerKey,
     },
-    /// A message from a peer, of any type but `piece`.
+    /// A peer sent a message of any type but `piece`.
     Message {
-        /// From whom.
+        /// The peer that sent it.
         peer: PeerKey,
-        /// What it says, not checked against the torrent.
+        /// The message, not checked against the torrent.
         message: Message,
     },
-    /// A block came, its bytes are in `buffer`. Answered by one [`Action::Keep`] or
-    /// [`Action::Discard`] of that buffer.
+    /// A block was received. Answered by exactly one [`Action::Keep`] or [`Action::Discard`] of its buffer.
     Block {
-        /// From whom.
+        /// The peer that sent it.
         peer: PeerKey,
-        /// What the peer says it is; not checked against the torrent.
+        /// The block as the peer describes it, not checked against the torrent.
         block: BlockRef,
-        /// Where its bytes are.
+        /// The buffer with its bytes.
         buffer: BufferId,
     },
-    /// A block came that the driver knows the peer does not owe. Its bytes were not kept.
+    /// A block was received that the driver knows the peer does not owe. Its bytes were not kept.
     Unasked {
-        /// From whom.
+        /// The peer that sent it.
         peer: PeerKey,
-        /// What the peer says it is; not checked against the torrent.
+        /// The block as the peer describes it, not checked against the torrent.
         block: BlockRef,
     },
     /// An [`Action::Verify`] is done.
     PieceChecked {
-        /// Which piece.
+        /// The piece that was checked.
         piece: PieceIndex,
-        /// How it went.
+        /// The result of the check.
         outcome: PieceOutcome,
     },
-    /// Blocks of an [`Action::Upload`] went out.
+    /// Blocks of an [`Action::Upload`] were sent.
     Uploaded {
-        /// To whom.
+        /// The peer that they were sent to.
         peer: PeerKey,
-        /// How many blocks.
+        /// The number of blocks.
         blocks: u32,
-        /// Payload bytes.
+        /// The number of payload bytes.
         bytes: u64,
     },
-    /// Stop asking and serving, drop all peers, dial nobody.
+    /// Stop requesting and serving, drop all peers, and dial nobody.
     Pause,
-    /// Go on.
+    /// Continue after [`Event::Pause`].
     Resume,
-    /// The part of the memory budget that is ours has changed.
+    /// Our share of the memory budget has changed.
     MemoryBudget {
-        /// In blocks, as [`SwarmConfig::memory_blocks`].
+        /// The share in blocks, as in [`SwarmConfig::memory_blocks`].
         blocks: u32,
     },
-    /// Other pieces are wanted, or others first. What is begun of a piece that is not wanted any
-    /// more is dropped, unless it is being verified: it is held if it is right.
+    /// Piece priorities have changed. Begun pieces that are not wanted any more are dropped. A piece that
+    /// is being verified is kept if it is right.
     ///
-    /// [`Swarm::handle`](super::Swarm::handle) panics if there is not one for each piece.
+    /// [`Swarm::handle`](super::Swarm::handle) panics if the number of priorities is neither 0 nor the
+    /// number of pieces.
     Wants {
-        /// Each piece's; none at all if all are normal.
+        /// The priority of each piece. Empty if all are normal.
         priorities: Arc<[Priority]>,
     },
-    /// In which order pieces of one priority are asked for.
+    /// The order in which pieces of the same priority are requested.
     Order {
-        /// The first ones first, so that what is there can be used from its beginning; otherwise
-        /// the rarest ones, which is better for the swarm.
+        /// Whether to request pieces in order, so that the content can be used from its beginning.
+        /// Otherwise the rarest pieces come first, which is better for the swarm.
         sequential: bool,
     },
-    /// Other limits. If there are too many peers now, those of least use are dropped.
+    /// Limits have changed. If there are too many peers now, the least useful ones are dropped.
     Limits {
-        /// As [`SwarmConfig::max_peers`].
+        /// As in [`SwarmConfig::max_peers`].
         max_peers: usize,
-        /// As [`SwarmConfig::upload_slots`].
+        /// As in [`SwarmConfig::upload_slots`].
         upload_slots: usize,
     },
-    /// Peers may be silent for longer than the configuration says, because it is we who keep them
-    /// waiting: under a rate limit what they have sent lies unread.
+    /// Peers may be silent for longer than configured, because we keep them waiting: under a rate limit,
+    /// what they have sent lies unread.
     Patience {
-        /// How much longer, for [`SwarmConfig::idle_timeout`] and
-        /// [`SwarmConfig::request_timeout`]; takes the place of what was said before.
+        /// How much longer than [`SwarmConfig::idle_timeout`] and [`SwarmConfig::request_timeout`].
+        /// Replaces the previous value.
         extra: Duration,
     },
     /// The moment of [`Swarm::deadline`](super::Swarm::deadline) has come.
     Timeout,
 }
 
-/// How the check of a whole piece went.
+/// The result of checking a whole piece.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PieceOutcome {
-    /// Right, and on disk.
+    /// The piece is right and on disk.
     Verified {
-        /// Each block's digest in order, if [`Action::Verify`] asked for them, else empty.
+        /// The digest of each block in order if [`Action::Verify`] asked for them, else empty.
         digests: Vec<BlockDigest>,
     },
     /// The hash is wrong. Nothing was written.
     Corrupt {
-        /// Each block's digest in order.
+        /// The digest of each block in order.
         digests: Vec<BlockDigest>,
-        /// The hash it has.
+        /// The hash that the received piece has.
         hash: Sha1Hash,
     },
-    /// It could not be written or read back. Nobody's fault but the disk's: the driver pauses
-    /// the torrent, the piece is missing as before.
+    /// The piece could not be written or read back. No peer is to blame: the driver pauses the torrent, and
+    /// the piece is missing as before.
     StorageFailed,
 }
 
-/// Something to be done by the driver.
+/// An action for the driver to carry out.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Open a connection. Answered by [`Event::Connected`], [`Event::DialFailed`] or
     /// [`Event::DialPrevented`].
     Dial {
-        /// Whither.
+        /// The address to dial.
         addr: SocketAddr,
     },
-    /// Close a connection. [`Event::Disconnected`] may or may not follow; the swarm has already
-    /// forgotten the peer.
+    /// Close a connection. [`Event::Disconnected`] may or may not follow. The swarm has already forgotten
+    /// the peer.
     Disconnect {
-        /// Which.
+        /// The connection to close.
         peer: PeerKey,
-        /// Why.
+        /// The reason.
         fault: PeerFault,
     },
     /// Send a message.
     Send {
-        /// To whom.
+        /// The peer to send it to.
         peer: PeerKey,
-        /// What.
+        /// The message.
         message: Message,
     },
-    /// Send a message that is not urgent: after those before it, and together with the next
+    /// Send a message that is not urgent. It is sent after earlier messages, together with the next
     /// [`Action::Send`], [`Action::Upload`] or [`Action::Flush`] to the same peer.
     SendLater {
-        /// To whom.
+        /// The peer to send it to.
         peer: PeerKey,
-        /// What.
+        /// The message.
         message: Message,
     },
-    /// Send what [`Action::SendLater`] has left waiting.
+    /// Send the messages of [`Action::SendLater`] that still wait.
     Flush {
-        /// To whom.
+        /// The peer to send them to.
         peer: PeerKey,
     },
-    /// Send a block we hold; queued behind the peer's earlier ones.
+    /// Send a block that we hold, after the earlier ones for that peer.
     Upload {
-        /// To whom.
+        /// The peer to send it to.
         peer: PeerKey,
-        /// Which; inside its piece, at most 16 KiB, not necessarily aligned.
+        /// The block: inside its piece, at most 16 KiB, not necessarily aligned.
         block: BlockRef,
     },
-    /// Take a block out of the peer's upload queue if it has not gone out yet.
+    /// Remove a block from the peer's upload queue if it was not sent yet.
     CancelUpload {
-        /// Whose queue.
+        /// The peer whose queue it is in.
         peer: PeerKey,
-        /// Which.
+        /// The block to remove.
         block: BlockRef,
     },
-    /// Put a received buffer in its place in the piece under assembly.
+    /// Put a received buffer into the piece it belongs to.
     Keep {
-        /// Where the bytes are.
+        /// The buffer with the bytes.
         buffer: BufferId,
-        /// What they are: exactly one of the piece's blocks.
+        /// The block that the bytes are, which is exactly one of the piece's blocks.
         block: BlockRef,
     },
-    /// Throw a received buffer away.
+    /// Discard a received buffer.
     Discard {
-        /// Where the bytes are.
+        /// The buffer to discard.
         buffer: BufferId,
     },
-    /// All blocks of the piece are kept: hash them, write them if they are right, and forget the
-    /// assembly either way. Answered by [`Event::PieceChecked`].
+    /// All blocks of the piece are kept. Hash them, write them if they are right, and forget them either
+    /// way. Answered by [`Event::PieceChecked`].
     Verify {
-        /// Which piece.
+        /// The piece to verify.
         piece: PieceIndex,
         /// Whether digests of the blocks are wanted even if the piece is right.
         want_digests: bool,
     },
-    /// Throw away what has been kept of a piece.
+    /// Discard the blocks that were kept of a piece.
     DropPiece {
-        /// Which.
+        /// The piece to discard.
         piece: PieceIndex,
     },
-    /// For the journal: a piece was verified and written; who gave it. One giver for each peer
-    /// that gave at least a block.
+    /// For the journal: a piece was verified and written. There is one giver for each peer that gave at
+    /// least one block.
     PieceDone {
-        /// Which piece.
+        /// The piece.
         piece: PieceIndex,
-        /// Who gave which part.
+        /// Who gave which blocks.
         givers: Vec<Giver>,
     },
-    /// For the journal: a piece came whole and was wrong.
+    /// For the journal: a piece was received whole and was wrong.
     PieceFailed {
-        /// Which piece.
+        /// The piece.
         piece: PieceIndex,
-        /// Who gave which part.
+        /// Who gave which blocks.
         givers: Vec<Giver>,
-        /// The hash it had.
+        /// The hash that it had.
         hash: Sha1Hash,
     },
-    /// For the journal: this peer is known to have sent a wrong block, and is banned. Its
-    /// connection, if there is one, is closed by a [`Action::Disconnect`] of its own. `listens_at` is
-    /// `None` unless we dialled it.
+    /// For the journal: this peer is known to have sent a wrong block, and is banned. A separate
+    /// [`Action::Disconnect`] closes its connection, if there is one. `listens_at` is `None` unless we
+    /// dialled the peer.
     Banned {
-        /// Who.
+        /// The banned peer.
         who: Arc<PeerIdentity>,
-        /// Of which piece.
+        /// The piece that the block belongs to.
         piece: PieceIndex,
-        /// What is known of the block.
+        /// What is known about the block.
         evidence: Evidence,
     },
-    /// For the journal: which block of the piece it was that a peer sent wrong, which is banned
-    /// already because it gave that piece alone. Known once somebody gave the piece right.
+    /// For the journal: which block of a piece a peer sent wrong. The peer is banned already, because it
+    /// gave that piece alone. Known once another peer gave the piece right.
     Proven {
-        /// Who.
+        /// The peer that sent it.
         who: Arc<PeerIdentity>,
-        /// Of which piece.
+        /// The piece that the block belongs to.
         piece: PieceIndex,
-        /// What is known of the block.
+        /// What is known about the block.
         evidence: Evidence,
     },
-    /// For the journal: blocks that came and were thrown away: twice, too late, never asked for,
-    /// or of a piece that was given up.
+    /// For the journal: blocks that were received and discarded: duplicate, too late, never requested, or
+    /// part of a piece that was given up.
     Unused {
-        /// Who sent them.
+        /// The peer that sent them.
         who: Arc<PeerIdentity>,
-        /// Of which piece it said they are.
+        /// The piece that they belong to, as the peer said.
         piece: PieceIndex,
-        /// How many.
+        /// The number of blocks.
         blocks: u32,
-        /// Bytes.
+        /// The number of bytes.
         bytes: u64,
     },
-    /// Nothing that is wanted is missing any more: the last wanted piece is in place, or what was
-    /// missing is not wanted any more. Comes again if more is wanted later and that is there too.
-    /// Does not come for a swarm that wants nothing from its start.
+    /// Nothing that is wanted is missing any more: the last wanted piece is held, or the missing pieces are
+    /// not wanted any more. Returned again if more is wanted later and then held too. Not returned for a
+    /// swarm that wants nothing from its start.
     Finished,
-    /// The last missing piece is in place. Comes once, behind [`Action::Finished`] if that piece
-    /// was wanted.
+    /// The last missing piece is held. Returned once, after [`Action::Finished`] if that piece was wanted.
     Completed,
 }
 
-/// A peer's part in one piece.
+/// A peer's share of one piece.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Giver {
-    /// Who gave.
+    /// The peer that gave it.
     pub who: Arc<PeerIdentity>,
-    /// Blocks.
+    /// The number of blocks.
     pub blocks: u32,
-    /// Which: first and last of each run, by their number in the piece, in order. Empty for a
-    /// piece that was given up before it was whole.
+    /// The numbers of the blocks in the piece: first and last of each run, in order. Empty for a piece that
+    /// was given up before it was whole.
     pub ranges: BlockRanges,
-    /// Bytes.
+    /// The number of bytes.
     pub bytes: u64,
-    /// When the first of these blocks was asked for.
+    /// When the first of these blocks was requested.
     pub requested_at: Moment,
-    /// When the last of them came.
+    /// When the last of them was received.
     pub received_at: Moment,
 }
 
-/// Runs of blocks of one piece, the first and the last of each. Most often one peer gives all.
+/// Runs of blocks of one piece, the first and the last of each. Usually one peer gives all blocks.
 pub type BlockRanges = SmallVec<[(u32, u32); 1]>;
 
-/// What shows that a peer sent a wrong block.
+/// Evidence that a peer sent a wrong block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evidence {
-    /// The block. `None` while it is only known that the peer gave the whole piece, and that it is
+    /// The block. `None` while it is only known that the peer gave the whole piece and that the piece is
     /// wrong.
     pub block: Option<BlockRef>,
     /// The hash of the piece with that block in it.
     pub hash: Sha1Hash,
-    /// The digest of the block it sent.
+    /// The digest of the block that the peer sent.
     pub sent: Option<BlockDigest>,
     /// The digest of the right block.
     pub right: Option<BlockDigest>,
 }
 
-/// Why a peer is dropped. It loses only itself.
+/// Why a peer is dropped. A fault affects only that peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PeerFault {
-    /// It showed our own peer id.
+    /// It sent our own peer id.
     #[error("it is ourselves")]
     Ourselves,
     /// It is connected already.
@@ -448,16 +448,16 @@ pub enum PeerFault {
     /// It is banned.
     #[error("it is banned for sending wrong data")]
     Banned,
-    /// It was of no use, and another peer wanted its place.
+    /// It was of no use, and another peer took its place.
     #[error("it made way for another peer")]
     MadeWay,
-    /// We have as many peers as we may.
+    /// We have the maximum number of peers.
     #[error("there is no room for more peers")]
     TooManyPeers,
-    /// Its bitfield is not one of this torrent.
+    /// Its bitfield does not fit this torrent.
     #[error("its bitfield does not fit the torrent")]
     BadBitfield,
-    /// A later bitfield or have-none without pieces it had before.
+    /// It sent a later bitfield or have-none that lacks pieces it had before.
     #[error("it sent a bitfield that takes back pieces it had")]
     LateBitfield,
     /// It names a piece or block that does not exist.
@@ -466,13 +466,13 @@ pub enum PeerFault {
     /// It sent a message of the fast extension without having offered it.
     #[error("it used the fast extension without offering it")]
     NotFast,
-    /// Its extended handshake is not one.
+    /// Its extended handshake is invalid.
     #[error("its extended handshake is not valid")]
     BadExtended,
-    /// It sent too many blocks that nobody had asked for.
+    /// It sent too many blocks that were not requested.
     #[error("it sent blocks that were not asked for")]
     Unrequested,
-    /// It has more requests waiting than we said we take.
+    /// It has more requests waiting than we allow.
     #[error("it flooded us with requests")]
     RequestFlood,
     /// It was silent for too long.

@@ -1,6 +1,8 @@
-//! Who is who. Two things are proved: a connection, and the address that we dialled. A peer id is
-//! public and can be copied, and the port that an incoming peer names can be another's: both are
-//! hints, which cost nobody a connection and get nobody banned.
+//! Which connections belong to the same peer.
+//!
+//! Two things are proven: a connection, and an address that we dialled. A peer id is public and can be
+//! copied, and the port that an incoming peer names can be another's. Both are only hints, which never cost
+//! a peer its connection or get it banned.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,23 +14,22 @@ use super::{Direction, Giver, PeerFault, PeerIdentity, PeerKey, Swarm};
 use piecework_core::{Moment, PeerId};
 use piecework_proto::wire::Message;
 
-/// What becomes of a new connection beside those of the same address and peer id.
+/// What happens to a new connection when there are others with the same address and peer id.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum TwinDecision {
-    /// It is not wanted.
+    /// It is refused.
     Refused,
-    /// It is kept, in place of this one if there is one.
+    /// It is kept, and replaces this connection if there is one.
     Kept(Option<PeerKey>),
 }
 
 impl Swarm {
-    /// Whether a new connection is kept beside those that may be to the same peer.
+    /// Decides whether a new connection is kept beside others that may belong to the same peer.
     ///
-    /// A connection that we dialled is never closed for the sake of one that came in: only where it
-    /// leads is proved. If both sides have dialled at about the same time, the one dialled by the
-    /// lesser id is closed by the other side, to which it came in. Of an older connection nobody
-    /// knows whether it is alive if it is silent; then the new one is kept too, so that a peer
-    /// whose connection died is not locked out.
+    /// A connection that we dialled is never closed in favour of an incoming one: it is proven where it
+    /// leads. If both sides dialled at about the same time, the connection dialled by the lesser id is
+    /// closed by the side that accepted it. If an older connection is silent, it is unknown whether it is
+    /// alive. Then the new one is kept too, so that a peer whose connection died is not locked out.
     pub(super) fn judge_twins(
         &self,
         addr: SocketAddr,
@@ -68,16 +69,15 @@ impl Swarm {
         }
     }
 
-    /// The connection whose place a new one of the same address and peer id may take, as it is
-    /// silent.
+    /// Returns the silent connection that a new one of the same address and peer id may replace.
     pub(super) fn silent_twin(&self, now: Moment, addr: SocketAddr, id: PeerId) -> Option<PeerKey> {
         let twins = self.twins(addr, id);
         let silent = twins.into_iter().filter(|(_, peer)| is_silent(now, peer));
         silent.min_by_key(|(_, peer)| peer.heard_at).map(|(key, _)| key)
     }
 
-    /// Another connection of the same name has come in as `rival`: writes to the silent ones, so that
-    /// the system finds out whether they are dead.
+    /// Writes to the silent connections of a peer whose new connection is `rival`, so that the system finds
+    /// out whether they are dead.
     pub(super) fn probe_twins(&mut self, rival: PeerKey, addr: SocketAddr, id: PeerId) {
         let twins = self.twins(addr, id).into_iter().filter(|(key, _)| *key != rival);
         let silent: Vec<PeerKey> =
@@ -92,8 +92,8 @@ impl Swarm {
         }
     }
 
-    /// A connection that was silent when `rival` came is alive, and where it leads is proved: the
-    /// other one is not needed.
+    /// Drops `rival`: the older connection, which was silent, is alive, and it is proven where that one
+    /// leads.
     pub(super) fn prefer_over_rival(&mut self, rival: PeerKey) {
         let is_young = |peer: &Peer| self.now.since(peer.connected_at) < CROSSING_DIALS;
         if self.peers.get(&rival).is_some_and(is_young) {
@@ -101,7 +101,7 @@ impl Swarm {
         }
     }
 
-    /// The peer says where it accepts connections.
+    /// Records where a peer says it accepts connections.
     pub(super) fn learn_port(&mut self, key: PeerKey, port: u16) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         if peer.listens_at.is_some() {
@@ -117,15 +117,15 @@ impl Swarm {
         self.name_claimants(addr);
     }
 
-    /// Peers that name `addr` as theirs are known by it, unless another peer that we dialled there
-    /// or that names it too has another id.
+    /// Sets whether peers that claim `addr` are known by it. They are, unless a peer that we dialled there
+    /// or another one that claims it has a different id.
     pub(super) fn name_claimants(&mut self, addr: SocketAddr) {
         let named = || self.peers.values().filter(|peer| peer.listens_at == Some(addr));
         let Some(id) = named().next().map(|peer| peer.who.id) else { return };
         let is_clear = named().all(|peer| peer.who.id == id);
         for peer in self.peers.values_mut() {
             let claims = peer.direction == Direction::Incoming && peer.listens_at == Some(addr);
-            // Its own address says as much, and `is_dialled` tells them apart by that.
+            // Its own address is the same, and `is_dialled` distinguishes them by that.
             let name = Some(addr).filter(|addr| is_clear && *addr != peer.who.addr);
             if claims && peer.who.listens_at != name {
                 Arc::make_mut(&mut peer.who).listens_at = name;
@@ -133,14 +133,14 @@ impl Swarm {
         }
     }
 
-    /// The connection of that IP address and peer id that came in, if there is one.
+    /// Returns the incoming connection of that IP address and peer id.
     pub(super) fn incoming_twin(&self, addr: SocketAddr, id: PeerId) -> Option<PeerKey> {
         let twins = self.twins(addr, id);
         let incoming = twins.into_iter().find(|(_, peer)| peer.direction == Direction::Incoming);
         incoming.map(|(key, _)| key)
     }
 
-    /// These gave a piece that is right.
+    /// Records who gave a right piece.
     pub(super) fn note_givers(&mut self, givers: &[Giver]) {
         let gave = |who: &PeerIdentity| givers.iter().any(|giver| is_same(&giver.who, who));
         for peer in self.peers.values_mut().filter(|peer| !peer.is_proven) {
@@ -153,10 +153,9 @@ impl Swarm {
         }
     }
 
-    /// Bans whoever is known to have sent a wrong block, connected or not: its connection; the
-    /// address it was dialled at; and for a while its name, and in the end its IP address, where a
-    /// connection comes in. Peers of that address that have given right pieces stay, and so do
-    /// those that we want nothing of.
+    /// Bans a peer that is known to have sent a wrong block, connected or not: its connection, the address
+    /// at which we dialled it, for a while its id, and in the end its IP address for incoming connections.
+    /// Peers of that address stay if they have given right pieces or if we want nothing from them.
     pub(super) fn ban(&mut self, who: &PeerIdentity) {
         let now = self.now;
         self.blame.ban(now, who);
@@ -182,8 +181,8 @@ impl Swarm {
         self.candidates.put_off_ip(ip, until);
     }
 
-    /// Whether a new connection is refused for wrong pieces that came before. An address that the
-    /// user has named is not.
+    /// Returns whether a new connection is refused because of earlier wrong pieces. An address that a user
+    /// has named is not.
     pub(super) fn is_refused(&self, addr: SocketAddr, id: PeerId, direction: Direction) -> bool {
         match direction {
             Direction::Incoming => self.blame.is_refused(self.now, addr, id),
@@ -195,7 +194,7 @@ impl Swarm {
         }
     }
 
-    /// The connections of that peer id from that IP address.
+    /// Returns the connections of that peer id from that IP address.
     fn twins(&self, addr: SocketAddr, id: PeerId) -> Vec<(PeerKey, &Peer)> {
         let ip = addr.ip().to_canonical();
         let is_twin = |peer: &Peer| peer.who.id == id && peer.who.addr.ip().to_canonical() == ip;
@@ -204,7 +203,7 @@ impl Swarm {
 }
 
 impl PeerIdentity {
-    /// Whether we dialled it, so that its address is one it accepts connections at.
+    /// Returns whether we dialled it, so that it accepts connections at its address.
     pub(super) fn is_dialled(&self) -> bool {
         self.listens_at == Some(self.addr)
     }
@@ -218,13 +217,13 @@ fn is_same(a: &PeerIdentity, b: &PeerIdentity) -> bool {
     a.addr == b.addr && a.id == b.id
 }
 
-/// Within this time two connections between the same peers count as dialled at once.
+/// Two connections between the same peers within this time count as dialled at once.
 const CROSSING_DIALS: Duration = Duration::from_secs(10);
 
-/// A connection that has been silent for so long may be dead: the system notices only when it
-/// writes, and then after minutes.
+/// A connection that has been silent for this long may be dead: the system notices only when it writes, and
+/// then after minutes.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// Connections that come in from one address with one peer id, if they are all alive. A peer needs
-/// one; a second is needed when that has died, or when somebody else shows its id.
+/// Maximum number of live incoming connections from one address with one peer id. A peer needs one. A
+/// second is needed when the first has died, or when another peer uses its id.
 const MAX_TWINS: usize = 2;

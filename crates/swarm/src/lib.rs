@@ -1,5 +1,5 @@
-//! Every decision of one torrent, and no I/O: whom to dial, what to ask whom for, whom to
-//! serve, what to do with a block, who is to blame for a bad piece.
+//! Makes every decision of one torrent, without I/O: which peers to dial, which blocks to request from
+//! whom, whom to serve, what to do with a received block, and who is to blame for a bad piece.
 //!
 //! ```
 //! use piecework_core::{Bitfield, Geometry, Moment, PeerId, Rng};
@@ -18,12 +18,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A driver owns one [`Swarm`] and pumps it: it passes in what happened with
-//! [`Swarm::handle`], then takes [`Swarm::poll`] until there is nothing left to do, then waits
-//! until something happens or [`Swarm::deadline`] passes, and says so with [`Event::Timeout`].
-//! Payload bytes never come here: the swarm sees descriptors of blocks and ids of buffers.
+//! A driver owns one [`Swarm`] and pumps it. It passes in what happened with [`Swarm::handle`] and then
+//! calls [`Swarm::poll`] until that returns `None`. Then it waits until something happens or
+//! [`Swarm::deadline`] passes; for the deadline it passes [`Event::Timeout`]. Payload bytes never come
+//! here: the swarm sees descriptions of blocks and ids of buffers.
 //!
-//! [`Swarm`] itself only dispatches. What it decides with knows nothing of it:
+//! [`Swarm`] itself only dispatches. The modules that decide do not depend on it:
 //!
 //! | module | decides |
 //! |---|---|
@@ -35,9 +35,9 @@
 //! | `candidates` | which address to dial when |
 //! | `bottleneck` | what keeps a download from being faster |
 //!
-//! Not all pieces need be wanted ([`Event::Wants`]). A swarm is *finished* when it holds what it
-//! wants, *complete* when it holds everything; to its peers a finished one is a seed that lacks
-//! some pieces: it asks for nothing, and parts from those who ask for nothing either.
+//! Pieces may be skipped ([`Event::Wants`]). A swarm is *finished* when it holds everything it wants, and
+//! *complete* when it holds everything. To its peers, a finished swarm is a seed that lacks some pieces: it
+//! requests nothing, and it closes connections to peers that request nothing either.
 
 #![warn(missing_docs)]
 
@@ -94,7 +94,7 @@ use self::wants::Wants;
 use piecework_core::{Bitfield, Geometry, Moment, Rng};
 use piecework_proto::wire::Message;
 
-/// One torrent's state: what is held, who is connected, what is under way.
+/// The state of one torrent: held pieces, connected peers, and pieces under way.
 #[derive(Debug)]
 pub struct Swarm {
     config: SwarmConfig,
@@ -105,63 +105,63 @@ pub struct Swarm {
     timers: Timers,
     picker: Picker,
     choker: Choker,
-    /// When slots of peers that ask for nothing are to be taken back.
+    /// When to take slots back from peers that request nothing.
     idle_check: Option<Moment>,
     former_turns: FormerTurns,
     super_seeding: SuperSeeding,
     blame: Blame,
     candidates: CandidateList,
-    /// Nobody is dialled before this.
+    /// No peer is dialled before this.
     dial_from: Moment,
-    /// When the peer that gives least is to make way for an address that was never tried.
+    /// When the peer that gives least makes way for an address that was never tried.
     explore_at: Option<Moment>,
-    /// When HAVEs that wait for other messages go out by themselves.
+    /// When delayed HAVE messages are sent even without another message to send them with.
     flush_at: Option<Moment>,
-    /// How many have made way so.
+    /// How many peers have made way in this manner.
     explored: u32,
     rng: Rng,
     actions: VecDeque<Action>,
     now: Moment,
     paused: bool,
     totals: Totals,
-    /// No timer is due before this; there may be none at all.
+    /// No timer is due before this. There may be no timer at all.
     wake: Option<Moment>,
-    /// `wake` is to be computed anew.
+    /// `wake` must be recomputed.
     wake_is_stale: bool,
-    /// There may be a slot and a peer that wants it.
+    /// There may be a free slot and a peer that wants it.
     slot_is_free: bool,
-    /// Of those that never had a slot, the next one goes to who came last.
+    /// Among peers that never had a slot, the one that came last is next.
     last_comes_next: bool,
-    /// When blocks that are owed for too long are to be asked of others.
+    /// When to look for blocks that have been owed for too long, to request them from other peers.
     retry: Option<Moment>,
-    /// When such blocks were last looked for.
+    /// When the swarm last looked for such blocks.
     retried_at: Moment,
-    /// The picker's supply that all peers have been offered.
+    /// The value of the picker's supply up to which all peers have been offered blocks.
     offered: u64,
-    /// Rises, so that not always the same peer is offered something first.
+    /// Counts up, so that the same peer is not always offered something first.
     turn: u64,
-    /// What the time-outs were prolonged by.
+    /// By how much the time-outs are extended.
     patience: Duration,
-    /// For how long blocks have been coming.
+    /// The total time during which blocks have been arriving.
     flow: Duration,
-    /// When the last one came.
+    /// When the last block arrived.
     block_at: Moment,
-    /// When a peer was last dropped because others wait for its place.
+    /// When a peer was last dropped because other peers waited for its place.
     place_freed_at: Option<Moment>,
-    /// Pieces that came out wrong, each with the peer that is to give it alone.
+    /// Pieces that failed their hash check, each with the one peer that is to give all of it.
     trials: Vec<Trial>,
-    /// Nobody is looked for to give such pieces before this.
+    /// No peer is assigned such a piece before this.
     trials_from: Moment,
-    // Kept for their memory only.
+    // Kept only to reuse their memory.
     selection: Selection,
     keys: Vec<PeerKey>,
     eager: Vec<(Merits, PeerKey)>,
-    /// Parting peers of which a request was answered or dropped. Those that have none left are parted
-    /// with before the event ends.
+    /// Parting peers of which a request was answered or dropped. Peers with no requests left are
+    /// disconnected before the event ends.
     to_part: Vec<PeerKey>,
 }
 
-/// What has gone by.
+/// Sums since the swarm was created.
 #[derive(Debug, Default)]
 struct Totals {
     downloaded: u64,
@@ -171,12 +171,12 @@ struct Totals {
 }
 
 impl Swarm {
-    /// A swarm that holds `have` and knows nobody. All its chance comes from `rng`, all its time
-    /// from the moments passed to [`Swarm::handle`].
+    /// Creates a swarm that holds `have` and knows no peers. All randomness comes from `rng`, all time from
+    /// the moments passed to [`Swarm::handle`].
     ///
     /// # Panics
-    /// If `have` is not a bitfield of `geometry`'s pieces, or the configuration's priorities are
-    /// not as many.
+    /// If `have` does not have one bit for each piece of `geometry`, or the configuration does not have one
+    /// priority for each piece.
     pub fn new(
         mut config: SwarmConfig,
         geometry: Geometry,
@@ -234,8 +234,7 @@ impl Swarm {
         }
     }
 
-    /// Takes note of something that happened at `now`. What is to be done about it is then to be
-    /// fetched with [`Swarm::poll`].
+    /// Handles an event that happened at `now`. Call [`Swarm::poll`] afterwards for the resulting actions.
     pub fn handle(&mut self, now: Moment, event: Event) {
         let now = now.max(self.now);
         self.now = now;
@@ -278,7 +277,7 @@ impl Swarm {
         }
     }
 
-    /// The next thing to be done, `None` if there is nothing left to do for now.
+    /// Returns the next action, or `None` if there is nothing left to do for now.
     pub fn poll(&mut self) -> Option<Action> {
         let action = self.actions.pop_front();
         if action.is_none() && self.peers.is_empty() {
@@ -287,8 +286,8 @@ impl Swarm {
         action
     }
 
-    /// When [`Event::Timeout`] is due if nothing else happens. It may turn out that there is
-    /// nothing to do then. `None` means that no time will change anything.
+    /// Returns when to pass [`Event::Timeout`] if nothing else happens. There may turn out to be nothing to
+    /// do then. `None` means that the passing of time changes nothing.
     pub fn deadline(&self) -> Option<Moment> {
         self.wake
     }
@@ -334,8 +333,8 @@ impl Swarm {
         self.wake_is_stale = true;
     }
 
-    /// A timer of the peer's is due. `hurry`: others wait for what it is asked for, or for its
-    /// place.
+    /// Handles a peer's timer. `hurry` means that other peers wait for the blocks it was asked for, or for
+    /// its place.
     fn check_on(&mut self, key: PeerKey, hurry: bool) {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(&key) else { return };
@@ -356,8 +355,8 @@ impl Swarm {
         }
     }
 
-    /// Nobody is connected: gives back memory that was taken for peers, since there may be
-    /// thousands of torrents that nobody asks for.
+    /// Releases memory that was used for peers. No peer is connected, and there may be thousands of
+    /// torrents like this.
     fn rest(&mut self) {
         self.peers = BTreeMap::new();
         self.actions = VecDeque::new();
@@ -377,12 +376,12 @@ impl Swarm {
         }
     }
 
-    /// A timer is due at `at`, perhaps before all others.
+    /// Sets a timer for `at`, which may be earlier than all others.
     fn arm(&mut self, at: Moment) {
         self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
     }
 
-    /// A peer is to be looked at when it is due, perhaps earlier than before.
+    /// Moves a peer's timer forward if it is due earlier than before.
     fn arm_peer(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let due = peer.deadline(self.config.idle_timeout);

@@ -1,4 +1,4 @@
-//! What peers say, held against the torrent.
+//! Handles messages of peers and checks them against the torrent.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ impl Swarm {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let fault = match message {
             Message::KeepAlive => {
-                // It may want to know whether we are here.
+                // It may want to know whether we are still here.
                 if self.now.since(peer.told_at) >= ANSWER_AFTER {
                     self.send(key, Message::KeepAlive);
                 }
@@ -42,7 +42,7 @@ impl Swarm {
         }
     }
 
-    /// Brings our interest in a peer up to date, and tells it if it has changed.
+    /// Updates our interest in a peer, and tells it if the interest has changed.
     pub(super) fn update_interest(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let interests_us = peer.wanted > 0 && !self.config.upload_only;
@@ -53,8 +53,8 @@ impl Swarm {
         }
     }
 
-    /// Drops a peer with whom there is nothing to exchange in either direction, whatever it holds:
-    /// both sides are seeds, or hold all they want.
+    /// Drops a peer if there is nothing to exchange in either direction, whatever it holds: both sides are
+    /// seeds, or hold all they want.
     pub(super) fn part_if_both_complete(&mut self, key: PeerKey) {
         let asks_nothing = self.is_upload_only();
         let Some(peer) = self.peers.get_mut(&key) else { return };
@@ -63,8 +63,8 @@ impl Swarm {
             peer.parting = None;
             return;
         }
-        // Under BEP 6 each request is answered, given up or not. Who leaves before does not know
-        // what it was sent, and its journal would not agree with the other's.
+        // Under BEP 6 each request is answered, even one that was given up. A peer that leaves before does
+        // not know what was sent to it, and its journal would not agree with the other's.
         if peer.has_open_requests() {
             let until = peer.parting.unwrap_or(self.now + PARTING);
             if self.now < until {
@@ -154,8 +154,8 @@ impl Swarm {
         Ok(())
     }
 
-    /// BEP 3 wants a bitfield first or never, but aria2 sends one in place of twenty HAVEs or
-    /// more, and have-all once it is complete. What it adds counts; what it takes back is a fault.
+    /// BEP 3 allows a bitfield only as the first message, but aria2 sends one in place of twenty HAVEs or
+    /// more, and have-all once it is complete. New pieces count; a removed piece is a fault.
     fn add_holds(&mut self, key: PeerKey, holds: &Bitfield) -> Result<(), PeerFault> {
         let Some(peer) = self.peers.get(&key) else { return Ok(()) };
         if peer.holds.has_beyond(holds) || holds.count() == 0 {
@@ -211,7 +211,7 @@ impl Swarm {
 
     fn on_extended(&mut self, key: PeerKey, id: u8, payload: &[u8]) -> Result<(), PeerFault> {
         let Some(peer) = self.peers.get_mut(&key) else { return Ok(()) };
-        // Nothing but the handshake was offered; other numbers are for extensions we do not have.
+        // We offered only the handshake. Other numbers are for extensions that we do not have.
         if id != 0 || !peer.extended {
             return Ok(());
         }
@@ -251,16 +251,16 @@ impl Swarm {
         if self.geometry.contains(piece) { Ok(()) } else { Err(PeerFault::OutOfRange) }
     }
 
-    /// A request that may be served: inside a piece and not longer than a block.
+    /// Checks that a request may be served: it is inside a piece and not longer than a block.
     pub(super) fn check_request(&self, block: BlockRef) -> Result<(), PeerFault> {
         let fits = self.geometry.is_inside(block) && block.len <= BLOCK_LEN;
         if fits { Ok(()) } else { Err(PeerFault::OutOfRange) }
     }
 
-    /// Tells every peer that we hold a piece. Peers that hold it too are told as well: only so does
-    /// a complete peer learn that we are complete, and everybody how many copies there are. These
-    /// have no use for it now, so it waits for the next message to them: a HAVE by itself costs
-    /// both sides a system call.
+    /// Tells every peer that we hold a piece. Peers that hold it too are told as well: otherwise a complete
+    /// peer would not learn that we are complete, and nobody how many copies there are. They have no use
+    /// for the message now, so it waits for the next message to them: a HAVE by itself costs both sides a
+    /// system call.
     pub(super) fn tell_have(&mut self, piece: PieceIndex) {
         let was_wanted = u32::from(self.wants.is_wanted(piece));
         let mut waits = false;
@@ -284,7 +284,7 @@ impl Swarm {
         }
     }
 
-    /// Has the HAVEs sent that wait for other messages.
+    /// Sends the HAVEs that wait for other messages.
     pub(super) fn flush(&mut self) {
         self.flush_at = None;
         for (key, peer) in &mut self.peers {
@@ -295,17 +295,16 @@ impl Swarm {
     }
 }
 
-/// How long a peer with which there is nothing more to exchange may take to answer what it was
-/// asked before.
+/// How long a peer with nothing more to exchange may take to answer earlier requests.
 const PARTING: Duration = Duration::from_secs(5);
 
-/// A keep-alive is answered if we have said nothing for so long: two peers do not answer each
-/// other for ever.
+/// A keep-alive is answered if we have sent nothing for this long. So two peers do not answer each other
+/// for ever.
 const ANSWER_AFTER: Duration = Duration::from_secs(10);
 
 /// How long a HAVE waits for another message to the same peer, if the peer holds the piece.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
-/// What `reqq` is believed to lie between.
+/// The range in which `reqq` is believed.
 const MIN_REQQ: usize = 1;
 const MAX_REQQ: usize = 1 << 16;

@@ -1,4 +1,4 @@
-//! All that is known of one connected peer.
+//! Everything known about one connected peer.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -20,96 +20,95 @@ pub(super) struct Peer {
     pub(super) extended: bool,
     /// Where it accepts connections: where we dialled it, or what it says.
     pub(super) listens_at: Option<SocketAddr>,
-    /// It gave blocks of a piece that is right.
+    /// It gave blocks of a right piece.
     pub(super) is_proven: bool,
-    /// Right pieces that it gave alone.
+    /// How many right pieces it gave alone.
     pub(super) alone: u32,
-    /// Pieces that it was to give alone and lost, since it gave one.
+    /// How many pieces it was to give alone and lost, since it last gave one.
     pub(super) lost: u32,
-    /// Blocks that were late, or asked of others since they did not come, since it gave a right
-    /// piece alone.
+    /// How many blocks were late, or requested from others because they did not come, since it last gave a
+    /// right piece alone.
     pub(super) missed: u32,
     /// A connection that came in while this one was silent, and may be of the same peer.
     pub(super) rival: Option<PeerKey>,
 
     pub(super) holds: Bitfield,
-    /// Pieces it holds that we lack and want.
+    /// How many pieces it holds that we lack and want.
     pub(super) wanted: u32,
-    /// It has said what must not be followed by a bitfield.
+    /// It has sent a message that must not be followed by a bitfield.
     pub(super) opened: bool,
-    /// It will ask for nothing (BEP 21).
+    /// It will request nothing (BEP 21).
     pub(super) upload_only: bool,
 
-    /// We serve it not.
+    /// We choke it.
     pub(super) choked: bool,
-    /// It serves us not.
+    /// It chokes us.
     pub(super) chokes_us: bool,
-    /// It wants to be served.
+    /// It is interested in us.
     pub(super) interested: bool,
-    /// We want to be served.
+    /// We are interested in it.
     pub(super) interests_us: bool,
 
     /// Pieces it serves us even while it chokes us.
     pub(super) allowed_us: Vec<PieceIndex>,
     /// Pieces we serve it even while it is choked.
     pub(super) allowed_it: Vec<PieceIndex>,
-    /// Blocks that it may still have while it is choked.
+    /// How many blocks it may still have while it is choked.
     pub(super) allowance: u32,
-    /// The most it may be, since a peer of its address had some of it before.
+    /// The limit of `allowance` if a peer of its address used some of it before.
     pub(super) allowance_left: Option<u32>,
-    /// Pieces we suggested and it has not got yet.
+    /// Pieces that we suggested and that it does not have yet.
     pub(super) suggested: Vec<PieceIndex>,
 
     pub(super) cache: PickCache,
     pub(super) pipeline: Pipeline,
     /// Blocks on their way to it.
     pub(super) uploads: VecDeque<BlockRef>,
-    /// Blocks it sent that nobody had asked it for.
+    /// How many blocks it sent that were not requested.
     pub(super) strays: u32,
-    /// There is nothing more to exchange: it is dropped when it has answered what it was asked, or
-    /// at this time.
+    /// There is nothing more to exchange. It is dropped when all requests are answered, or at this time.
     pub(super) parting: Option<Moment>,
 
     /// When it last gave us a block.
     pub(super) given_at: Option<Moment>,
-    /// Payload from it.
+    /// Payload received from it.
     pub(super) down: Rate,
-    /// Payload to it.
+    /// Payload sent to it.
     pub(super) up: Rate,
-    /// Bytes it had given at the last two rounds of the choker, the last one first.
+    /// Bytes it had given at the last two rounds of the choker, the last round first.
     pub(super) given_before: [u64; 2],
     /// Bytes it had taken when its turn began.
     pub(super) taken_before: u64,
     /// Bytes it had taken at the last round of the choker.
     pub(super) taken_at_round: u64,
-    /// When it was last choked or unchoked; a newcomer goes on with the turn of a peer of its
-    /// address that has left.
+    /// When it was last choked or unchoked. A newcomer continues the turn of a peer of its address that has
+    /// left.
     pub(super) turned_at: Option<Moment>,
-    /// The same before the turn that it has, or had last.
+    /// The same before its current or last turn.
     pub(super) turned_before: Option<Moment>,
-    /// When a request of its was last accepted or answered.
+    /// When a request of it was last accepted or answered.
     pub(super) asked_at: Moment,
-    /// It had a slot and asked for nothing.
+    /// It had a slot and requested nothing.
     pub(super) is_idle: bool,
-    /// Its requests come later than the shortest grace period.
+    /// Its requests arrive later than the shortest grace period.
     pub(super) asks_late: bool,
-    /// Its address was here before.
+    /// A peer of its address was here before.
     pub(super) is_returning: bool,
 
     pub(super) connected_at: Moment,
     pub(super) heard_at: Moment,
-    /// It has said something since its handshake.
+    /// It has sent something since its handshake.
     pub(super) has_spoken: bool,
-    /// When a block went over the connection last, either way.
+    /// When a block was last sent in either direction.
     pub(super) used_at: Option<Moment>,
     pub(super) told_at: Moment,
     /// A message to it may still wait for the next one.
     pub(super) is_behind: bool,
-    /// When it is looked at next, no later than its deadline.
+    /// When it is checked next, no later than its deadline.
     pub(super) due: Moment,
 }
 
-/// A connection that has just been made.
+/// A connection that was just established.
 #[derive(Debug)]
 pub(super) struct NewConnection {
     pub(super) who: PeerIdentity,
@@ -177,8 +176,8 @@ impl Peer {
         }
     }
 
-    /// Whether it may be expected to give us something: it holds what we lack, and gives, or has
-    /// not had the time to.
+    /// Returns whether it can be expected to give us something: it holds what we lack, and gives, or has
+    /// not had time to.
     pub(super) fn is_useful(&self, now: Moment) -> bool {
         let is_recent = |at: Moment| now.since(at) < USELESS_AFTER;
         let serves = !self.chokes_us && !self.pipeline.is_snubbed();
@@ -187,26 +186,26 @@ impl Peer {
         self.interests_us && (serves && !refuses || gives)
     }
 
-    /// Whether a request of either side has not been answered yet. Those of ours do not count
-    /// without BEP 6: there a request that was cancelled may never be answered.
+    /// Returns whether a request of either side is unanswered. Ours do not count without BEP 6: there a
+    /// cancelled request may never be answered.
     pub(super) fn has_open_requests(&self) -> bool {
         self.fast && self.pipeline.has_unanswered() || !self.uploads.is_empty()
     }
 
-    /// When it will count as idle if it has a slot and goes on asking for nothing; `None` while
-    /// requests of its wait.
+    /// Returns when it will count as idle if it keeps its slot and requests nothing. `None` while it has
+    /// requests waiting.
     pub(super) fn idle_from(&self, grace: Duration) -> Option<Moment> {
         let grace = if self.asks_late { LONGEST_GRACE } else { grace };
         let since = self.turned_at.map_or(self.asked_at, |turned_at| turned_at.max(self.asked_at));
         (!self.choked && self.uploads.is_empty()).then(|| since + grace)
     }
 
-    /// Whether it waits for a slot, and is not one of those that do not use theirs.
+    /// Returns whether it waits for a slot and is not one of the peers that do not use theirs.
     pub(super) fn waits_for_slot(&self) -> bool {
         self.interested && self.choked && !self.is_idle
     }
 
-    /// Where it stands in the order of turns if it leaves now.
+    /// Returns its position in the order of turns if it leaves now.
     pub(super) fn turn(&self, now: Moment) -> Turn {
         let asked_nothing = !self.choked && self.turned_at.is_some_and(|at| self.asked_at < at);
         Turn {
@@ -216,7 +215,7 @@ impl Peer {
         }
     }
 
-    /// Goes on with the turn of a peer that has left.
+    /// Continues the turn of a peer that has left.
     pub(super) fn take_turn(&mut self, turn: Turn) {
         self.is_idle = turn.is_idle;
         self.turned_at = turn.ended_at;
@@ -225,12 +224,12 @@ impl Peer {
         self.is_returning = true;
     }
 
-    /// Whether it serves us anything.
+    /// Returns whether it serves us anything.
     pub(super) fn serves_us(&self) -> bool {
         self.interests_us && (!self.chokes_us || !self.allowed_us.is_empty())
     }
 
-    /// Whether it could be asked for something now, and is asked for nothing.
+    /// Returns whether it could be asked for something now and is asked for nothing.
     pub(super) fn waits(&self, now: Moment) -> bool {
         self.serves_us()
             && !self.chokes_us
@@ -239,7 +238,7 @@ impl Peer {
             && !self.pipeline.is_held(now)
     }
 
-    /// When something must be done about it if it stays silent.
+    /// Returns when something must be done if it stays silent.
     pub(super) fn deadline(&self, idle: Duration) -> Moment {
         let silent = (self.heard_at + idle).min(self.told_at + KEEP_ALIVE);
         let silent = self.parting.map_or(silent, |until| until.min(silent));
@@ -247,18 +246,18 @@ impl Peer {
     }
 }
 
-/// Requests a peer takes that has not told: libtorrent's and Transmission's smallest default.
+/// How many requests a peer takes that does not say: the smallest default of libtorrent and Transmission.
 pub(super) const DEFAULT_REQQ: usize = 250;
 
 /// BEP 3 closes silent connections after two minutes.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(100);
 
-/// A peer that chokes us, or owes us blocks and sends none, for longer is of no use.
+/// A peer that chokes us, or owes us blocks and sends none, for longer than this is of no use.
 const USELESS_AFTER: Duration = Duration::from_secs(60);
 
-/// Blocks that nobody had asked for, after which a peer is dropped. A few are normal: they cross
-/// with a cancel or a choke that was forgotten since.
+/// After more than this many unrequested blocks, a peer is dropped. A few are normal: they cross with a
+/// cancel or choke that was forgotten since.
 pub(super) const MAX_STRAYS: u32 = 64;
 
-/// Pieces remembered that a peer serves us while it chokes us.
+/// How many allowed-fast pieces of a peer are remembered.
 pub(super) const MAX_ALLOWED: usize = 64;

@@ -1,35 +1,34 @@
-//! What one peer owes us, how much it should owe, and which of it is late.
+//! What one peer owes us, how much it should owe, and which requests are late.
 //!
-//! The window is twice the rate times the time a request takes to come back, so that the peer
-//! always has the next request at hand. It starts small and grows by one a block, which doubles it
-//! every round trip, until the rate no longer follows.
+//! The window is twice the rate times the round-trip time of a request, so that the peer always has the
+//! next request at hand. It starts small and grows by one per block, which doubles it every round trip,
+//! until the rate no longer follows.
 //!
 //! # Which requests are late
 //!
-//! A peer answers its requests one after the other, so the clock of a request runs while it is the
-//! *front* one: the oldest that is not late. It starts when the request before it is answered, and
-//! nothing but the block itself stops it. A peer that answers its requests slowly, but in turn, is
-//! therefore not late, while one that leaves out requests or answers none is. The front request is
-//! late after four times the longest time the peer has lately taken for a block, but not before
-//! [`LEAST_TIMEOUT`], and after [`SwarmConfig::request_timeout`](super::SwarmConfig) in any case.
+//! A peer answers its requests in order, so the clock of a request runs only while it is at the *front*:
+//! the oldest request that is not late. The clock starts when the request before it is answered, and only
+//! the block itself stops it. So a peer that answers slowly but in order is not late, while one that skips
+//! requests or answers none is. The front request is late after four times the longest time that the peer
+//! has recently taken for a block, but not before [`LEAST_TIMEOUT`], and after
+//! [`SwarmConfig::request_timeout`](super::SwarmConfig) in any case.
 //!
-//! - If other blocks came in the meantime, that request alone is late.
-//! - So is any request since whose first overtaking, by a block that was asked for later, as much
-//!   time has passed.
-//! - Else all are, and the peer is *snubbed*: it may owe one block, and that counts as late from the
-//!   beginning. A block from it ends that.
+//! - If other blocks arrived in the meantime, only that request is late.
+//! - A request is also late when that much time has passed since a block that was requested later first
+//!   overtook it.
+//! - Otherwise all requests are late, and the peer is *snubbed*: it may owe one block, and that counts as
+//!   late from the beginning. A block from it ends that.
 //!
 //! Late requests stay with the peer. They are given up after twice
 //! [`SwarmConfig::request_timeout`](super::SwarmConfig).
 //!
-//! A peer that refuses all it is asked for, [`MANY_REJECTS`] times in a row, is snubbed as well.
+//! A peer that rejects [`MANY_REJECTS`] requests in a row is snubbed as well.
 //!
-//! The short time-out counts only time in which blocks come from anybody ([`Clock::flow`]), or in
-//! which others wait for something to do: if our own line or disk holds everything up, no peer is
-//! to blame.
+//! The short time-out counts only time in which any peer sends blocks ([`Clock::flow`]), or in which others
+//! wait for something to do. If our own line or disk stops everything, no peer is to blame.
 //!
-//! Time spent owing blocks adds up over chokes and cancels until a block comes, so that a peer which
-//! takes its unchoke back every second is late as well.
+//! The time during which a peer owes blocks adds up over chokes and cancels until a block arrives, so that
+//! a peer which takes its unchoke back every second becomes late as well.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -42,7 +41,7 @@ pub(super) struct Pipeline {
     owed: VecDeque<PendingRequest>,
     /// How many of those are late.
     late: usize,
-    /// Blocks asked for once and given up; they may still come.
+    /// Requests that were given up. Their blocks may still arrive.
     lapsed: VecDeque<PendingRequest>,
     window: usize,
     ceiling: usize,
@@ -54,65 +53,65 @@ pub(super) struct Pipeline {
     measured_bytes: u64,
     /// When the clock of the front request started.
     front_since: Clock,
-    /// For how long it owed blocks and gave none, before it owed the front request.
+    /// How long it owed blocks and gave none before it owed the front request.
     owed_before: (Duration, Duration),
     /// When it last gave a block.
     block_at: Option<Moment>,
-    /// The longest time it took for a block, forgotten by and by.
+    /// The longest time it took for a block. Decays over time.
     gap: Duration,
     was_asked: bool,
     snubbed: bool,
-    /// When to look whether something is late.
+    /// When to check whether a request is late.
     check_at: Option<Moment>,
-    /// Nothing is asked for before.
+    /// Nothing is requested before this.
     hold_until: Option<Moment>,
-    /// Refusals since the last block. All that come within one pause count as one.
+    /// Rejects since the last block. All that arrive within one pause count as one.
     rejects: u32,
-    /// When the first of them came.
+    /// When the first of them arrived.
     refuses_since: Option<Moment>,
 }
 
-/// Two clocks.
+/// The time, and the time during which blocks arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Clock {
     pub(super) now: Moment,
-    /// For how long blocks have been coming, from any peer.
+    /// How long blocks have been arriving, from any peer.
     pub(super) flow: Duration,
 }
 
 /// How long a peer may take.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// For a block, however slow it is.
+    /// The time for a block, however slow the peer is.
     pub(super) timeout: Duration,
-    /// How much of that is on our own account.
+    /// The part of that time for which we are responsible.
     pub(super) extra: Duration,
-    /// The short time-out counts all time: others wait for something to do, or for a connection.
+    /// The short time-out counts all time, because others wait for something to do or for a connection.
     pub(super) hurry: bool,
 }
 
-/// What of a peer's requests is late.
+/// Which of a peer's requests are late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lateness {
-    /// Nothing more than before.
+    /// No more than before.
     Nothing,
     /// This request: later ones were answered.
     Request(PendingRequest),
-    /// This late request is to be given up: later ones were answered long ago.
+    /// This late request must be given up: later ones were answered long ago.
     Lost(PendingRequest),
-    /// All requests; it gives nothing.
+    /// All requests: the peer gives nothing.
     Peer,
     /// All requests, as before.
     Still,
-    /// All requests, for so long that they are to be given up.
+    /// All requests, for so long that they must be given up.
     Long,
 }
 
-/// A block that was asked for and came.
+/// A requested block that arrived.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Delivery {
     pub(super) owed: PendingRequest,
-    /// The peer was snubbed until now, so that its other requests count as in time again.
+    /// The peer was snubbed until now, so that its other requests are in time again.
     pub(super) was_snubbed: bool,
 }
 
@@ -121,21 +120,21 @@ pub(super) struct Delivery {
 pub(super) enum Pace {
     /// Nothing yet: each round of the slow start was faster than the one before.
     Growing,
-    /// The window: it is as large as it may be, and its blocks are all here before the peer could
-    /// have heard that it may send more.
+    /// The window: it has its maximum size, and its blocks are all here before the peer could have learned
+    /// that it may send more.
     Window,
     /// The peer, or its line.
     Peer,
 }
 
-/// A request on its way.
+/// A request that was not answered yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PendingRequest {
     pub(super) piece: PieceIndex,
     pub(super) index: u32,
     pub(super) asked_at: Moment,
     pub(super) is_late: bool,
-    /// When a block came first that was asked for later.
+    /// When a block that was requested later first arrived.
     overtaken: Option<Clock>,
 }
 
@@ -178,13 +177,13 @@ impl Pipeline {
         pipeline
     }
 
-    /// The peer takes at most this many requests at a time.
+    /// Sets how many requests the peer takes at a time.
     pub(super) fn set_ceiling(&mut self, ceiling: usize) {
         self.ceiling = ceiling.max(1);
         self.window = self.window.min(self.ceiling);
     }
 
-    /// A block is asked for.
+    /// Adds a request.
     pub(super) fn push(&mut self, clock: Clock, piece: PieceIndex, index: u32, timeout: Duration) {
         let Clock { now, flow } = clock;
         if self.owed.is_empty() {
@@ -214,7 +213,7 @@ impl Pipeline {
         });
     }
 
-    /// A block of `bytes` came. `None` if it was not asked for, or not lately.
+    /// Handles a block of `bytes`. Returns `None` if it was not requested, or not recently.
     pub(super) fn deliver(
         &mut self,
         clock: Clock,
@@ -228,7 +227,7 @@ impl Pipeline {
             let is_front = at <= self.front();
             let owed = self.owed.remove(at)?;
             self.late -= usize::from(owed.is_late);
-            // A run of late ones stands in front.
+            // A run of late requests is at the front.
             for earlier in self.owed.range_mut(..at).rev().take_while(|o| !o.is_late) {
                 earlier.overtaken.get_or_insert(clock);
             }
@@ -243,7 +242,7 @@ impl Pipeline {
         Some(Delivery { owed, was_snubbed })
     }
 
-    /// Takes a request off the list, if it is on it.
+    /// Removes a request and returns it, if there is one for this block.
     pub(super) fn take(
         &mut self,
         clock: Clock,
@@ -256,7 +255,8 @@ impl Pipeline {
         Some(owed)
     }
 
-    /// Like [`Pipeline::take`], but the block may still come and is then no fault.
+    /// Gives up a request like [`Pipeline::take`], but remembers it: the block may still arrive and is then
+    /// no fault.
     pub(super) fn lapse(&mut self, clock: Clock, piece: PieceIndex, index: u32) -> bool {
         let taken = self.take(clock, piece, index);
         if let Some(owed) = taken {
@@ -265,7 +265,7 @@ impl Pipeline {
         taken.is_some()
     }
 
-    /// Gives up one request after the other, the newest first.
+    /// Gives up the newest request. Returns it.
     pub(super) fn lapse_last(&mut self, clock: Clock) -> Option<PendingRequest> {
         let owed = self.owed.pop_back()?;
         self.gone(clock, owed);
@@ -273,7 +273,7 @@ impl Pipeline {
         Some(owed)
     }
 
-    /// Gives up all requests for pieces of which `is_unwanted` says so, and names them.
+    /// Gives up all requests for pieces for which `is_unwanted` returns true. Returns them.
     pub(super) fn lapse_where(
         &mut self,
         clock: Clock,
@@ -291,13 +291,13 @@ impl Pipeline {
         lapsed
     }
 
-    /// Forgets a request that was given up. Says whether it was remembered.
+    /// Forgets a request that was given up. Returns whether it was remembered.
     pub(super) fn forget_lapsed(&mut self, piece: PieceIndex, index: u32) -> bool {
         let at = self.lapsed.iter().position(|o| o.index == index && o.piece == piece);
         at.and_then(|at| self.lapsed.remove(at)).is_some()
     }
 
-    /// Whether something is late that was not before.
+    /// Returns which requests have become late.
     pub(super) fn check(&mut self, clock: Clock, limits: Limits) -> Lateness {
         let Limits { timeout, extra, hurry } = limits;
         let now = clock.now;
@@ -306,7 +306,7 @@ impl Pipeline {
             self.check_at = None;
             return Lateness::Nothing;
         }
-        // Whatever is done about what is found, there may be more.
+        // There may be more than one that is late, so check again soon.
         self.check_at = Some(now + RECHECK);
         if self.snubbed {
             if silent >= timeout * 2 {
@@ -343,7 +343,7 @@ impl Pipeline {
         Lateness::Nothing
     }
 
-    /// A request is late.
+    /// Marks a request as late.
     pub(super) fn set_late(&mut self, clock: Clock, piece: PieceIndex, index: u32) {
         let mut owed = self.owed.iter_mut();
         if let Some(owed) = owed.find(|o| o.index == index && o.piece == piece && !o.is_late) {
@@ -353,7 +353,7 @@ impl Pipeline {
         }
     }
 
-    /// All requests are late.
+    /// Marks all requests as late.
     pub(super) fn snub(&mut self) {
         self.snubbed = true;
         self.window = 1;
@@ -363,29 +363,29 @@ impl Pipeline {
         self.late = self.owed.len();
     }
 
-    /// Its requests were given up, for it may have lost them; it may be asked for them again.
+    /// Allows the peer to be asked again. Its requests were given up because it may have lost them.
     pub(super) fn start_over(&mut self) {
         self.owed_before = (Duration::ZERO, Duration::ZERO);
     }
 
-    /// It is to be taken as having given something `later` than it did, though not after `latest`.
+    /// Treats the peer as if it had given a block `later` than it did, but not after `latest`.
     pub(super) fn excuse(&mut self, later: Duration, latest: Clock) {
         let Clock { now, flow } = self.front_since;
         self.front_since = Clock {
             now: now.max(latest.now.min(now + later)),
             flow: flow.max(latest.flow.min(flow + later)),
         };
-        // What it is given now may be less than what it has had.
+        // The time it gets now may be less than what it had.
         self.check_at = self.check_at.map(|at| at.min(latest.now));
     }
 
-    /// It refused a request although it serves us. It gets a pause, longer each time, so that
-    /// requests and refusals do not chase each other. A refusal within a pause answers a request
-    /// from before it, and changes nothing.
+    /// Handles a reject of a peer that serves us. The peer gets a pause, longer each time, so that requests
+    /// and rejects do not chase each other. A reject within a pause answers a request from before the
+    /// pause, and changes nothing.
     ///
-    /// `is_only` says that nobody else can be asked. Then the pauses are short: what one more request
-    /// costs is 34 bytes, and what a pause costs is the download's time. When all pauses doubled
-    /// up to 16 s, twenty refusals of the only seed cost 67 s.
+    /// `is_only` means that no other peer can be asked. Then the pauses are short: one more request costs
+    /// 34 bytes, while a pause costs the download time. When all pauses doubled up to 16 s, twenty rejects
+    /// of the only seed cost 67 s.
     pub(super) fn refused(&mut self, now: Moment, is_only: bool) {
         if self.is_held(now) {
             return;
@@ -400,14 +400,14 @@ impl Pipeline {
         self.hold_until = Some(now + pause);
     }
 
-    /// Since when it has refused everything it was asked for; `None` if it has not, or not often
-    /// enough to tell.
+    /// Returns since when it has rejected everything it was asked for. `None` if it has not, or not often
+    /// enough to be sure.
     pub(super) fn refuses_since(&self) -> Option<Moment> {
         self.refuses_since.filter(|_| self.rejects >= MANY_REJECTS)
     }
 
-    /// How many blocks to ask for now: none until a quarter of the window is free, so that
-    /// requests go out in runs.
+    /// Returns how many blocks to request now: none until a quarter of the window is free, so that requests
+    /// are sent in runs.
     pub(super) fn room(&self, now: Moment) -> usize {
         if self.owed.len() * 4 > self.window * 3 || self.is_held(now) {
             return 0;
@@ -415,12 +415,12 @@ impl Pipeline {
         self.window.saturating_sub(self.owed.len())
     }
 
-    /// Whether it has not answered everything it was asked, given up or not.
+    /// Returns whether a request is unanswered, including those that were given up.
     pub(super) fn has_unanswered(&self) -> bool {
         !self.owed.is_empty() || !self.lapsed.is_empty()
     }
 
-    /// What its past says of its requests.
+    /// Returns what the peer's past says about its requests.
     pub(super) fn trust(&self) -> Trust {
         match (self.snubbed, self.block_at, self.was_asked) {
             (true, _, _) => Trust::Snubbed,
@@ -431,7 +431,7 @@ impl Pipeline {
         }
     }
 
-    /// When blocks that it is asked for now are to be expected, as far as that is known.
+    /// Returns when blocks that are requested now are expected, as far as that is known.
     pub(super) fn delivery_estimate(&self) -> DeliveryEstimate {
         let rate = self.start.map_or(self.rate, |start| start.best);
         if rate == 0 {
@@ -442,23 +442,23 @@ impl Pipeline {
         DeliveryEstimate { first, each }
     }
 
-    /// When it last gave a block.
+    /// Returns when it last gave a block.
     pub(super) fn block_at(&self) -> Option<Moment> {
         self.block_at
     }
 
-    /// Since when it owes blocks and has given none.
+    /// Returns since when it owes blocks and has given none.
     pub(super) fn silent_since(&self) -> Moment {
         self.front_since.now
     }
 
-    /// Whether it took requests and has given nothing since.
+    /// Returns whether it took requests and has given nothing since.
     pub(super) fn is_balking(&self) -> bool {
         let first = self.owed.front().map(|owed| owed.asked_at);
         first.is_some_and(|first| self.block_at.is_none_or(|at| at < first))
     }
 
-    /// Requests it has not answered.
+    /// Returns how many requests are not answered.
     pub(super) fn owed(&self) -> usize {
         self.owed.len()
     }
@@ -475,20 +475,20 @@ impl Pipeline {
         self.window
     }
 
-    /// Whether it gets a pause for having refused.
+    /// Returns whether it is in a pause after a reject.
     pub(super) fn is_held(&self, now: Moment) -> bool {
         self.hold_until.is_some_and(|until| now < until)
     }
 
-    /// What its blocks wait for, and how many bytes a second they are, as far as that is known.
+    /// Returns what its blocks wait for, and its rate in bytes a second, as far as they are known.
     pub(super) fn pace(&self) -> (Pace, u64) {
         if let Some(start) = self.start {
             let grows = start.best > 0 && start.strikes == 0;
             return (if grows { Pace::Growing } else { Pace::Peer }, start.best);
         }
-        // A request that waits at the peer behind others takes longer than the quickest did: then
-        // more of them would only wait longer. If all are answered as quickly, rate × round trip is
-        // the whole window.
+        // A request that waits at the peer behind others takes longer than the quickest one did; more
+        // requests would only wait longer. If all are answered as quickly, rate × round trip is the whole
+        // window.
         let quickest = self.min_rtt.unwrap_or_default().as_nanos();
         let under_way = u128::from(self.rate) * quickest / 1_000_000_000;
         let window = self.window as u128 * u128::from(BLOCK_LEN);
@@ -496,12 +496,12 @@ impl Pipeline {
         (if bound { Pace::Window } else { Pace::Peer }, self.rate)
     }
 
-    /// When something must be done about it if nothing comes.
+    /// Returns when something must be done if no block arrives.
     pub(super) fn deadline(&self) -> Option<Moment> {
         [self.check_at, self.hold_until].into_iter().flatten().min()
     }
 
-    /// Ends a pause that is over. Says whether there was one.
+    /// Ends a pause that is over. Returns whether there was one.
     pub(super) fn end_hold(&mut self, now: Moment) -> bool {
         let is_over = self.hold_until.is_some_and(|until| until <= now);
         if is_over {
@@ -517,7 +517,7 @@ impl Pipeline {
         self.lapsed.push_back(owed);
     }
 
-    /// Where the front request stands; behind the last one if all are late.
+    /// Returns the index of the front request. It is after the last one if all are late.
     fn front(&self) -> usize {
         if self.late == 0 {
             return 0;
@@ -525,7 +525,8 @@ impl Pipeline {
         self.owed.iter().position(|owed| !owed.is_late).unwrap_or(self.owed.len())
     }
 
-    /// A block that was asked for at `asked_at` (`None` if that is not known any more) came.
+    /// Updates the measurements for a block that was requested at `asked_at`, or `None` if that is not
+    /// known any more.
     fn received(&mut self, clock: Clock, asked_at: Option<Moment>, is_front: bool, bytes: u32) {
         let now = clock.now;
         if self.snubbed {
@@ -557,7 +558,7 @@ impl Pipeline {
         }
     }
 
-    /// A request was taken off the list, and not because its block came.
+    /// Handles that a request was removed without its block having arrived.
     fn gone(&mut self, clock: Clock, owed: PendingRequest) {
         self.late -= usize::from(owed.is_late);
         if self.owed.is_empty() {
@@ -575,7 +576,7 @@ impl Pipeline {
     fn grow(&mut self, now: Moment, mut start: SlowStart, bytes: u32) {
         start.bytes += u64::from(bytes);
         start.left = start.left.saturating_sub(1);
-        // Never more than the peer gives in a second, as far as that is known.
+        // Never more than the peer gives in a second, as far as its rate is known.
         let elapsed = now.since(start.since);
         let known = match start.best {
             0 if elapsed >= SLOW_ROUND => per_second(start.bytes, elapsed).max(1),
@@ -625,7 +626,7 @@ impl Pipeline {
     }
 }
 
-/// Whether it takes a peer of that rate more than two seconds to send a block.
+/// Returns whether a peer of that rate takes more than two seconds for a block.
 fn is_slow(rate: u64) -> bool {
     rate < u64::from(BLOCK_LEN) / 2
 }
@@ -635,50 +636,50 @@ fn per_second(bytes: u64, elapsed: Duration) -> u64 {
     u64::try_from(u128::from(bytes) * 1_000_000_000 / nanos).unwrap_or(u64::MAX)
 }
 
-/// Blocks asked for first, and at least.
+/// The first window, and the smallest one.
 const FIRST_WINDOW: usize = 4;
 
-/// The same of a peer that takes seconds for a block: one under way, and the next one, so that
-/// others are not kept waiting for many minutes.
+/// The same for a peer that takes seconds for a block: one block under way and the next one, so that others
+/// are not kept waiting for many minutes.
 const SLOW_WINDOW: usize = 2;
 
-/// The window of a peer that was snubbed and gives a block after all.
+/// The window of a snubbed peer that gives a block after all.
 const WINDOW_AFTER_SNUB: usize = 2;
 
-/// A first round that takes longer tells a rate before it is over.
+/// A first round that takes longer gives a rate before it is over.
 const SLOW_ROUND: Duration = Duration::from_secs(2);
 
-/// No request is late before: two retransmissions of TCP, and a disk that wakes up.
+/// No request is late before this: the time for two TCP retransmissions and a disk that spins up.
 const LEAST_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Time between two looks at what is late.
+/// Time between two checks for late requests.
 const RECHECK: Duration = Duration::from_millis(250);
 
-/// What a peer may take to read a block and send it; long enough for a disk to seek a few times,
-/// and for runs of requests that are worth reading in one go.
+/// How long a peer may take to read a block and send it. Long enough for a few disk seeks, and for runs of
+/// requests that are worth reading in one go.
 const SERVICE_TIME: Duration = Duration::from_millis(100);
 
 /// The rate is measured over at least this long.
 const MEASURE_FOR: Duration = Duration::from_millis(50);
 
-/// Rounds that are not a tenth faster than the best one before end the slow start.
+/// The slow start ends after this many rounds that are not a tenth faster than the best one before.
 const MAX_STRIKES: u32 = 2;
 
-/// Given-up requests remembered: twice the largest window in use.
+/// How many given-up requests are remembered: twice the largest window in use.
 const MAX_LAPSED: usize = 1024;
 
 const FIRST_REJECT_PAUSE: Duration = Duration::from_millis(250);
 /// 250 ms × 2^6 = 16 s.
 const MAX_REJECT_DOUBLINGS: u32 = 6;
 
-/// Pauses of one length for a peer without which there is nobody.
+/// How many pauses of one length there are for a peer that is the only one.
 const PAUSES_ALIKE: u32 = 32;
 
-/// 250 ms × 2^4 = 4 s, once it has refused 128 times, which takes two minutes.
+/// 250 ms × 2^4 = 4 s, after 128 rejects, which takes two minutes.
 const MAX_ONLY_DOUBLINGS: u32 = 4;
 
-/// After so many refusals in a row a peer is as good as silent. They are at least 750 ms apart
-/// in all. One that is about to choke us, or that has lost a piece, refuses once or twice.
+/// After this many rejects in a row, a peer is as good as silent. They take at least 750 ms in total. A
+/// peer that is about to choke us, or that has lost a piece, rejects once or twice.
 const MANY_REJECTS: u32 = 3;
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! How fast bytes go by.
+//! Transfer rates.
 
 use std::time::Duration;
 
 use piecework_core::Moment;
 
-/// Bytes a second over the last five seconds.
+/// The number of bytes a second over the last five seconds.
 #[derive(Debug, Clone)]
 pub(super) struct Rate {
     slices: [u64; SLICES],
@@ -32,12 +32,12 @@ impl Rate {
         self.total += bytes;
     }
 
-    /// All bytes ever added.
+    /// Returns the total number of bytes.
     pub(super) fn total(&self) -> u64 {
         self.total
     }
 
-    /// Bytes a second. A rate younger than the window is taken over its own age.
+    /// Returns the bytes a second. A rate younger than the window is averaged over its own age.
     pub(super) fn per_second(&self, now: Moment) -> u64 {
         let slice = slice_of(now).max(self.newest);
         let oldest = (slice + 1).saturating_sub(SLICES as u64).max(self.since);

@@ -1,17 +1,17 @@
-//! How a seed spreads the first copies: it suggests (BEP 6) to each peer that it serves pieces that
-//! no other peer has and that it suggested to no other, so that it sends everything once before it
-//! sends anything twice.
+//! The order in which a seed hands out first copies (super-seeding).
+//!
+//! A seed suggests pieces (BEP 6) to each peer that it serves: pieces that no other peer has and that were
+//! not suggested to another peer. So it sends everything once before it sends anything twice.
 
 use piecework_core::{Bitfield, Geometry, PieceIndex};
 
 #[derive(Debug)]
 pub(super) struct SuperSeeding {
     pieces: u32,
-    /// Pieces that are suggested to some peer which does not have them yet; of no length before
-    /// the first suggestion.
+    /// Pieces that are suggested to a peer which does not have them yet. Empty before the first suggestion.
     suggested: Bitfield,
     next: u32,
-    /// A whole pass found nothing to suggest; only a peer that leaves can change that.
+    /// A whole pass found nothing to suggest. Only a peer that leaves can change that.
     exhausted: bool,
 }
 
@@ -20,8 +20,8 @@ impl SuperSeeding {
         Self { pieces, suggested: Bitfield::empty(0), next: 0, exhausted: false }
     }
 
-    /// The next piece to be suggested to a peer, of those for which `is_wanted` (no other peer
-    /// has it, and this one does not).
+    /// Returns the next piece to suggest to a peer, among those for which `is_wanted` returns true (no
+    /// other peer has the piece, and this one does not).
     pub(super) fn next(&mut self, is_wanted: impl Fn(PieceIndex) -> bool) -> Option<PieceIndex> {
         if self.exhausted {
             return None;
@@ -41,16 +41,16 @@ impl SuperSeeding {
         None
     }
 
-    /// The peer got the piece, or is gone without (`lost`).
+    /// Ends a suggestion: the peer got the piece, or left without it (`lost`).
     pub(super) fn release(&mut self, piece: PieceIndex, lost: bool) {
         self.suggested.remove(piece);
         self.exhausted &= !lost;
     }
 }
 
-/// Pieces suggested at a time to a peer that has taken so many blocks: enough to fill its window,
-/// few enough that a slow peer does not keep the rest waiting. A torrent of few pieces has none to
-/// spare for who may turn suggested to be slow.
+/// Returns how many pieces to suggest at a time to a peer that has taken so many blocks. That is enough to
+/// fill its window, but few enough that a slow peer does not keep other peers waiting. In a torrent of few
+/// pieces, it is one piece for a peer whose speed is unknown.
 pub(super) fn suggested_at_a_time(geometry: &Geometry, taken: u64) -> usize {
     let blocks_per_piece = geometry.blocks_per_piece().max(1);
     let most = (WINDOW / blocks_per_piece).clamp(4, 32) as usize;
@@ -59,10 +59,10 @@ pub(super) fn suggested_at_a_time(geometry: &Geometry, taken: u64) -> usize {
     usize::try_from(wanted).unwrap_or(usize::MAX).clamp(least, most)
 }
 
-/// Blocks that a peer asks for ahead, about.
+/// Blocks that a peer typically requests ahead.
 const WINDOW: u32 = 256;
 
-/// Blocks that a peer may be suggested before it has taken any.
+/// Blocks suggested to a peer before it has taken any.
 const FIRST_BLOCKS: u64 = 4;
 
 const FEW_PIECES: u32 = 64;

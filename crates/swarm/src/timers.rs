@@ -1,16 +1,16 @@
-//! When each peer is to be looked at next.
+//! The timers of peers.
 //!
-//! Most events move a peer's deadline into the future. That is not noted here: a peer that is
-//! looked at too early is put back. So the cost of an event does not depend on how many peers
-//! there are, and a block costs nothing here.
+//! Most events move a peer's deadline into the future. That is not recorded here: a peer whose timer fires
+//! too early is put back. So the cost of an event does not depend on the number of peers, and a block costs
+//! nothing here.
 
 use std::collections::BTreeSet;
 
 use super::PeerKey;
 use piecework_core::Moment;
 
-/// One time for each peer, no later than its deadline. Every operation costs the logarithm of
-/// their number.
+/// One time for each peer, no later than its deadline. Every operation costs the logarithm of the number of
+/// peers.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     queue: BTreeSet<(Moment, PeerKey)>,
@@ -25,12 +25,12 @@ impl Timers {
         self.queue.remove(&(at, key));
     }
 
-    /// The earliest time of all.
+    /// Returns the earliest time.
     pub(super) fn next(&self) -> Option<Moment> {
         self.queue.first().map(|(at, _)| *at)
     }
 
-    /// Takes out a peer whose time has come, the earliest first.
+    /// Removes and returns a peer whose time has come, the earliest first.
     pub(super) fn pop_due(&mut self, now: Moment) -> Option<PeerKey> {
         let (at, key) = self.queue.first().copied().filter(|(at, _)| *at <= now)?;
         self.queue.remove(&(at, key));

@@ -1,10 +1,9 @@
-//! Pieces that came out wrong, and which peer gives each of them once more, alone.
+//! Trials: pieces that failed their hash check, and which peer gives each of them once more, alone.
 //!
-//! Nobody can tell beforehand who gives what it is asked for. So pieces on trial go to different
-//! peers at the same time, one piece to each. Only a peer that has given a right piece alone, and
-//! gives blocks now, gets more than one at a time. A peer that is much slower than others would be
-//! loses the piece, and one that gives nothing loses all it has; it then comes after those that have
-//! lost fewer.
+//! It is not known beforehand which peer gives what it is asked for. So pieces on trial go to different
+//! peers at the same time, one piece to each. Only a peer that has given a right piece alone, and gives
+//! blocks now, gets more than one at a time. A peer that is much slower than others would be loses the
+//! piece, and one that gives nothing loses all its pieces. It then comes after peers that have lost fewer.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -20,10 +19,10 @@ use piecework_core::{BLOCK_LEN, Moment, PieceIndex};
 pub(super) struct Trial {
     piece: PieceIndex,
     key: PeerKey,
-    /// When its progress was looked at last, and how many of its blocks were there then.
+    /// When its progress was last checked, and how many of its blocks were kept then.
     looked_at: Moment,
     kept: u32,
-    /// When it is looked at next.
+    /// When it is checked next.
     look_at: Moment,
 }
 
@@ -36,16 +35,16 @@ struct TrialCandidate {
     is_suspect: bool,
     given: Reverse<u64>,
     key: PeerKey,
-    /// Pieces on trial that it is to give.
+    /// How many pieces on trial it is to give.
     has: u32,
-    /// It has given a block lately.
+    /// It has recently given a block.
     gives: bool,
-    /// Pieces it may be given now.
+    /// How many more pieces it may be assigned now.
     room: u32,
     rate: u64,
 }
 
-/// Nobody is asked while there is anybody of a better grade who holds the piece.
+/// A class of peers. No peer is asked while a peer of a better grade holds the piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Grade {
     trust: Trust,
@@ -54,30 +53,29 @@ struct Grade {
 }
 
 impl TrialCandidate {
-    /// Pieces that it has, weighed by the right ones that it gave alone: those that have little are
-    /// given more first, so that many are tried at the same time.
+    /// Returns how many pieces it has, weighed by the right ones that it gave alone. Peers with a small
+    /// share get more first, so that many peers are tried at the same time.
     fn share(&self) -> u32 {
         self.has / (1 + self.alone.0.saturating_add(1).ilog2())
     }
 }
 
-/// What a look at a piece on trial tells.
+/// The result of checking a piece on trial.
 enum Assessment {
-    /// Nothing yet, or there is nobody else for it.
+    /// Nothing yet, or there is no other peer for it.
     Later,
-    /// It goes on, and this is known of it now.
+    /// It goes on, with this new state.
     Goes(Trial),
-    /// Others would be much quicker.
+    /// Others would be much faster.
     Slow,
-    /// It gives nothing.
+    /// The peer gives nothing.
     Silent,
 }
 
 impl Swarm {
-    /// Finds for each piece that came out wrong one peer to give it alone: one that gives blocks, has
-    /// lost few pieces, and is not much slower than the fastest, so that nobody can hold the piece up.
-    /// Of those it takes one that has given many right pieces alone, or that had no part in a wrong
-    /// piece.
+    /// Finds for each parked piece one peer to give it alone: one that gives blocks, has lost few pieces,
+    /// and is not much slower than the fastest, so that no peer can hold the piece up. Among those, it
+    /// prefers a peer that has given many right pieces alone, or that had no part in a wrong piece.
     pub(super) fn assign_parked(&mut self) {
         if self.picker.parked().is_empty() && self.trials.is_empty() {
             return;
@@ -102,7 +100,7 @@ impl Swarm {
         }
     }
 
-    /// Takes pieces back, and finds somebody for each that waits.
+    /// Takes pieces back, and finds a peer for each piece that waits.
     fn pass(&mut self) {
         let mut candidates = self.candidates();
         self.take_back(&candidates);
@@ -116,7 +114,7 @@ impl Swarm {
                 }
                 continue;
             };
-            // The more there are to try, the less time each has.
+            // The more peers there are to try, the less time each has.
             let grade = candidates[best].grade;
             let idle = candidates.iter().filter(|other| other.grade == grade && other.has == 0);
             let grace = GRACE / (1 + idle.count() as u32 / FEW_CANDIDATES);
@@ -129,7 +127,7 @@ impl Swarm {
         }
     }
 
-    /// A right piece came from these peers. If it was one alone, that counts in its favour.
+    /// Records who gave a right piece. If it was one peer alone, that counts in its favour.
     pub(super) fn note_alone(&mut self, givers: &[Giver]) {
         let [only] = givers else { return };
         let by = |peer: &&mut Peer| Arc::ptr_eq(&peer.who, &only.who);
@@ -139,17 +137,17 @@ impl Swarm {
         }
     }
 
-    /// All that could be asked for a piece on trial, the best first.
+    /// Returns all peers that could be asked for a piece on trial, the best first.
     fn candidates(&self) -> Vec<TrialCandidate> {
         let now = self.now;
         let may_be_asked =
             |peer: &Peer| peer.interests_us && !peer.chokes_us && !peer.pipeline.is_held(now);
         let serving = || self.peers.iter().filter(|(_, peer)| may_be_asked(peer));
-        // Who is asked for little now may have shown before what it can.
+        // A peer that is asked for little now may have shown earlier how fast it is.
         let rate = |peer: &Peer| peer.down.per_second(now).max(peer.pipeline.pace().1);
         // A peer that gives right pieces may lose one because its uplink is busy.
         let lost = |peer: &Peer| peer.lost.saturating_sub(u32::from(peer.alone > 0));
-        // The rate of a peer that has lost pieces is what it gave once.
+        // The rate of a peer that has lost pieces is an old one.
         let keeps = |peer: &Peer| lost(peer) == 0 && !peer.pipeline.is_snubbed();
         let rates = serving().filter(|(_, peer)| keeps(peer)).map(|(_, peer)| rate(peer));
         let quick = rates.max().unwrap_or(0) / QUICK_PART;
@@ -165,7 +163,7 @@ impl Swarm {
             let has = self.trials.iter().filter(|trial| trial.key == *key).count() as u32;
             TrialCandidate {
                 grade: Grade {
-                    // Who was never asked for anything may be as good as who gives blocks.
+                    // A peer that was never asked may be as good as one that gives blocks.
                     trust: if trust == Trust::Untested { Trust::Proven } else { trust },
                     is_slow: trust == Trust::Proven && (1..quick).contains(&rate(peer)),
                     lost: lost(peer),
@@ -186,8 +184,8 @@ impl Swarm {
         candidates
     }
 
-    /// The best candidate with room for a piece. There is none while a better one without room
-    /// gives blocks, and so will have room soon.
+    /// Returns the best candidate with room for a piece. Returns `None` while a better one without room
+    /// gives blocks, because it will have room soon.
     fn best_for(&self, piece: PieceIndex, candidates: &[TrialCandidate]) -> Option<usize> {
         let holds = |candidate: &TrialCandidate| {
             self.peers.get(&candidate.key).is_some_and(|peer| peer.holds.contains(piece))
@@ -236,7 +234,7 @@ impl Swarm {
             let before = self.trials.iter().filter(|trial| trial.key == key).count() as u32;
             let expected = first + each * self.geometry.blocks_per_piece() * before;
             let pause = if first.is_zero() { UNKNOWN } else { grace + expected * 2 };
-            // Who has lost pieces may be far away.
+            // A peer that has lost pieces may be far away.
             let pause = pause * (1 << peer.lost.min(4));
             let (looked_at, look_at) = (self.now, self.now + pause);
             self.trials.push(Trial { piece, key, looked_at, kept: 0, look_at });
@@ -260,8 +258,8 @@ impl Swarm {
         });
     }
 
-    /// Takes pieces back from peers that give nothing, or would take much longer for them than another
-    /// that has room for a piece and has lost no more.
+    /// Takes pieces back from peers that give nothing, or that would take much longer than another peer
+    /// which has room for a piece and has lost no more.
     fn take_back(&mut self, candidates: &[TrialCandidate]) {
         let mut at = 0;
         while at < self.trials.len() {
@@ -287,8 +285,8 @@ impl Swarm {
         }
     }
 
-    /// Takes these pieces from a peer. That counts as one piece lost, since all of them came to
-    /// nothing for the same reason.
+    /// Takes these pieces from a peer. That counts as one lost piece, since all of them failed for the same
+    /// reason.
     fn take_from(&mut self, pieces: &[PieceIndex], key: PeerKey) {
         for piece in pieces {
             self.picker.take_back(*piece, &mut self.selection);
@@ -299,7 +297,7 @@ impl Swarm {
         }
     }
 
-    /// How a peer gets on with a piece.
+    /// Checks how far a peer is with a piece.
     fn look_at(&self, trial: &Trial, candidates: &[TrialCandidate]) -> Assessment {
         let (now, piece) = (self.now, trial.piece);
         let Some(peer) = self.peers.get(&trial.key) else { return Assessment::Later };
@@ -308,7 +306,7 @@ impl Swarm {
         if !is_snubbed && now < trial.look_at {
             return Assessment::Later;
         }
-        // Anybody may be better than a peer that gives nothing.
+        // Any peer may be better than one that gives nothing.
         let could = |other: &&TrialCandidate| {
             other.key != trial.key
                 && other.room > 0
@@ -331,9 +329,9 @@ impl Swarm {
         let rate = quick.unwrap_or_else(|| peer.down.per_second(now));
         let blocks = self.geometry.blocks_in(piece);
         let bytes = u64::from(blocks) * u64::from(BLOCK_LEN);
-        // As long as another would need for all of it.
+        // The time another peer would need for all of it.
         let whole = Duration::from_millis(bytes.saturating_mul(1_000) / rate.max(1));
-        // As long as its own past says that it needs; zero if it says nothing.
+        // The time that the peer's own past suggests. Zero if there is no past.
         let DeliveryEstimate { first, each } = peer.pipeline.delivery_estimate();
         let own = first + each * blocks;
         let patience = GRACE + if own.is_zero() { whole } else { whole.min(own) };
@@ -349,7 +347,7 @@ impl Swarm {
         let Some(block_at) = block_at else {
             return if has_others { Assessment::Silent } else { Assessment::Later };
         };
-        // A short time tells nothing of its rate.
+        // A short time says nothing about its rate.
         if since >= GRACE && is_slow {
             return if has_quick { Assessment::Slow } else { Assessment::Later };
         }
@@ -360,7 +358,7 @@ impl Swarm {
         })
     }
 
-    /// Arms the timer for the next look at a piece on trial.
+    /// Sets the timer for the next check of a piece on trial.
     fn plan_look(&mut self, look: Moment) {
         if self.retry.is_none_or(|retry| look < retry) {
             self.retry = Some(look);
@@ -369,32 +367,32 @@ impl Swarm {
     }
 }
 
-/// Whoever gives this part of what the fastest peer gives is quick enough to give a piece alone.
+/// A peer with this fraction of the fastest peer's rate is fast enough to give a piece alone.
 const QUICK_PART: u64 = 8;
 
 /// Time a peer has for the first block of a piece on trial, beyond what its rate suggests.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// This part of it is left, at least, when many are to be tried.
+/// The minimum of that time when many peers are to be tried.
 const LEAST_GRACE: Duration = Duration::from_millis(50);
 
-/// As many candidates are tried one after the other with the whole of it.
+/// This many candidates are tried one after the other with the whole of it.
 const FEW_CANDIDATES: u32 = 8;
 
-/// Time it has if no rate of its is known.
+/// Time a peer has whose rate is unknown.
 const UNKNOWN: Duration = Duration::from_millis(500);
 
-/// More peers than this are not looked at each time that a block comes.
+/// If there are more peers than this, they are not all checked whenever a block arrives.
 const MANY_PEERS: usize = 128;
 
 /// Time between two passes over so many peers.
 const PASS_PAUSE: Duration = Duration::from_millis(10);
 
-/// The least time between two looks.
+/// The minimum time between two checks.
 const SHORTEST: Duration = Duration::from_millis(20);
 
-/// The most time between two looks.
+/// The maximum time between two checks.
 const LONGEST: Duration = Duration::from_secs(8);
 
-/// Pieces for which nobody is found, before the rest is left for later.
+/// After this many pieces for which no peer is found, the rest is left for later.
 const MAX_LOOKS: u32 = 64;

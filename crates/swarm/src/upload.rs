@@ -1,4 +1,4 @@
-//! From requests of others to blocks sent.
+//! The way from requests of peers to blocks sent.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ impl Swarm {
         }
         peer.interested = interested;
         if !interested {
-            // If it comes back it waits its turn: its slot is somebody else's by then.
+            // If it comes back it waits for its turn, since its slot is taken by then.
             if !peer.choked && self.choker.has_slots() {
                 self.set_choked(key, true);
                 self.slot_is_free = true;
@@ -66,7 +66,7 @@ impl Swarm {
     pub(super) fn on_cancel(&mut self, key: PeerKey, block: BlockRef) -> Result<(), PeerFault> {
         self.check_request(block)?;
         let Some(peer) = self.peers.get_mut(&key) else { return Ok(()) };
-        // Otherwise it has gone out, or was never queued.
+        // Otherwise it was sent already, or never queued.
         let Some(at) = peer.uploads.iter().position(|queued| *queued == block) else {
             return Ok(());
         };
@@ -96,8 +96,8 @@ impl Swarm {
         }
     }
 
-    /// A choked peer asks. If it had lost its slot for asking nothing, its line is longer than the
-    /// grace period was: it has its turn again, once.
+    /// Handles a request of a choked peer. If the peer lost its slot because it requested nothing, its line
+    /// is longer than the grace period was: it gets its turn again, once.
     fn note_late_request(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         if peer.choked && peer.is_idle && !peer.asks_late {
@@ -136,7 +136,7 @@ impl Swarm {
             .collect();
         let finished = self.is_finished();
         let served = self.choker.round(now, finished, &mut self.rng, &contenders);
-        // First those who lose their place, so that there are never more than there are slots.
+        // Choke first, so that there are never more unchoked peers than slots.
         let served: BTreeSet<PeerKey> = served.into_iter().collect();
         for contender in contenders.iter().filter(|c| c.unchoked && !served.contains(&c.key)) {
             if let Some(peer) = self.peers.get_mut(&contender.key) {
@@ -150,17 +150,17 @@ impl Swarm {
         self.slot_is_free = true;
     }
 
-    /// Serves those who wait, the longest waiting first, as far as there are slots. Slots of peers
-    /// that ask for nothing are taken back for those who may ask.
+    /// Gives free slots to peers that wait, the longest waiting first. Takes slots back from peers that
+    /// request nothing.
     pub(super) fn fill_slots(&mut self) {
         self.slot_is_free = false;
         self.idle_check = None;
         let waits = |peer: &Peer| peer.interested && peer.choked;
         let mut waiting: Vec<_> = self.peers.iter().filter(|(_, peer)| waits(peer)).collect();
         waiting.sort_by_key(|(_, peer)| (peer.is_idle, peer.turned_at));
-        // Of those that never had a slot, the one that has waited longest gets one. Where some ask for
-        // nothing, the one that came last is next, in turn, so that a crowd of them does not keep a
-        // newcomer waiting.
+        // Among peers that never had a slot, the one that has waited longest gets one. If some peers
+        // request nothing, the one that came last is next, alternately, so that a crowd of them does not
+        // keep a newcomer waiting.
         let is_new = |peer: &Peer| !peer.is_idle && peer.turned_at.is_none();
         let mut newcomers = waiting.iter().take_while(|(_, peer)| is_new(peer)).count();
         let mut waiting: VecDeque<PeerKey> = waiting.into_iter().map(|(key, _)| *key).collect();
@@ -184,21 +184,21 @@ impl Swarm {
         }
     }
 
-    /// Peers that are interested and have no slot, whether or not they would use it. The grace period
-    /// is by their number: if it were by that of those who may use a slot, it would grow as
+    /// Returns how many peers are interested and have no slot, whether or not they would use it. The grace
+    /// period depends on this number. If it depended on the peers that may use a slot, it would grow as
     /// they are tried, and the last of them would wait several rounds.
     fn without_slot(&self) -> usize {
         self.peers.values().filter(|peer| peer.interested && peer.choked).count()
     }
 
-    /// Peers that wait for a slot and may use it.
+    /// Returns how many peers wait for a slot and may use it.
     fn waiting_for_slot(&self) -> usize {
         self.peers.values().filter(|peer| peer.waits_for_slot()).count()
     }
 
-    /// Takes slots from peers that ask for nothing, if the free ones are too few for those `in_need`:
-    /// from who has asked for nothing for longest first. Says how many; arms a timer if that may
-    /// change.
+    /// Takes slots from peers that request nothing, if there are too few free ones for those `in_need`. The
+    /// peer that has requested nothing for longest comes first. Returns how many slots were taken, and sets
+    /// a timer if more may be taken later.
     fn take_back_slots(&mut self, served: usize, in_need: usize) -> usize {
         let now = self.now;
         let grace = self.choker.grace(self.without_slot());
@@ -223,13 +223,13 @@ impl Swarm {
             }
             self.set_choked(*key, true);
         }
-        // Also when it is enough for now: those who get a slot may not ask either.
+        // Even if it is enough for now: those that get a slot may request nothing either.
         self.idle_check = Some(check.min(now + grace));
         self.arm(check.min(now + grace));
         idle.len()
     }
 
-    /// Suggests to a peer what nobody has yet, if we hold everything.
+    /// Suggests pieces to a peer that no other peer has, if we hold everything.
     pub(super) fn suggest(&mut self, key: PeerKey) {
         if !self.have.is_full() {
             return;
@@ -238,7 +238,7 @@ impl Swarm {
         if !peer.fast || peer.choked || peer.holds.is_full() {
             return;
         }
-        // In runs of half the number, so that not every piece costs a message of its own.
+        // In runs of half the number, so that not every piece costs a separate message.
         let taken = peer.up.total() / u64::from(BLOCK_LEN);
         let at_a_time = suggested_at_a_time(&self.geometry, taken);
         if peer.suggested.len() > at_a_time / 2 {
@@ -257,7 +257,7 @@ impl Swarm {
         }
     }
 
-    /// Tells a peer that has next to nothing what it may have while it is choked.
+    /// Tells a peer that has hardly any pieces which ones it may have while it is choked.
     pub(super) fn offer_allowed_fast(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let (Some(info_hash), IpAddr::V4(ip)) =
@@ -292,7 +292,7 @@ impl Swarm {
         peer.turned_at = Some(now);
         peer.taken_before = peer.up.total();
         if !choked {
-            // Before it may ask, so that it asks for the right thing.
+            // Before the unchoke, so that it requests the suggested pieces.
             self.suggest(key);
             return self.send(key, Message::Unchoke);
         }

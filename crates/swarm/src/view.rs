@@ -1,4 +1,4 @@
-//! What can be asked of a swarm.
+//! Views of a swarm's state.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,14 +7,14 @@ use super::peer::Peer;
 use super::{Blame, Direction, PeerIdentity, PeerKey, Swarm};
 use piecework_core::{Bitfield, Geometry, PieceIndex};
 
-/// How far a piece is.
+/// The stage of a piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PieceStage {
-    /// Nothing of it is here or asked for.
+    /// No block of it is here or requested.
     Missing,
-    /// Blocks of it are asked for or here.
+    /// Blocks of it are requested or here.
     UnderWay,
-    /// All of it came and is being hashed.
+    /// All of it is here and is being hashed.
     Verifying,
     /// It is verified and on disk.
     Held,
@@ -23,149 +23,148 @@ pub enum PieceStage {
 /// A connected peer, as it is now.
 #[derive(Debug, Clone, Copy)]
 pub struct PeerView<'a> {
-    /// Its connection.
+    /// The number of its connection.
     pub key: PeerKey,
     /// Who it is.
     pub who: &'a Arc<PeerIdentity>,
     /// Who dialled.
     pub direction: Direction,
-    /// Which pieces it has said it holds.
+    /// The pieces that it says it holds.
     pub holds: &'a Bitfield,
     /// We do not serve it.
     pub choked: bool,
     /// It does not serve us.
     pub chokes_us: bool,
-    /// It wants something of us.
+    /// It is interested in us.
     pub interested: bool,
-    /// We want something of it.
+    /// We are interested in it.
     pub interests_us: bool,
     /// Payload bytes a second from it.
     pub download_rate: u64,
     /// Payload bytes a second to it.
     pub upload_rate: u64,
-    /// Payload bytes from it in all.
+    /// Payload bytes received from it in total.
     pub downloaded: u64,
-    /// Payload bytes to it in all.
+    /// Payload bytes sent to it in total.
     pub uploaded: u64,
-    /// Blocks asked of it that have not come.
+    /// How many blocks requested from it have not arrived.
     pub blocks_owed: usize,
-    /// Blocks it may owe at a time.
+    /// How many blocks it may owe at a time.
     pub window: usize,
-    /// Blocks it asked for that have not gone out.
+    /// How many blocks it requested that were not sent yet.
     pub uploads_queued: usize,
     /// It has owed us blocks for too long.
     pub snubbed: bool,
 }
 
-/// How far a swarm is.
+/// The progress of a swarm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
-    /// Pieces of the torrent.
+    /// The number of pieces of the torrent.
     pub pieces: u32,
-    /// Pieces verified and on disk.
+    /// How many pieces are verified and on disk.
     pub pieces_have: u32,
-    /// Bytes of those.
+    /// How many bytes these pieces have.
     pub bytes_have: u64,
-    /// Bytes of the pieces that are wanted, held or not.
+    /// How many bytes the wanted pieces have, held or not.
     pub bytes_wanted: u64,
-    /// Bytes of those that are wanted and held.
+    /// How many bytes the wanted and held pieces have.
     pub bytes_wanted_have: u64,
-    /// Pieces that are wanted and missing.
+    /// How many pieces are wanted and missing.
     pub pieces_wanted_left: u32,
-    /// Blocks received of pieces that are not verified yet.
+    /// How many blocks were received of pieces that are not verified yet.
     pub blocks_in_memory: u32,
     /// Payload bytes received since the start.
     pub downloaded: u64,
     /// Payload bytes sent since the start.
     pub uploaded: u64,
-    /// Of the received ones those that were of no use: they came twice, unasked, or wrong.
+    /// Received bytes that were of no use: they came twice, unrequested, or wrong.
     pub wasted: u64,
 }
 
 /// What a swarm needs memory for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MemoryNeed {
-    /// Pieces that are begun and not whole.
+    /// How many pieces are begun and not whole.
     pub coming: usize,
-    /// Another one could be begun if [`Event::MemoryBudget`](super::Event::MemoryBudget) had room.
+    /// Another piece could be begun if [`Event::MemoryBudget`](super::Event::MemoryBudget) had room.
     pub is_short: bool,
 }
 
 impl Swarm {
-    /// Addresses whose peer takes connections and closes them at our handshake, of each kind
-    /// that is tried.
+    /// Returns how many addresses accept connections and close them at our handshake, with every kind of
+    /// handshake that is tried.
     pub fn hung_up(&self) -> u32 {
         self.candidates.hung_up()
     }
 
-    /// The pieces that are verified and on disk.
+    /// Returns the pieces that are verified and on disk.
     pub fn have(&self) -> &Bitfield {
         &self.have
     }
 
-    /// Whether all are.
+    /// Returns whether all pieces are verified and on disk.
     pub fn is_complete(&self) -> bool {
         self.have.is_full()
     }
 
-    /// Whether all that are wanted are; so is a complete torrent whatever is wanted, and one of
-    /// which nothing is.
+    /// Returns whether all wanted pieces are verified and on disk. True for a complete torrent whatever is
+    /// wanted, and for one of which nothing is wanted.
     pub fn is_finished(&self) -> bool {
         self.wants.are_met()
     }
 
-    /// Whether [`Event::Pause`](super::Event::Pause) holds.
+    /// Returns whether the swarm is paused by [`Event::Pause`](super::Event::Pause).
     pub fn is_paused(&self) -> bool {
         self.paused
     }
 
-    /// What it needs memory for.
+    /// Returns what it needs memory for.
     pub fn memory_need(&self) -> MemoryNeed {
         MemoryNeed { coming: self.picker.coming(), is_short: self.picker.lacks_memory() }
     }
 
-    /// Blocks that keep the lines of all peers who give something filled: the rate of each times
-    /// twice its round trip. Looks at every peer.
+    /// Returns how many blocks keep the lines of all giving peers busy: the rate of each times twice its
+    /// round-trip time. Looks at every peer.
     pub fn blocks_in_flight(&self) -> u64 {
         let gives = |peer: &&Peer| peer.serves_us() && !peer.pipeline.is_snubbed();
         self.peers.values().filter(gives).map(|peer| peer.pipeline.window() as u64).sum()
     }
 
-    /// Whether nothing is lost if the swarm ends: nobody is connected and no piece is begun.
+    /// Returns whether nothing is lost if the swarm ends: no peer is connected and no piece is begun.
     pub fn is_at_rest(&self) -> bool {
         self.peers.is_empty() && self.picker.is_at_rest()
     }
 
-    /// Whether it knows addresses that the user has named.
+    /// Returns whether it knows addresses that a user has named.
     pub fn has_named_peers(&self) -> bool {
         self.candidates.has_named()
     }
 
-    /// What is known against peers, `None` if nothing is. It is meant for
-    /// [`Swarm::set_blame`] of the torrent's next swarm, with the same clock.
+    /// Takes what is known against peers, or `None` if nothing is. Pass it to [`Swarm::set_blame`] of the
+    /// torrent's next swarm, which must use the same clock.
     pub fn take_blame(&mut self) -> Option<Box<Blame>> {
         let blame = std::mem::take(&mut self.blame);
         (blame != Blame::default()).then(|| Box::new(blame))
     }
 
-    /// Takes over what an earlier swarm of the torrent knew against peers. To be called before
-    /// anything has happened.
+    /// Sets what an earlier swarm of the torrent knew against peers. Call this before any event.
     pub fn set_blame(&mut self, blame: Blame) {
         self.blame = blame;
     }
 
-    /// How the torrent is cut.
+    /// Returns how the torrent is divided into pieces and blocks.
     pub fn geometry(&self) -> &Geometry {
         &self.geometry
     }
 
-    /// How many peers may be expected to give us something: they hold what we lack, and have not
+    /// Returns how many peers can be expected to give us something: they hold what we lack, and have not
     /// choked us, or sent nothing, for long. Looks at every peer.
     pub fn useful_peers(&self) -> usize {
         self.peers.values().filter(|peer| peer.is_useful(self.now)).count()
     }
 
-    /// The connected peers, in the order of their keys.
+    /// Returns the connected peers in the order of their keys.
     pub fn peers(&self) -> impl Iterator<Item = PeerView<'_>> {
         let now = self.now;
         self.peers.iter().map(move |(key, peer)| PeerView {
@@ -188,7 +187,7 @@ impl Swarm {
         })
     }
 
-    /// How a piece stands; one that does not exist is missing.
+    /// Returns the stage of a piece. A piece that does not exist is missing.
     pub fn stage(&self, piece: PieceIndex) -> PieceStage {
         match self.picker.is_verifying(piece) {
             _ if self.geometry.contains(piece) && self.have.contains(piece) => PieceStage::Held,
@@ -198,12 +197,12 @@ impl Swarm {
         }
     }
 
-    /// Who a connected peer is.
+    /// Returns who a connected peer is.
     pub fn identity(&self, key: PeerKey) -> Option<&Arc<PeerIdentity>> {
         self.peers.get(&key).map(|peer| &peer.who)
     }
 
-    /// How far it is.
+    /// Returns the progress of the swarm.
     pub fn progress(&self) -> Progress {
         Progress {
             pieces: self.geometry.pieces(),
@@ -219,18 +218,19 @@ impl Swarm {
         }
     }
 
-    /// Addresses that may be dialled some time, or are connected.
+    /// Returns the addresses that may be dialled at some time, or are connected.
     pub fn known_addrs(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         self.candidates.iter()
     }
 
-    /// Connected peers that hold `piece`; 0 for a piece that does not exist.
+    /// Returns how many connected peers hold `piece`. 0 for a piece that does not exist.
     pub fn availability(&self, piece: PieceIndex) -> u32 {
         if self.geometry.contains(piece) { self.picker.availability(piece) } else { 0 }
     }
 
-    /// Whole copies among the connected peers: the rarest piece's availability, and the part of
-    /// the pieces that is less rare. 0 for a torrent without pieces. Looks at every piece.
+    /// Returns the number of distributed copies among the connected peers: the rarest piece's availability,
+    /// plus the fraction of pieces that are less rare. 0 for a torrent without pieces. Looks at every
+    /// piece.
     pub fn distributed_copies(&self) -> f64 {
         let all = || (0..self.geometry.pieces()).map(|piece| self.availability(PieceIndex(piece)));
         let Some(least) = all().min() else { return 0.0 };
@@ -238,11 +238,11 @@ impl Swarm {
         f64::from(least) + above as f64 / f64::from(self.geometry.pieces())
     }
 
-    /// Checks that everything the swarm remembers fits together. For tests and simulators: it
-    /// looks at every piece, block and peer.
+    /// Checks that the state of the swarm is consistent. For tests and simulators: it looks at every piece,
+    /// block and peer.
     ///
     /// # Panics
-    /// With a sentence that names what does not fit.
+    /// With a sentence that names the inconsistency.
     pub fn check_invariants(&self) {
         let owed = self.peers.values().map(|peer| peer.pipeline.owed()).sum();
         let holds = self.peers.values().map(|peer| &peer.holds);

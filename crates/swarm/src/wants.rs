@@ -1,10 +1,10 @@
-//! Which pieces are wanted, and how much of them is held.
+//! Which pieces are wanted, and how many of them are held.
 
 use std::sync::Arc;
 
 use piecework_core::{Bitfield, Geometry, PieceIndex, Priority};
 
-/// The priority of every piece. Without a list all are [`Priority::Normal`], at no cost.
+/// The priority of every piece. Without a list, all are [`Priority::Normal`], at no cost.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Priorities(Option<Arc<[Priority]>>);
 
@@ -12,18 +12,18 @@ pub(super) struct Priorities(Option<Arc<[Priority]>>);
 #[derive(Debug)]
 pub(super) struct Wants {
     priorities: Priorities,
-    /// The pieces that are wanted; `None` if all are.
+    /// The wanted pieces. `None` if all are.
     wanted: Option<Bitfield>,
-    /// Bytes wanted.
+    /// The number of wanted bytes.
     pub(super) bytes: u64,
-    /// Bytes wanted and held.
+    /// The number of wanted and held bytes.
     pub(super) bytes_have: u64,
-    /// Pieces wanted and not held.
+    /// The number of pieces that are wanted and not held.
     pub(super) pieces_left: u32,
 }
 
 impl Priorities {
-    /// One for each piece; none at all means that all are normal.
+    /// Creates priorities from one for each piece. An empty list means that all are normal.
     pub(super) fn new(list: Arc<[Priority]>) -> Self {
         let plain = list.iter().all(|priority| *priority == Priority::Normal);
         Self((!plain).then_some(list))
@@ -36,7 +36,7 @@ impl Priorities {
         }
     }
 
-    /// Whether all pieces are normal.
+    /// Returns whether all pieces are normal.
     pub(super) fn are_plain(&self) -> bool {
         self.0.is_none()
     }
@@ -44,7 +44,7 @@ impl Priorities {
 
 impl Wants {
     /// # Panics
-    /// If `list` is neither empty nor one priority for each piece.
+    /// If `list` is neither empty nor has one priority for each piece.
     pub(super) fn new(list: Arc<[Priority]>, geometry: &Geometry, have: &Bitfield) -> Self {
         let pieces = geometry.pieces();
         assert!(
@@ -72,7 +72,7 @@ impl Wants {
         wants
     }
 
-    /// A piece is held from now on. Says whether it was wanted.
+    /// Records that a piece is held. Returns whether it was wanted.
     pub(super) fn got(&mut self, piece: PieceIndex, geometry: &Geometry) -> bool {
         let is_wanted = self.is_wanted(piece);
         if is_wanted {
@@ -86,7 +86,7 @@ impl Wants {
         self.wanted.as_ref().is_none_or(|wanted| wanted.contains(piece))
     }
 
-    /// Everything that is wanted is held.
+    /// Returns whether everything wanted is held.
     pub(super) fn are_met(&self) -> bool {
         self.pieces_left == 0
     }
@@ -95,7 +95,7 @@ impl Wants {
         &self.priorities
     }
 
-    /// How many pieces `holds` has that are wanted and not in `have`. Cost: an eighth of the
+    /// Returns how many pieces `holds` has that are wanted and not in `have`. Cost: an eighth of the
     /// pieces.
     pub(super) fn lacking_in(&self, holds: &Bitfield, have: &Bitfield) -> u32 {
         if holds.is_full() {

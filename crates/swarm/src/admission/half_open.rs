@@ -1,15 +1,15 @@
-//! Connections whose handshake is not done.
+//! Connections before their handshake is completed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use piecework_core::network_of;
 
-/// Names one connection in a [`HalfOpen`]. Later ones are greater.
+/// Identifies a connection in a [`HalfOpen`]. Later ones are greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(u64);
 
-/// The connections whose handshake is not done: a bounded number. A further one is always let in.
+/// A bounded number of half-open connections, whose handshake is not completed. A new one is always let in.
 /// If there are too many then, the oldest one of the network that has the most makes way.
 #[derive(Debug)]
 pub struct HalfOpen {
@@ -20,14 +20,14 @@ pub struct HalfOpen {
 }
 
 impl HalfOpen {
-    /// At most `most` connections, at least one.
+    /// Creates a set of at most `most` connections, but at least one.
     pub fn new(most: usize) -> Self {
         let (networks, tickets) = (BTreeMap::new(), BTreeMap::new());
         Self { most: most.max(1), next: 0, networks, tickets }
     }
 
-    /// Lets a connection from `ip` in. Gives its ticket, and that of the connection which is to be
-    /// closed for it; that one has left already.
+    /// Lets a connection from `ip` in. Returns its ticket, and that of the connection that must be closed
+    /// for it, which was removed already.
     pub fn admit(&mut self, ip: IpAddr) -> (Ticket, Option<Ticket>) {
         let ticket = Ticket(self.next);
         self.next += 1;
@@ -38,8 +38,8 @@ impl HalfOpen {
         (ticket, evicted)
     }
 
-    /// Takes out the connection that is to be closed next, the oldest one of the network that has
-    /// the most. `None` if there is none.
+    /// Removes the connection to close next: the oldest one of the network that has the most. Returns
+    /// `None` if there are no connections.
     pub fn evict(&mut self) -> Option<Ticket> {
         let oldest = |tickets: &BTreeSet<Ticket>| tickets.first().copied();
         let largest = self
@@ -51,7 +51,7 @@ impl HalfOpen {
         Some(ticket)
     }
 
-    /// The connection is closed, or its handshake is done.
+    /// Removes a connection that is closed, or whose handshake is completed.
     pub fn leave(&mut self, ticket: Ticket) {
         let Some(network) = self.tickets.remove(&ticket) else { return };
         if let Some(tickets) = self.networks.get_mut(&network) {
@@ -62,12 +62,12 @@ impl HalfOpen {
         }
     }
 
-    /// How many there are.
+    /// Returns the number of connections.
     pub fn len(&self) -> usize {
         self.tickets.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no connections.
     pub fn is_empty(&self) -> bool {
         self.tickets.is_empty()
     }

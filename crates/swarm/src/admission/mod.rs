@@ -1,11 +1,10 @@
-//! Who gets a place when connections are short, and whose connection is closed for it.
+//! Admission: which peer gets a place when connections are short, and whose connection is closed for it.
 //!
-//! Nothing here is a limit while there is room. When there is none, a newcomer is let in if
-//! somebody makes way: a connection that is of no use, of the network that has the most of them.
-//! A network is what one subscriber holds: an IPv4 address or an IPv6 /64.
+//! Nothing here limits connections while there is room. When there is none, a newcomer is let in if another
+//! peer makes way: a connection of no use, of the network that has the most of them. A network is what one
+//! subscriber has: an IPv4 address or an IPv6 /64.
 //!
-//! [`who_makes_way`] decides about connections behind their handshake, [`HalfOpen`] about those
-//! before it.
+//! [`who_makes_way`] decides about connections after their handshake, [`HalfOpen`] about those before it.
 
 mod half_open;
 mod places;

@@ -1,4 +1,4 @@
-//! Connections behind their handshake.
+//! Connections after their handshake.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -6,58 +6,57 @@ use std::time::Duration;
 
 use piecework_core::{Moment, network_of};
 
-/// How many connections of one network stay although others wait.
+/// How many connections of one network stay even if others wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shares {
-    /// Of a public address or an IPv6 /64.
+    /// For a public IPv4 address or an IPv6 /64.
     pub public: usize,
-    /// Of an address of this machine or of a private network, behind which there may be many
-    /// peers: loopback, link-local, RFC 1918, RFC 4193, and the carriers' 100.64.0.0/10.
+    /// For an address of this machine or of a private network, behind which there may be many peers:
+    /// loopback, link-local, RFC 1918, RFC 4193, and 100.64.0.0/10 of carriers.
     pub local: usize,
 }
 
 /// A connection that has a place.
 #[derive(Debug, Clone, Copy)]
 pub struct Occupant<K> {
-    /// What the caller calls it.
+    /// The caller's key for it.
     pub key: K,
     /// The address at the other end of the connection.
     pub ip: IpAddr,
-    /// When its handshake was done.
+    /// When its handshake was completed.
     pub connected_at: Moment,
     /// When it last gave or took a block.
     pub used_at: Option<Moment>,
-    /// It has sent something since its handshake.
+    /// Whether it has sent something since its handshake.
     pub has_spoken: bool,
 }
 
-/// How the network of a newcomer relates to that of an occupant.
+/// How the network of an occupant relates to that of the newcomer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Relation {
-    /// The occupant's network keeps more places than the newcomer's even after it gave one away.
+    /// The occupant's network has more places than the newcomer's even after it gave one up.
     HasMore,
-    /// It is the same network.
+    /// They are the same network.
     Same,
-    /// The occupant's network has about as many, or fewer.
+    /// The occupant's network has about as many places, or fewer.
     HasNoMore,
 }
 
 impl Shares {
-    /// The share of the network that `ip` belongs to.
+    /// Returns the share of the network that `ip` belongs to.
     pub fn of(&self, ip: IpAddr) -> usize {
         if is_local(ip.to_canonical()) { self.local } else { self.public }
     }
 }
 
-/// Which of `occupants`, who have all places, makes way for a newcomer from `newcomer`. `None` if
-/// nobody does, and the newcomer is to be refused.
+/// Returns which of `occupants`, which have all places, makes way for a newcomer from `newcomer`. Returns
+/// `None` if the newcomer must be refused.
 ///
-/// A connection over which a block went within the last two minutes stays, unless its network has
-/// more than its share and the newcomer's has not. Of the others those make way first
-/// whose network has the most places, then those that never said anything, then those that have
-/// been of no use for longest. How long that must be depends on whose place it is: no time at all
-/// if the newcomer's network has fewer places, seconds within one network, a minute between
-/// networks that have equally many.
+/// A connection that carried a block within the last two minutes stays, unless its network has more than
+/// its share and the newcomer's has not. Among the others, those make way first whose network has the most
+/// places, then those that never sent anything, then those that have been of no use for longest. How long
+/// that must be depends on the networks: no time at all if the newcomer's network has fewer places, seconds
+/// within one network, a minute between networks with equally many places.
 pub fn who_makes_way<K: Copy>(
     now: Moment,
     shares: Shares,
@@ -87,12 +86,12 @@ pub fn who_makes_way<K: Copy>(
         let rank = (!in_use, count, !occupant.has_spoken, occupant.idle(now));
         gives_way.then_some((rank, occupant.key))
     });
-    // The first one of equals, so that the order of the occupants is the only chance in it.
+    // The first one among equals, so that only the order of the occupants is random.
     candidates.reduce(|most, next| if next.0 > most.0 { next } else { most }).map(|(_, key)| key)
 }
 
 impl<K> Occupant<K> {
-    /// How long it has been of no use.
+    /// Returns how long it has been of no use.
     fn idle(&self, now: Moment) -> Duration {
         now.since(self.used_at.unwrap_or(self.connected_at).max(self.connected_at))
     }
@@ -101,7 +100,7 @@ impl<K> Occupant<K> {
         self.used_at.is_some_and(|at| now.since(at) < IN_USE)
     }
 
-    /// Whether it has been of no use for long enough.
+    /// Returns whether it has been of no use for long enough.
     fn is_useless(&self, now: Moment, relation: Relation) -> bool {
         let patience = match relation {
             Relation::HasMore => Duration::ZERO,
@@ -113,7 +112,7 @@ impl<K> Occupant<K> {
     }
 }
 
-/// Whether many machines may be behind one such address, or many such addresses on one machine.
+/// Returns whether many machines may share such an address, or one machine have many.
 fn is_local(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {
@@ -127,17 +126,17 @@ fn is_local(ip: IpAddr) -> bool {
     }
 }
 
-/// So long after its last block a connection counts as used: peers have nothing for each other for
-/// some time and then have.
+/// A connection counts as used for this long after its last block: peers may have nothing for each other
+/// for some time.
 const IN_USE: Duration = Duration::from_secs(120);
 
 /// Every client says what it holds within a second or two of the handshake.
 const SILENT: Duration = Duration::from_secs(2);
 
-/// How long a connection may be of no use if somebody of the same network wants its place.
+/// How long a connection may be of no use if a peer of the same network wants its place.
 const IDLE_AT_HOME: Duration = Duration::from_secs(10);
 
-/// The same if somebody else wants it. A peer that waits for its turn to be served has that long.
+/// The same if another peer wants it. A peer that waits for its turn to be served has this long.
 const IDLE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
@@ -158,7 +157,7 @@ mod tests {
         Ipv4Addr::new(198, 51, 100, last).into()
     }
 
-    /// Connected at 0, spoken, never used.
+    /// Connected at 0, has spoken, never used.
     fn idle(key: usize, ip: IpAddr) -> Occupant<usize> {
         Occupant { key, ip, connected_at: at(0), used_at: None, has_spoken: true }
     }
@@ -175,7 +174,7 @@ mod tests {
             occupant.connected_at = at(0) + Duration::from_millis(1 + key as u64);
         }
         assert_eq!(choose(1, ip(2), &occupants), Some(17));
-        // Who has never said a word goes before him.
+        // A connection that has never sent anything goes first.
         occupants[40].has_spoken = false;
         assert_eq!(choose(1, ip(2), &occupants), Some(40));
     }
@@ -204,10 +203,10 @@ mod tests {
         let mut occupants: Vec<_> = (0..10).map(|key| used(key, ip(1), 100)).collect();
         occupants[6].used_at = Some(at(90));
         assert_eq!(choose(101, ip(2), &occupants), Some(6));
-        // The newcomer's own address is at its share.
+        // The newcomer's own address has reached its share.
         occupants.extend((10..18).map(|key| used(key, ip(2), 100)));
         assert_eq!(choose(101, ip(2), &occupants), None);
-        // Within the share nobody who is of use makes way.
+        // Within the share, no useful connection makes way.
         occupants.truncate(8);
         assert_eq!(choose(101, ip(2), &occupants), None);
     }
@@ -260,7 +259,7 @@ mod tests {
             if let Some(key) = chosen {
                 let victim = occupants[key];
                 if victim.is_in_use(at(300)) {
-                    // Only what is beyond a share, and never the last useless one before it.
+                    // Only beyond a share, and never while there is a useless one.
                     prop_assert!(count(victim.ip) > SHARES.public && own < SHARES.public);
                     prop_assert!(count(victim.ip) >= own + 2);
                     let more_and_idle = |o: &Occupant<usize>| {
@@ -269,7 +268,7 @@ mod tests {
                     prop_assert!(!occupants.iter().any(more_and_idle));
                 }
             } else {
-                // Nobody idle of a network with more places keeps a newcomer out.
+                // No idle connection of a network with more places keeps a newcomer out.
                 let stays = |o: &Occupant<usize>| {
                     o.is_in_use(at(300)) || o.ip == ip(newcomer) || count(o.ip) < own + 2
                 };
@@ -277,7 +276,7 @@ mod tests {
             }
         }
 
-        /// A flood from one address against peers that each have their own and exchange blocks.
+        /// A flood from one address, against peers that each have their own address and exchange blocks.
         #[test]
         fn a_flood_never_displaces_peers_that_are_of_use(
             places in 4..40usize,

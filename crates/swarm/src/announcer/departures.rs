@@ -1,4 +1,4 @@
-//! The end of many torrents at once: which tracker is told of which, and in what order.
+//! The end of many torrents at once: which tracker is told about which torrent, and in what order.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -9,19 +9,19 @@ use piecework_core::printable;
 
 /// Tells the trackers of many torrents that we leave.
 ///
-/// Torrents come in the order of their [`Demand`], the greatest first. Each tracker host is told of
-/// a few torrents at a time, and of one more with each answer; one that does not answer is given up,
-/// so that it does not hold up the others.
+/// Torrents come in the order of their [`Demand`], the greatest first. Each tracker host is told about a
+/// few torrents at a time, and about one more with each answer. A host that does not answer is given up, so
+/// that it does not hold up the others.
 ///
-/// A driver carries out what [`Departures::poll`] gives and says how it went with
-/// [`Departures::settle`]. What is not told when its time is over is in [`Departures::untold`].
+/// A driver carries out what [`Departures::poll`] returns and reports the result with
+/// [`Departures::settle`]. [`Departures::missed`] returns what was not told when the time is over.
 #[derive(Debug)]
 pub struct Departures {
     hosts: Vec<Recipient>,
-    /// Hosts that may be told of another torrent: the place of that torrent in the order, and the
+    /// Hosts that may be told about another torrent: the position of that torrent in the order, and the
     /// host.
     ready: BTreeSet<(usize, usize)>,
-    /// Goodbyes of each torrent that no tracker has answered yet.
+    /// The number of goodbyes of each torrent that no tracker has answered yet.
     owed: Vec<u32>,
     running: usize,
 }
@@ -31,42 +31,42 @@ pub struct Departures {
 pub struct DepartingTorrent {
     /// Its trackers.
     pub announcer: Announcer,
-    /// Peers that were connected.
+    /// How many peers were connected.
     pub peers: usize,
 }
 
-/// How many others ask for a torrent's peers. The order is that in which trackers are told.
+/// How many others want a torrent's peers. Trackers are told in this order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Demand {
-    /// Somebody was connected.
+    /// A peer was connected.
     has_peers: bool,
-    /// Incomplete peers, as far as is known.
+    /// The number of incomplete peers, as far as it is known.
     leechers: usize,
 }
 
-/// An announce that we leave. To be answered by one [`Departures::settle`].
+/// An announce that we leave. Answered by one [`Departures::settle`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Goodbye {
-    /// The place of the torrent among those that [`Departures::new`] was given.
+    /// The index of the torrent among those given to [`Departures::new`].
     pub torrent: usize,
     /// What to announce.
     pub wish: AnnounceTask,
     host: usize,
 }
 
-/// What was not told.
+/// The goodbyes that were not sent.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct MissedGoodbyes {
-    /// Torrents of which some tracker that knows us has not heard that we leave.
+    /// The number of torrents for which a tracker that knows us was not told that we leave.
     pub torrents: usize,
-    /// Announces that are missing, by host and port.
+    /// The number of missing announces, by host and port.
     pub hosts: BTreeMap<String, usize>,
 }
 
 #[derive(Debug)]
 struct Recipient {
     name: String,
-    /// What it is to be told, with its place in the order.
+    /// What it must be told, with the position in the order.
     waiting: VecDeque<(usize, Goodbye)>,
     running: usize,
     /// How many may be under way at a time.
@@ -74,7 +74,7 @@ struct Recipient {
     /// Announces that failed since one was answered.
     failures: usize,
     /// Announces that failed.
-    untold: usize,
+    missed: usize,
 }
 
 impl Demand {
@@ -85,7 +85,8 @@ impl Demand {
 }
 
 impl Departures {
-    /// Goodbyes to all trackers that know us of these torrents. Announces under way are to be over.
+    /// Creates goodbyes to all trackers that know us, for these torrents. Announces under way must have
+    /// ended.
     pub fn new(torrents: impl IntoIterator<Item = DepartingTorrent>) -> Self {
         let mut order = Vec::new();
         let mut owed = Vec::new();
@@ -116,8 +117,8 @@ impl Departures {
         all
     }
 
-    /// Returns the next announce to make. `None` until something is settled, or for good once
-    /// nothing is under way.
+    /// Returns the next announce to make. `None` until something is settled, or for good once nothing is
+    /// under way.
     pub fn poll(&mut self) -> Option<Goodbye> {
         if self.running >= AT_ONCE {
             return None;
@@ -131,8 +132,7 @@ impl Departures {
         Some(goodbye)
     }
 
-    /// An announce is over. `answered` says whether the tracker has heard of it; it may have turned
-    /// it down.
+    /// Ends an announce. `answered` means that the tracker received it, even if it refused.
     pub fn settle(&mut self, goodbye: &Goodbye, answered: bool) {
         let host = &mut self.hosts[goodbye.host];
         host.running = host.running.saturating_sub(1);
@@ -143,21 +143,21 @@ impl Departures {
             self.owed[goodbye.torrent] = self.owed[goodbye.torrent].saturating_sub(1);
         } else {
             host.failures += 1;
-            host.untold += 1;
+            host.missed += 1;
             if host.failures >= GIVEN_UP_AFTER {
                 if let Some((place, _)) = host.waiting.front() {
                     self.ready.remove(&(*place, goodbye.host));
                 }
-                host.untold += host.waiting.len();
+                host.missed += host.waiting.len();
                 host.waiting.clear();
             }
         }
         self.make_ready(goodbye.host);
     }
 
-    /// Returns what has not been told so far.
-    pub fn untold(&self) -> MissedGoodbyes {
-        let left = |host: &Recipient| host.untold + host.running + host.waiting.len();
+    /// Returns the goodbyes that were not sent so far.
+    pub fn missed(&self) -> MissedGoodbyes {
+        let left = |host: &Recipient| host.missed + host.running + host.waiting.len();
         let hosts = self.hosts.iter().map(|host| (host.name.clone(), left(host)));
         MissedGoodbyes {
             torrents: self.owed.iter().filter(|owed| **owed > 0).count(),
@@ -176,12 +176,12 @@ impl Departures {
 impl Recipient {
     fn new(name: String) -> Self {
         let waiting = VecDeque::new();
-        Self { name, waiting, running: 0, window: AT_FIRST, failures: 0, untold: 0 }
+        Self { name, waiting, running: 0, window: AT_FIRST, failures: 0, missed: 0 }
     }
 }
 
 impl MissedGoodbyes {
-    /// Adds a torrent, and the places of its trackers.
+    /// Adds a torrent, and the hosts and ports of its trackers.
     pub fn add(&mut self, places: impl IntoIterator<Item = String>) {
         self.torrents += 1;
         for place in places {
@@ -189,14 +189,14 @@ impl MissedGoodbyes {
         }
     }
 
-    /// Returns whether all has been told.
+    /// Returns whether no goodbye is missing.
     pub fn is_empty(&self) -> bool {
         self.torrents == 0
     }
 }
 
 impl fmt::Display for MissedGoodbyes {
-    /// A sentence; the hosts that miss most come first.
+    /// A sentence. The hosts that miss most come first.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let torrents = self.torrents;
         let of = if torrents == 1 { "torrent" } else { "torrents" };
@@ -214,19 +214,19 @@ impl fmt::Display for MissedGoodbyes {
     }
 }
 
-/// Announces to all hosts at a time: a descriptor each.
+/// Maximum number of announces at a time, to all hosts. Each takes a descriptor.
 const AT_ONCE: usize = 256;
 
-/// Announces to one host at a time that has answered nothing yet.
+/// How many announces may be under way to a host that has answered nothing yet.
 const AT_FIRST: usize = 8;
 
-/// Announces to one host at a time at most.
+/// Maximum number of announces to one host at a time.
 const MOST_OF_A_HOST: usize = 64;
 
-/// Failures in a row after which a host is told nothing more: as many as are under way at first.
+/// After this many failures in a row, a host is given up: as many as are under way at first.
 const GIVEN_UP_AFTER: usize = 8;
 
-/// Hosts that the sentence names.
+/// How many hosts the sentence names.
 const HOSTS_NAMED: usize = 5;
 
 #[cfg(test)]

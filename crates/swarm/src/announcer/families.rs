@@ -1,9 +1,9 @@
-//! Over which families of addresses a tracker is announced to (BEP 7).
+//! Decides over which address families to announce to a tracker (BEP 7).
 //!
-//! A tracker takes the address that an announce comes from for that of the peer. So a peer that has
-//! both IPv4 and IPv6 announces over both, to be found by peers that have only one of them, and to
-//! find those. One family often does not work: a name has an address that nothing listens on, or a
-//! route ends nowhere. It is then left out for a while, as long as the other one works.
+//! A tracker uses the source address of an announce as the address of the peer. So a peer that has both
+//! IPv4 and IPv6 announces over both, to be found by peers that have only one of them, and to find those.
+//! Often one family does not work: a name has an address that nothing listens on, or a route that ends
+//! nowhere. That family is then left out for a while, as long as the other one works.
 
 use std::time::Duration;
 
@@ -16,21 +16,21 @@ use piecework_proto::announce::{AnnounceReply, MAX_PEERS};
 /// Which family of which tracker does not work.
 #[derive(Debug, Default)]
 pub struct Families {
-    /// By host and port.
+    /// By host, port and family.
     failing: HashMap<(String, u16, Family), FamilyOutage, foldhash::fast::FixedState>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct FamilyOutage {
-    /// Failures in a row while the other family worked.
+    /// The number of failures in a row while the other family worked.
     failures: u32,
     retry_at: Moment,
 }
 
 impl Families {
-    /// Returns those of `there`, the families of the addresses of a tracker, that it is announced to
-    /// over now: those of `ours`, over which peers reach us, if any, and of these the ones that are
-    /// not known to fail.
+    /// Returns the families over which to announce now. `there` are the families of the tracker's
+    /// addresses, and `ours` those over which peers reach us. Families in both are preferred, and among
+    /// those the ones that are not known to fail.
     pub fn chosen(
         &self,
         now: Moment,
@@ -53,7 +53,7 @@ impl Families {
         those
     }
 
-    /// An announce over `family` has worked, or has not though the other family worked.
+    /// Records that an announce over `family` has worked, or has not although the other family worked.
     pub fn done(&mut self, now: Moment, (host, port): (&str, u16), family: Family, worked: bool) {
         let key = (host.to_owned(), port, family);
         if worked {
@@ -72,8 +72,8 @@ impl Families {
     }
 }
 
-/// Returns one answer for those over two families: the peers of both, and the longer intervals, since
-/// both are asked at the same time.
+/// Merges the answers over two families: the peers of both, and the longer intervals, since both are asked
+/// at the same time.
 pub fn merged_reply(mut one: AnnounceReply, other: AnnounceReply) -> AnnounceReply {
     if one.min_interval.is_some() || other.min_interval.is_some() {
         let least = |reply: &AnnounceReply| reply.min_interval.unwrap_or(reply.interval);
@@ -93,13 +93,13 @@ pub fn merged_reply(mut one: AnnounceReply, other: AnnounceReply) -> AnnounceRep
     one
 }
 
-/// Until a family that failed while the other one worked is tried again.
+/// The time until a family that failed while the other one worked is tried again.
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
 
 /// 1 min * 2^6 is an hour and four minutes.
 const MAX_DOUBLINGS: u32 = 6;
 
-/// Families of trackers that are remembered as failing.
+/// Maximum number of families of trackers that are remembered as failing.
 const MOST_REMEMBERED: usize = 1_024;
 
 #[cfg(test)]
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(families.chosen(at(0), TRACKER, &BOTH, &BOTH), BOTH);
         assert_eq!(families.chosen(at(0), TRACKER, &[Family::V4], &BOTH), [Family::V4]);
         assert_eq!(families.chosen(at(0), TRACKER, &BOTH, &[Family::V6]), [Family::V6]);
-        // A tracker with no other address is asked all the same.
+        // A tracker with no other address is asked nevertheless.
         assert_eq!(families.chosen(at(0), TRACKER, &[Family::V6], &[Family::V4]), [Family::V6]);
     }
 

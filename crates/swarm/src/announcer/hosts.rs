@@ -1,8 +1,8 @@
-//! Which of many announces are under way: shares of the places for each tracker, and trackers that do
-//! not answer.
+//! Decides which of many announces are under way: it shares the places among trackers, and handles trackers
+//! that do not answer.
 //!
-//! A tracker is known here by how it is spoken to, its host and its port ([`Host`]); what torrents
-//! announce to it stand in one line. A tracker that has answered last is *proven*, others are not:
+//! A tracker is identified here by its protocol, host and port ([`Host`]). Announces of all torrents to it
+//! wait in one queue. A tracker whose last announce was answered is *proven*:
 //!
 //! | tracker | places at a time |
 //! |---|---|
@@ -10,13 +10,13 @@
 //! | not proven | 4, less with each failure |
 //! | did not answer 3 times in a row | 1, after a pause of 10 s that doubles up to 5 min |
 //!
-//! All that are proven have three quarters of the places at most, and all others half. So trackers
-//! that never answer keep no place from those that do, however many they are.
+//! Proven trackers together have at most three quarters of the places, and all others half. So trackers
+//! that never answer take no places from those that do, however many they are.
 //!
-//! While a tracker does not answer, who wants to announce to it is told so at once
-//! ([`HostState::Down`]) and noted. One of those noted tries after each pause, another one each time,
-//! since some trackers keep silent about single torrents. When the tracker answers, all that were
-//! noted are asked to announce again, as fast as it answers.
+//! While a tracker does not answer, torrents that want to announce to it are told so at once
+//! ([`HostState::Down`]) and noted. After each pause, one of the noted torrents tries, a different one each
+//! time, since some trackers stay silent about single torrents. When the tracker answers, all noted
+//! torrents are asked to announce again, as fast as it answers.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -28,8 +28,8 @@ use slab::Slab;
 use piecework_core::{InfoHash, Moment, Rng};
 use piecework_proto::announce::{Scheme, TrackerUrl};
 
-/// A tracker, whatever path and pass key its addresses have. Those over UDP and over HTTP are two,
-/// since one may work where the other does not.
+/// A tracker, whatever path and passkey its URLs have. One over UDP and one over HTTP are different, since
+/// one may work when the other does not.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Host {
     host: Arc<str>,
@@ -37,32 +37,32 @@ pub struct Host {
     is_udp: bool,
 }
 
-/// Whether an announce can be made.
+/// Whether an announce to a host can be made.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum HostState {
-    /// It stands in line, and its turn will come.
+    /// It is queued, and its turn will come.
     InLine,
     /// The tracker does not answer, for this reason.
     Down(Arc<str>),
 }
 
-/// What a torrent is told that stood in line or was noted.
+/// What a queued or noted torrent is told.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum AnnounceTurn {
     /// It has a place, until [`Hosts::done`].
     Announce {
-        /// Which tracker it announces to.
+        /// The tracker to announce to.
         host: Host,
-        /// Which torrent has the place.
+        /// The torrent that has the place.
         torrent: InfoHash,
     },
-    /// It stood in line in vain.
+    /// It was queued, but the tracker turned out to be down.
     Down {
-        /// Which tracker does not answer.
+        /// The tracker that does not answer.
         host: Host,
-        /// Which torrent wanted to announce.
+        /// The torrent that wanted to announce.
         torrent: InfoHash,
-        /// Why the tracker's last announce failed.
+        /// Why the last announce to the tracker failed.
         reason: Arc<str>,
     },
 }
@@ -74,68 +74,68 @@ pub enum AnnounceOutcome {
     Answered,
     /// It could not be reached, or did not answer in time.
     Silent {
-        /// Why, for people.
+        /// The reason, for people.
         reason: String,
-        /// It has not answered this torrent's last announces either, so this says little about
-        /// others.
+        /// It has not answered this torrent's last announces either, so this says little about other
+        /// torrents.
         again: bool,
     },
-    /// Nothing was asked, or its answer was not waited for.
+    /// It was not asked, or its answer was not awaited.
     Unknown,
 }
 
-/// The places for announces, and who waits for one.
+/// The places for announces, and the torrents that wait for one.
 #[derive(Debug)]
 pub struct Hosts {
     places: usize,
     rng: Rng,
     known: HashMap<Host, usize, foldhash::fast::FixedState>,
     lines: Slab<HostQueue>,
-    /// Lines that may have another place, those that are proven and others: by places taken, then
-    /// by when the last one was given.
+    /// Queues that may have another place, proven ones and others: by places taken, then by when the last
+    /// one was given.
     ready: [BTreeSet<(usize, u64, usize)>; 2],
-    /// When which tracker that does not answer is tried again, if anybody wants to know.
+    /// When to try a tracker again that does not answer, if a torrent wants to announce to it.
     probes: BTreeSet<(Moment, usize)>,
-    /// Who stood in line when a tracker fell silent.
+    /// Torrents that were queued when a tracker stopped answering.
     vain: VecDeque<(Host, InfoHash)>,
-    /// Places taken by those that are proven and by others.
+    /// Places taken by proven trackers and by others.
     taken: [usize; 2],
-    /// Proven trackers that have announces under way or waiting.
+    /// The number of proven trackers that have announces under way or waiting.
     busy: usize,
-    /// Places given so far.
+    /// The number of places given so far.
     given: u64,
 }
 
-/// One tracker.
+/// The queue of one tracker.
 #[derive(Debug)]
 struct HostQueue {
     host: Host,
     waiting: VecDeque<InfoHash>,
     running: usize,
-    /// Places it may have by what it has answered.
+    /// How many places it may have, which depends on its answers.
     window: usize,
     proven: bool,
-    /// Announces in a row that came to nothing.
+    /// The number of failed announces in a row.
     failures: u32,
     /// When its last place was given.
     served: u64,
     reason: Arc<str>,
     down: Option<Outage>,
-    /// Who was told that it does not answer, and who tried in vain while others had not.
+    /// Torrents that were told that it does not answer, and those that tried in vain while others had not.
     noted: BTreeSet<InfoHash>,
     tried: BTreeSet<InfoHash>,
 }
 
-/// A tracker does not answer.
+/// The outage of a tracker that does not answer.
 #[derive(Debug, Clone, Copy)]
 struct Outage {
     pause: Duration,
     retry_at: Moment,
-    /// Somebody tries just now.
+    /// A torrent is trying now.
     trying: bool,
 }
 
-/// How a [`Host`] is looked up.
+/// The borrowed form of a [`Host`], for lookups.
 #[derive(Hash)]
 struct HostKey<'a> {
     host: &'a str,
@@ -144,13 +144,13 @@ struct HostKey<'a> {
 }
 
 impl Host {
-    /// Returns the tracker that `url` is an address of.
+    /// Returns the tracker that `url` belongs to.
     pub fn of(url: &TrackerUrl) -> Self {
         let HostKey { host, port, is_udp } = HostKey::of(url);
         Self { host: host.into(), port, is_udp }
     }
 
-    /// Returns whether `url` is an address of this tracker.
+    /// Returns whether `url` belongs to this tracker.
     pub fn has(&self, url: &TrackerUrl) -> bool {
         HostKey::of(url).equivalent(self)
     }
@@ -170,8 +170,8 @@ impl Equivalent<Host> for HostKey<'_> {
 }
 
 impl Hosts {
-    /// Returns a division of so many places, two at least. `rng` spreads the pauses, so that not
-    /// all clients of a tracker come back at once.
+    /// Creates a division of `places` places, but at least two. `rng` adds jitter to pauses, so that the
+    /// clients of a tracker do not all come back at once.
     pub fn new(places: usize, rng: Rng) -> Self {
         Self {
             places: places.max(2),
@@ -187,8 +187,8 @@ impl Hosts {
         }
     }
 
-    /// `torrent` wants to announce to `tracker`. If that does not answer, the torrent hears so, and
-    /// may have a turn all the same when it does again.
+    /// Queues `torrent` to announce to `tracker`. If the tracker does not answer, the torrent is told so,
+    /// and may still have a turn when it answers again.
     pub fn line_up(&mut self, now: Moment, tracker: &TrackerUrl, torrent: InfoHash) -> HostState {
         let at = match self.known.get(&HostKey::of(tracker)) {
             Some(at) => *at,
@@ -215,8 +215,8 @@ impl Hosts {
         })
     }
 
-    /// Returns whose turn it is, if it is anybody's. A place that is not used is given back by
-    /// [`Hosts::done`] with [`AnnounceOutcome::Unknown`].
+    /// Returns the next turn, if a torrent has one. An unused place is given back by [`Hosts::done`] with
+    /// [`AnnounceOutcome::Unknown`].
     pub fn next(&mut self, now: Moment) -> Option<AnnounceTurn> {
         if let Some((host, torrent)) = self.vain.pop_front() {
             let line = self.known.get(&host).map(|at| &self.lines[*at]);
@@ -238,7 +238,7 @@ impl Hosts {
         Some(AnnounceTurn::Announce { host: self.lines[at].host.clone(), torrent })
     }
 
-    /// An announce of `torrent` is over, and its place is free.
+    /// Ends an announce of `torrent`. Its place is free then.
     pub fn done(&mut self, now: Moment, host: &Host, torrent: InfoHash, outcome: AnnounceOutcome) {
         let Some(&at) = self.known.get(host) else { return };
         let jitter = self.rng.below(JITTER_STEPS + 1) as u32;
@@ -266,8 +266,8 @@ impl Hosts {
         }
     }
 
-    /// Returns when [`Hosts::next`] has something to say if nothing else happens before; in the
-    /// past if it has now.
+    /// Returns when [`Hosts::next`] has something to return if nothing else happens before. The time is in
+    /// the past if it has now.
     pub fn deadline(&self) -> Option<Moment> {
         if !self.vain.is_empty() || self.ready_line().is_some() {
             return Some(Moment::START);
@@ -276,7 +276,7 @@ impl Hosts {
         self.has_place(false).then_some(*moment)
     }
 
-    /// Returns when somebody tries a tracker that does not answer. `None` for others.
+    /// Returns when a tracker that does not answer is tried again. `None` for other trackers.
     pub fn retry_at(&self, tracker: &TrackerUrl) -> Option<Moment> {
         let at = self.known.get(&HostKey::of(tracker))?;
         self.lines[*at].down.map(|down| down.retry_at)
@@ -308,13 +308,13 @@ impl Hosts {
         first(false).filter(|_| self.has_place(false)).map(|(.., at)| *at)
     }
 
-    /// Whether there is a place for one that is proven, or for another.
+    /// Returns whether there is a place for a proven tracker, or for another.
     fn has_place(&self, proven: bool) -> bool {
         let most = if proven { self.places - self.places / 4 } else { self.places / 2 };
         self.running() < self.places && self.taken[usize::from(!proven)] < most.max(1)
     }
 
-    /// Changes a line, and keeps what is counted and ordered by it.
+    /// Changes a queue, and updates the counters and orders that depend on it.
     fn change<T>(&mut self, at: usize, change: impl FnOnce(&mut HostQueue) -> T) -> T {
         self.count(at, false);
         let answer = change(&mut self.lines[at]);
@@ -396,7 +396,7 @@ impl HostQueue {
         self.window = (self.window + 1).min(places);
     }
 
-    /// Returns who stands in line in vain now.
+    /// Returns the torrents that were queued in vain.
     fn was_silent(
         &mut self,
         now: Moment,
@@ -409,7 +409,7 @@ impl HostQueue {
         self.proven = false;
         self.window = (self.window / 2).max(1);
         let pause = match &self.down {
-            // One that was under way when the tracker fell silent.
+            // An announce that was under way when the tracker stopped answering.
             Some(down) if !down.trying => {
                 self.noted.insert(torrent);
                 return VecDeque::new();
@@ -426,7 +426,7 @@ impl HostQueue {
         self.noted.remove(&torrent);
         self.tried.insert(torrent);
         if self.noted.is_empty() && self.tried.len() > 1 {
-            // All have had a try: the next ones are those that had theirs before.
+            // All have tried. The next ones are those that tried before.
             self.noted = std::mem::take(&mut self.tried);
             self.noted.remove(&torrent);
             self.tried.insert(torrent);
@@ -442,18 +442,18 @@ impl HostQueue {
 /// Places of a tracker that has not answered yet.
 const FIRST_WINDOW: usize = 4;
 
-/// Announces in a row without an answer after which a tracker is taken to be down.
+/// After this many announces in a row without an answer, a tracker counts as down.
 const FAILURES: u32 = 3;
 
-/// Until a tracker that is down is tried again: one that is restarted is back by then.
+/// The time until a tracker that is down is tried again. One that is being restarted is back by then.
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// Pauses are a fifth longer or shorter, in so many steps.
+/// Pauses are up to a fifth longer or shorter, in this many steps.
 const JITTER_STEPS: u64 = 1_000;
 
-/// Trackers that are remembered though nobody announces to them.
+/// How many trackers are remembered although no torrent announces to them.
 const MOST_REMEMBERED: usize = 1_024;
 
 #[cfg(test)]

@@ -1,16 +1,16 @@
-//! When to announce to which tracker: tiers, intervals, back-off. No I/O.
+//! Decides when to announce to which tracker: tiers, intervals, back-off. No I/O.
 //!
-//! Trackers come in tiers (BEP 12). Within a tier an announce goes to the first tracker, to the
-//! next one where that fails, and ends with the first that answers, which moves to the front.
-//! BEP 12 also goes on to the next tier only where all of a tier fail. Then peers that know
-//! different trackers never meet, so other clients announce to every tier, and so does an
-//! announcer by default ([`TierPolicy`]). Within a tier it then asks on as well while trackers answer
-//! that they know nobody else. Tiers that name the same host and port are ways to one
-//! tracker, as `udp://HOST:PORT` and `http://HOST:PORT` are, and stand in for each other.
+//! Trackers are grouped in tiers (BEP 12). Within a tier, an announce goes to the first tracker, to the
+//! next one if that fails, and ends with the first that answers, which moves to the front. By BEP 12, the
+//! next tier is used only if all trackers of a tier fail. Then peers that know different trackers never
+//! meet, so other clients announce to every tier, and so does an announcer by default ([`TierPolicy`]).
+//! Within a tier, it then also continues while trackers answer that they know no other peer. Tiers that
+//! name the same host and port lead to one tracker, as `udp://HOST:PORT` and `http://HOST:PORT` do, and
+//! stand in for each other.
 //!
-//! A driver has [`Announcer::line_up`] say which trackers are to be asked, [`Announcer::turn`] what
-//! when there is a place for that, carries it out, and tells the outcome; [`Announcer::deadline`] says
-//! when to ask again. The places of all announces are divided by [`Hosts`].
+//! A driver calls [`Announcer::line_up`] for the trackers to be asked, and [`Announcer::turn`] for what to
+//! announce once there is a place for it. It carries that out and reports the outcome.
+//! [`Announcer::deadline`] returns when to call again. [`Hosts`] divides the places among all announces.
 //!
 //! What a tracker says about time is binding:
 //!
@@ -23,8 +23,8 @@
 //! | a refusal with `retry in` `never` | nothing, until a user asks for it |
 //! | a refusal without any | a pause of 30 s that doubles with each one |
 //!
-//! `started`, `completed` and `stopped` wait for no interval; all but `stopped` wait for the pause
-//! of a refusal.
+//! `started`, `completed` and `stopped` do not wait for an interval. All but `stopped` wait for the pause
+//! after a refusal.
 
 mod departures;
 mod families;
@@ -52,7 +52,7 @@ pub use departures::{DepartingTorrent, Departures, Goodbye, MissedGoodbyes};
 #[derive(Debug)]
 pub struct Announcer {
     rounds: Vec<Round>,
-    /// Those that [`Announcer::set_tiers`] left out and that are to be told so.
+    /// Trackers that [`Announcer::set_tiers`] removed and that must be told that we leave.
     leaving: Vec<Tracker>,
     policy: TierPolicy,
     rng: Rng,
@@ -62,67 +62,67 @@ pub struct Announcer {
 /// Which tiers are announced to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub enum TierPolicy {
-    /// One tracker of every tier, and the next one of the tier where that knows nobody else.
+    /// One tracker of every tier, and the next one of the tier if that knows no other peer.
     #[default]
     All,
-    /// One tracker in all: of the first tier that has one that answers (BEP 12).
+    /// One tracker in total: in the first tier with a tracker that answers (BEP 12).
     First,
 }
 
-/// An announce to be made. To be answered by one [`Announcer::on_reply`] or
-/// [`Announcer::on_failure`] for its tracker.
+/// An announce to make. Answered by one [`Announcer::on_reply`] or [`Announcer::on_failure`] for its
+/// tracker.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AnnounceTask {
-    /// To whom.
+    /// The tracker to announce to.
     pub tracker: TrackerUrl,
-    /// What happened.
+    /// The event to announce.
     pub event: AnnounceEvent,
-    /// What to put into [`Announce::tracker_id`](piecework_proto::announce::Announce::tracker_id).
+    /// The value of [`Announce::tracker_id`](piecework_proto::announce::Announce::tracker_id).
     pub tracker_id: Option<Bytes>,
 }
 
-/// Why an announce came to nothing.
+/// Why an announce failed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AnnounceFailure {
-    /// For people. Unescaped.
+    /// The reason, for people. Unescaped.
     pub reason: String,
-    /// The tracker answered, and turned us down.
+    /// The tracker answered with a refusal.
     pub refused: bool,
-    /// When it wants to be asked again, if it said so.
+    /// When the tracker wants to be asked again, if it said so.
     pub retry: Option<Retry>,
 }
 
-/// How things stand with one tracker.
+/// The status of one tracker.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TrackerStatus {
-    /// Which.
+    /// The URL of the tracker.
     pub url: TrackerUrl,
-    /// What it is doing.
+    /// Its state.
     pub state: TrackerState,
-    /// Why its last announce failed; `None` once one has worked again. Unescaped.
+    /// Why its last announce failed. `None` once one has succeeded again. Unescaped.
     pub last_error: Option<String>,
-    /// A note for people in its last answer. Unescaped.
+    /// A warning for people in its last answer. Unescaped.
     pub warning: Option<String>,
-    /// When it answered an announce last that it took; `None` if it never did.
+    /// When it last accepted an announce. `None` if it never did.
     pub last_announce: Option<Moment>,
-    /// When it will be asked again at the earliest; `None` if nothing is planned.
+    /// When it will be asked again at the earliest. `None` if nothing is planned.
     pub next_announce: Option<Moment>,
-    /// Complete peers by its last answer.
+    /// The number of complete peers in its last answer.
     pub seeds: Option<u32>,
-    /// Incomplete peers by its last answer.
+    /// The number of incomplete peers in its last answer.
     pub leechers: Option<u32>,
-    /// Addresses its last answer gave.
+    /// The number of addresses in its last answer.
     pub peers: usize,
 }
 
-/// What a tracker is doing.
+/// The state of a tracker.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum TrackerState {
     /// Not asked yet.
     Idle,
     /// Asked, not answered yet.
     Announcing,
-    /// Its last announce worked.
+    /// Its last announce succeeded.
     Working,
     /// Its last announce failed.
     Failed,
@@ -131,23 +131,23 @@ pub enum TrackerState {
 }
 
 impl Announcer {
-    /// The announces of a torrent that begins now. Each tier is shuffled (BEP 12). A tracker that
-    /// stands there twice is asked once, and there are at most 100.
+    /// Creates the announces of a torrent that begins now. Each tier is shuffled (BEP 12). Duplicate
+    /// trackers are dropped, and there are at most 100.
     pub fn new(tiers: Vec<Vec<TrackerUrl>>, policy: TierPolicy, mut rng: Rng) -> Self {
         let tiers = arranged(tiers, &mut rng, &mut Vec::new());
         let rounds = grouped(tiers, policy, CompletedNotice::NotDue);
         Self { rounds, leaving: Vec::new(), policy, rng, stopping: false }
     }
 
-    /// Has the addresses of its trackers share memory with those of other torrents.
+    /// Shares the memory of tracker addresses with other torrents.
     pub fn share_urls(&mut self, urls: &mut TrackerUrls) {
         for tracker in self.rounds.iter_mut().flat_map(Round::trackers_mut) {
             urls.share(&mut tracker.url);
         }
     }
 
-    /// Other trackers from now on. Those that stay keep what is known of them; those that go and
-    /// know of us are told that we leave; those that are new are asked at once.
+    /// Replaces the trackers. Trackers that stay keep their state. Removed trackers that know us are told
+    /// that we leave. New ones are asked at once.
     pub fn set_tiers(&mut self, tiers: Vec<Vec<TrackerUrl>>) {
         let before = std::mem::take(&mut self.rounds);
         let progress = |round: &Round| {
@@ -174,17 +174,17 @@ impl Announcer {
         self.leaving.retain(Tracker::is_owed_goodbye);
     }
 
-    /// Begins again after [`Announcer::stop`]: a `started` is due at once, whether or not every
-    /// tracker has heard of the stop.
+    /// Begins again after [`Announcer::stop`]: `started` is due at once, whether or not every tracker has
+    /// been told `stopped`.
     pub fn restart(&mut self) {
         self.stopping = false;
         self.rounds.iter_mut().for_each(Round::begin);
     }
 
-    /// Puts one more tracker in line that is to be asked now. `line` puts it there, or says that it is
-    /// down, which is a failure. Returns whether one stands in line now that did not before. While one
-    /// is in line or under way, none is put there of those that stand in for it; after
-    /// [`Announcer::stop`] every tracker that knows us is to be told.
+    /// Queues one more tracker that is to be asked now. `line` queues it, or returns that it is down, which
+    /// counts as a failure. Returns whether a tracker was queued. While a tracker is queued or asked, none
+    /// of those that stand in for it is queued. After [`Announcer::stop`], every tracker that knows us must
+    /// be told.
     pub fn line_up(
         &mut self,
         now: Moment,
@@ -204,9 +204,8 @@ impl Announcer {
         self.rounds.iter_mut().any(|round| round.line_up(now, line, &mut self.rng))
     }
 
-    /// Returns what to announce to a tracker of which `is_meant` says so, one that stands in line or
-    /// did not answer before: there is a place for that now. `None` if it is not to be asked any
-    /// more.
+    /// Returns what to announce to a queued tracker for which `is_meant` returns true, or to one that did
+    /// not answer before: there is a place for it now. Returns `None` if it is not to be asked any more.
     pub fn turn(
         &mut self,
         now: Moment,
@@ -227,7 +226,7 @@ impl Announcer {
         }
     }
 
-    /// A tracker in line of which `is_meant` says so turned out to be down.
+    /// Handles that a queued tracker for which `is_meant` returns true turned out to be down.
     pub fn was_in_vain(
         &mut self,
         now: Moment,
@@ -249,15 +248,15 @@ impl Announcer {
         }
     }
 
-    /// `tracker` has answered a wish.
+    /// Handles the answer of `tracker` to an announce.
     pub fn on_reply(&mut self, now: Moment, tracker: &TrackerUrl, reply: &AnnounceReply) {
         if !self.rounds.iter_mut().any(|round| round.on_reply(now, tracker, reply)) {
             self.part(tracker, true);
         }
     }
 
-    /// A wish for `tracker` came to nothing: it is not there, or refused. Returns how often in a row
-    /// it has now.
+    /// Handles a failed announce to `tracker`: it is not reachable, or it refused. Returns the number of
+    /// failures in a row.
     pub fn on_failure(
         &mut self,
         now: Moment,
@@ -273,48 +272,48 @@ impl Announcer {
         1
     }
 
-    /// Announces as soon as the least interval of the trackers that answered allows, since peers
-    /// are running short or our address has changed.
+    /// Announces as soon as the minimum interval of the trackers that answered allows, since peers are
+    /// running short or our address has changed.
     pub fn announce_early(&mut self, now: Moment) {
         self.rounds.iter_mut().for_each(|round| round.announce_early(now));
     }
 
-    /// The same, not before `pause` is over.
+    /// The same, but not before `pause` is over.
     pub fn announce_early_after(&mut self, now: Moment, pause: Duration) {
         self.rounds.iter_mut().for_each(|round| round.announce_early(now + pause));
     }
 
-    /// A user asks for an announce: as [`Announcer::announce_early`], and trackers that said `never`
-    /// are asked once more.
+    /// Announces because a user asked for it: like [`Announcer::announce_early`], and trackers that said
+    /// `never` are asked once more.
     pub fn reannounce(&mut self, now: Moment) {
         self.rounds.iter_mut().for_each(Round::forgive);
         self.announce_early(now);
     }
 
-    /// The download is complete: to be told to a tracker of each round once, and at once.
+    /// Announces `completed` to one tracker of each round, once and at once.
     pub fn complete(&mut self) {
         self.rounds.iter_mut().for_each(Round::complete);
     }
 
-    /// A tracker of which `is_meant` says so has answered that it does not know us, though it took
-    /// our `started`: it hears that again.
+    /// Handles that a tracker for which `is_meant` returns true does not know us although it accepted our
+    /// `started`: `started` is sent again.
     pub fn was_forgotten(&mut self, is_meant: impl Fn(&TrackerUrl) -> bool) {
         self.rounds.iter_mut().for_each(|round| round.was_forgotten(&is_meant));
     }
 
-    /// Returns whether a tracker of which `is_meant` says so has taken our `started`.
+    /// Returns whether a tracker for which `is_meant` returns true has accepted our `started`.
     pub fn is_known_to(&self, is_meant: impl Fn(&TrackerUrl) -> bool) -> bool {
         self.trackers().any(|tracker| tracker.knows_us() && is_meant(&tracker.url))
     }
 
-    /// We leave: every tracker that knows us is to be told. What is under way should still be
-    /// waited for, or given up with [`Announcer::on_failure`].
+    /// Stops: every tracker that knows us must be told that we leave. Wait for announces under way, or give
+    /// them up with [`Announcer::on_failure`].
     pub fn stop(&mut self) {
         self.stopping = true;
     }
 
-    /// Stops, and returns what is to be announced at once: every tracker that knows us is told that
-    /// we leave. A tracker whose answer is awaited is left out.
+    /// Stops, and returns the announces to make at once: every tracker that knows us is told that we leave.
+    /// A tracker whose answer is awaited is left out.
     pub fn goodbyes(&mut self) -> Vec<AnnounceTask> {
         self.stop();
         let all = self.rounds.iter_mut().flat_map(Round::trackers_mut).chain(&mut self.leaving);
@@ -332,19 +331,20 @@ impl Announcer {
         all.filter(|tracker| tracker.is_owed_goodbye()).map(|tracker| &tracker.url)
     }
 
-    /// Returns the most incomplete peers that the last answer of a tracker told of.
+    /// Returns the largest number of incomplete peers in the last answer of a tracker.
     pub fn leechers(&self) -> u32 {
         self.trackers().filter_map(Tracker::leechers).max().unwrap_or(0)
     }
 
-    /// Whether [`Announcer::stop`] was called and nothing is left to be told.
+    /// Returns whether [`Announcer::stop`] was called and no tracker is left to tell.
     pub fn is_stopped(&self) -> bool {
         let all = self.trackers().chain(&self.leaving);
         self.stopping && all.into_iter().all(|tracker| !tracker.is_owed_goodbye())
     }
 
-    /// When [`Announcer::line_up`] has something to do again if nothing else happens before; in the past
-    /// if it has now. `None` while places or answers are awaited, and where there is nothing to do.
+    /// Returns when [`Announcer::line_up`] has something to do if nothing else happens before. The time is
+    /// in the past if it has now. `None` while places or answers are awaited, and if there is nothing to
+    /// do.
     pub fn deadline(&self) -> Option<Moment> {
         if self.leaving.iter().any(Tracker::can_be_left) {
             return Some(Moment::START);
@@ -355,12 +355,12 @@ impl Announcer {
         self.rounds.iter().filter_map(Round::deadline).min()
     }
 
-    /// How things stand with every tracker, by tier, in the order in which they are asked.
+    /// Returns the status of every tracker, by tier, in the order in which they are asked.
     pub fn statuses(&self) -> Vec<TrackerStatus> {
         self.statuses_by_tier().into_iter().map(|(_, status)| status).collect()
     }
 
-    /// The same with the number of each one's tier.
+    /// Returns the same with the number of each tracker's tier.
     pub fn statuses_by_tier(&self) -> Vec<(usize, TrackerStatus)> {
         let mut all = Vec::new();
         for round in &self.rounds {
@@ -374,17 +374,17 @@ impl Announcer {
         all
     }
 
-    /// Whether [`Announcer::stop`] holds.
+    /// Returns whether [`Announcer::stop`] was called.
     pub fn is_stopping(&self) -> bool {
         self.stopping
     }
 
-    /// Whether there is nobody to announce to, nor to be told that we leave.
+    /// Returns whether there is no tracker to announce to or to tell that we leave.
     pub fn is_empty(&self) -> bool {
         self.rounds.is_empty() && self.leaving.is_empty()
     }
 
-    /// An announce to one of those that leave is over.
+    /// Handles the end of an announce to a removed tracker.
     fn part(&mut self, url: &TrackerUrl, worked: bool) {
         if let Some(tracker) = self.leaving.iter_mut().find(|tracker| tracker.url == *url) {
             tracker.part(worked);
@@ -397,14 +397,14 @@ impl Announcer {
     }
 }
 
-/// Returns the tiers shuffled, each tracker once, [`MAX_TRACKERS`] at most; those that are `known`
-/// already are taken from there.
+/// Returns the tiers shuffled, each tracker once, with at most [`MAX_TRACKERS`] trackers. Trackers that are
+/// in `known` are taken from there.
 fn arranged(tiers: Vec<Vec<TrackerUrl>>, rng: &mut Rng, known: &mut Vec<Tracker>) -> Vec<Tier> {
     let mut kept: Vec<Tier> = Vec::new();
     let mut room = MAX_TRACKERS;
     for mut tier in tiers {
         rng.shuffle(&mut tier);
-        // There may be many thousand torrents: no room is kept that is not used.
+        // There may be many thousand torrents, so no unused memory is kept.
         let mut fresh: Vec<Tracker> = Vec::with_capacity(tier.len().min(room));
         for url in tier {
             let before = kept.iter().flat_map(|tier| &tier.trackers);
@@ -463,7 +463,7 @@ fn grouped(tiers: Vec<Tier>, policy: TierPolicy, completed: CompletedNotice) -> 
     rounds
 }
 
-/// Trackers of one torrent at most. Public lists of trackers that people paste have 20 to 80.
+/// Maximum number of trackers of one torrent. Public lists of trackers that people paste have 20 to 80.
 const MAX_TRACKERS: usize = 100;
 
 #[cfg(test)]

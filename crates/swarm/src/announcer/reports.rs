@@ -1,10 +1,10 @@
-//! When the holdings of which torrents are reported to one tracker. No I/O.
+//! Decides when the holdings of which torrents are reported to one tracker. No I/O.
 //!
-//! Torrents that have changed are gathered for [`SPACING`] and reported together, one request at a
-//! time, [`PAUSE`] apart. A torrent that the tracker does not know from an announce waits for the next
-//! one that is answered. One whose report is refused waits 4 s, and twice as long each time up to an
-//! hour; if the tracker does not answer at all, all wait 5 s, and twice as long each time up to five
-//! minutes. What is reported takes no room here.
+//! Torrents that have changed are gathered for [`SPACING`] and reported together, one request at a time,
+//! [`PAUSE`] apart. A torrent that the tracker does not know from an announce waits for the next announce
+//! that is answered. If the report of a torrent is refused, that torrent waits 4 s, and twice as long each
+//! time up to an hour. If the tracker does not answer at all, all torrents wait 5 s, and twice as long each
+//! time up to five minutes. A reported torrent takes no memory here.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,27 +13,27 @@ use hashbrown::HashMap;
 
 use piecework_core::{InfoHash, Moment, Rng};
 
-/// The torrents whose holdings a tracker has yet to hear of.
+/// The torrents whose holdings must still be reported to a tracker.
 #[derive(Debug)]
 pub struct Reports {
     pending: HashMap<InfoHash, PendingReport, foldhash::fast::FixedState>,
     due: BTreeSet<(Moment, InfoHash)>,
-    /// No request begins earlier.
+    /// No request begins before this.
     not_before: Moment,
-    /// Requests in a row that were not answered.
+    /// The number of unanswered requests in a row.
     failures: u32,
     is_under_way: bool,
     rng: Rng,
 }
 
-/// What became of the report of one torrent.
+/// The result of reporting one torrent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReportOutcome {
-    /// The tracker has taken it, or there is nothing to report.
+    /// The tracker accepted it, or there is nothing to report.
     Settled,
-    /// It was not sent, since the tracker does not know the torrent from an announce yet.
+    /// It was not sent, because the tracker does not know the torrent from an announce yet.
     Unannounced,
-    /// The tracker does not know us, though it was announced to.
+    /// The tracker does not know us, although it was announced to.
     Unknown,
     /// The tracker refused it.
     Refused,
@@ -44,14 +44,14 @@ pub enum ReportOutcome {
 #[derive(Debug)]
 struct PendingReport {
     place: ReportState,
-    /// Refusals in a row.
+    /// The number of refusals in a row.
     refusals: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum ReportState {
     Due(Moment),
-    /// Waits for an announce.
+    /// It waits for an announce.
     Unannounced,
     UnderWay {
         /// It has changed since.
@@ -60,7 +60,7 @@ enum ReportState {
 }
 
 impl Reports {
-    /// Returns one without torrents. `rng` spreads the pauses.
+    /// Creates a list without torrents. `rng` adds jitter to the pauses.
     pub fn new(rng: Rng) -> Self {
         Self {
             pending: HashMap::default(),
@@ -72,7 +72,7 @@ impl Reports {
         }
     }
 
-    /// What is held of `torrent` has changed.
+    /// Records that the holdings of `torrent` have changed.
     pub fn changed(&mut self, now: Moment, torrent: InfoHash) {
         match self.pending.get_mut(&torrent) {
             None => self.put(torrent, now + SPACING, 0),
@@ -81,8 +81,8 @@ impl Reports {
         }
     }
 
-    /// The tracker has answered an announce of `torrent`. With `is_new` it has taken it for a new peer,
-    /// of which it knows nothing.
+    /// Records that the tracker has answered an announce of `torrent`. `is_new` means that the tracker
+    /// treated it as a new peer, about which it knows nothing.
     pub fn announced(&mut self, now: Moment, torrent: InfoHash, is_new: bool) {
         match self.pending.get_mut(&torrent) {
             None if is_new => self.put(torrent, now, 0),
@@ -95,7 +95,7 @@ impl Reports {
         }
     }
 
-    /// `torrent` is not reported any more.
+    /// Stops reporting `torrent`.
     pub fn forget(&mut self, torrent: InfoHash) {
         if let Some(PendingReport { place: ReportState::Due(due), .. }) =
             self.pending.remove(&torrent)
@@ -104,8 +104,8 @@ impl Reports {
         }
     }
 
-    /// Returns the torrents to report now, `most` at most. If there are any, [`Reports::done`] is to
-    /// be called for each, and then [`Reports::finished`]; until then there are no others.
+    /// Returns the torrents to report now, at most `most`. If there are any, call [`Reports::done`] for
+    /// each and then [`Reports::finished`]. Until then, no others are returned.
     pub fn take(&mut self, now: Moment, most: usize) -> Vec<InfoHash> {
         let mut taken = Vec::new();
         if self.is_under_way || now < self.not_before {
@@ -124,7 +124,7 @@ impl Reports {
         taken
     }
 
-    /// The report of `torrent` is over.
+    /// Ends the report of `torrent`.
     pub fn done(&mut self, now: Moment, torrent: InfoHash, reported: ReportOutcome) {
         let Some(pending) = self.pending.get_mut(&torrent) else { return };
         let ReportState::UnderWay { again } = pending.place else { return };
@@ -150,7 +150,7 @@ impl Reports {
         }
     }
 
-    /// The request is over. Without an answer the next one waits longer.
+    /// Ends the request. Without an answer, the next one waits longer.
     pub fn finished(&mut self, now: Moment, was_answered: bool) {
         self.is_under_way = false;
         self.failures = if was_answered { 0 } else { self.failures + 1 };
@@ -161,8 +161,8 @@ impl Reports {
         self.not_before = now + self.spread(pause);
     }
 
-    /// Returns when [`Reports::take`] has something, if nothing else happens before. `None` while a
-    /// request is under way, and where there is nothing to do.
+    /// Returns when [`Reports::take`] returns torrents, if nothing else happens before. `None` while a
+    /// request is under way, and if there is nothing to do.
     pub fn deadline(&self) -> Option<Moment> {
         let (due, _) = self.due.first().filter(|_| !self.is_under_way)?;
         Some((*due).max(self.not_before))
@@ -173,7 +173,7 @@ impl Reports {
         self.due.insert((due, torrent));
     }
 
-    /// A fifth more or less.
+    /// Returns `pause`, up to a fifth longer or shorter.
     fn spread(&mut self, pause: Duration) -> Duration {
         let jitter = Duration::from_millis(self.rng.below(pause.as_millis() as u64 * 2 / 5 + 1));
         pause * 4 / 5 + jitter
@@ -183,14 +183,15 @@ impl Reports {
 /// How long changes of a torrent are gathered.
 const SPACING: Duration = Duration::from_secs(2);
 
-/// Between two requests: ten thousand torrents take 20 s, by 500 in each.
+/// The pause between two requests. Ten thousand torrents take 20 s, with 500 in each request.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Times in a row that a tracker may say that it does not know us and be announced to at once. One
-/// that goes on has not understood our announces.
+/// How many times in a row a tracker may say that it does not know us and be announced to at once. One that
+/// continues has not understood our announces.
 const MOST_UNKNOWN: u32 = 2;
 
-/// Between two reports of a torrent that the tracker refuses, such as one that is not in its catalogue.
+/// The longest pause between two reports of a torrent that the tracker refuses, for example one that is not
+/// in its catalogue.
 const LONGEST_REFUSED: Duration = Duration::from_secs(3_600);
 
 const FIRST_RETRY: Duration = Duration::from_secs(5);
@@ -218,7 +219,7 @@ mod tests {
         Reports::new(Rng::from_seed(1))
     }
 
-    /// Everything that there is to report at the next deadline.
+    /// Returns everything to report at the next deadline.
     fn next(reports: &mut Reports) -> (Moment, Vec<InfoHash>) {
         let now = reports.deadline().unwrap();
         assert!(reports.take(now - Duration::from_millis(1), 500).is_empty());
@@ -293,14 +294,14 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the tracker says, there is one request at a time, and in the end all that
-        /// changed is taken and nothing is kept.
+        /// Whatever the tracker says, there is one request at a time, and in the end everything that
+        /// changed is reported and nothing is kept.
         #[test]
         fn every_change_is_reported_in_the_end(
             steps in proptest::collection::vec((0u8..6, 0u16..30, 0u64..5_000), 1..200),
         ) {
             let mut reports = reports();
-            // Changes of each torrent, and those that were told.
+            // Changes of each torrent, and those that were reported.
             let (mut changes, mut told) = ([0; 30], [0; 30]);
             let mut under_way: Vec<(InfoHash, usize)> = Vec::new();
             let mut now = at(0);

@@ -1,8 +1,8 @@
-//! Announcers between two announces, in little room.
+//! Announcers between two announces, in a compact form.
 //!
-//! Of ten thousand torrents nearly all wait for the next interval of one tracker that answered. All that
-//! sets one of them apart from the others are a few moments and counts: the rest, above all which
-//! trackers there are, is a [`Layout`] that many have in common.
+//! Of ten thousand torrents, nearly all wait for the next interval of one tracker that answered. They
+//! differ only in a few moments and counts. The rest, above all the list of trackers, is a [`Layout`] that
+//! many of them share.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::{Announcer, TierPolicy, TrackerState};
 use piecework_core::{Moment, Rng};
 use piecework_proto::announce::{Provenance, TrackerUrl};
 
-/// An [`Announcer`] of which nothing is under way, in a tenth of its room.
+/// An [`Announcer`] with nothing under way, in a tenth of its memory.
 #[derive(Clone, Debug)]
 pub struct RestingAnnouncer {
     layout: Arc<Layout>,
@@ -22,15 +22,16 @@ pub struct RestingAnnouncer {
     more: Option<Box<MoreRounds>>,
 }
 
-/// The arrangements of trackers that torrents at rest have: each is in memory once.
+/// The layouts of resting announcers. Each is in memory once.
 #[derive(Default, Debug)]
 pub struct Layouts {
     known: BTreeSet<Arc<Layout>>,
-    /// With so many, those that nobody has any more are dropped.
+    /// At this number, unused layouts are dropped.
     enough: usize,
 }
 
-/// The trackers of a torrent in the order in which they are asked, and what else is the same for many.
+/// The trackers of a torrent in the order in which they are asked, and everything else that many torrents
+/// share.
 #[derive(PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Layout {
     policy: TierPolicy,
@@ -41,12 +42,12 @@ struct Layout {
 #[derive(PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct LayoutRound {
     asks_on: bool,
-    /// The number of each one's tier, and who named it: two addresses are equal whoever named them.
+    /// The number of each tracker's tier, and who named it: URLs are equal whoever named them.
     trackers: Box<[(u32, TrackerUrl, Provenance)]>,
 }
 
-/// How far a round is, and what one of its trackers has answered. A round has one for each tracker that
-/// has answered, and one if there is none.
+/// The progress of a round, and what one of its trackers has answered. A round has one for each tracker
+/// that has answered, and one if there is none.
 #[derive(Clone, Copy, Debug)]
 struct RestingRound {
     due: Moment,
@@ -59,7 +60,7 @@ struct RestingRound {
     state: TrackerState,
     completed: CompletedNotice,
     round: u8,
-    /// Of the tracker in its round.
+    /// The index of the tracker in its round.
     place: u8,
 }
 
@@ -67,8 +68,8 @@ struct RestingRound {
 struct MoreRounds(Vec<RestingRound>);
 
 impl Announcer {
-    /// Returns what to keep until something is to be done again; `None` if more is known of a tracker
-    /// than what it answered last, such as an error.
+    /// Returns the form to keep until something must be done again. Returns `None` if more is known about a
+    /// tracker than its last answer, such as an error.
     pub fn rest(&self, layouts: &mut Layouts) -> Option<RestingAnnouncer> {
         if !self.leaving.is_empty() {
             return None;
@@ -202,7 +203,7 @@ impl RestingRound {
     }
 }
 
-/// Arrangements among which those that nobody has are not looked for.
+/// Among fewer layouts than this, unused ones are not looked for.
 const FEW_LAYOUTS: usize = 64;
 
 #[cfg(test)]

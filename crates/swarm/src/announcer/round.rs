@@ -1,4 +1,4 @@
-//! Tiers of which one tracker at a time is announced to (BEP 12).
+//! Rounds: tiers of which one tracker at a time is announced to (BEP 12).
 
 use std::time::Duration;
 
@@ -8,30 +8,30 @@ use super::{AnnounceFailure, AnnounceTask, HostState, TrackerState, TrackerStatu
 use piecework_core::{BoxedDefault, Moment, Rng, SharedDefault, shared_default};
 use piecework_proto::announce::{AnnounceEvent, AnnounceReply, Retry, TrackerUrl};
 
-/// Trackers that stand in for each other: an announce goes to the first of the first tier, to the
-/// next where that fails, and ends with the first that answers, or with the first that knows anybody
-/// if the round asks on.
+/// Trackers that stand in for each other: an announce goes to the first tracker of the first tier, to the
+/// next one if that fails, and ends with the first that answers, or with the first that knows another peer
+/// if `asks_on` is set.
 #[derive(Debug)]
 pub(super) struct Round {
     pub(super) tiers: Vec<Tier>,
     progress: RoundState,
-    /// An answer of a tracker that knows nobody else does not end the round.
+    /// An answer of a tracker that knows no other peer does not end the round.
     asks_on: bool,
 }
 
-/// How far a round has come.
+/// The progress of a round.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RoundState {
     /// When the next announce is due, whichever tracker takes it.
     pub(super) due: Moment,
     pub(super) completed: CompletedNotice,
-    /// When it would be due by trackers that answered and know nobody, while others are asked.
+    /// When it would be due by trackers that answered but know no peers, while others are asked.
     later: Option<Moment>,
 }
 
 #[derive(Debug)]
 pub(super) struct Tier {
-    /// Its place among all tiers of the torrent, from 0.
+    /// Its index among all tiers of the torrent.
     pub(super) number: u32,
     pub(super) trackers: Vec<Tracker>,
 }
@@ -40,34 +40,34 @@ pub(super) struct Tier {
 pub(super) struct Tracker {
     pub(super) url: TrackerUrl,
     state: TrackerState,
-    /// It has taken our `started` and not been told `stopped`.
+    /// It has accepted our `started` and was not told `stopped`.
     started: bool,
-    /// What is under way.
+    /// The announce that is under way.
     asked: Option<AnnounceEvent>,
-    /// It is to be asked when there is a place for that.
+    /// It is queued for a place.
     in_line: bool,
-    /// It did not answer when it was asked last, or is known not to.
+    /// It did not answer when it was last asked, or is known not to answer.
     silent: bool,
-    /// It has failed in the present round through the tiers, or knows nobody.
+    /// It has failed in the present pass through the tiers, or knows no peers.
     tried: bool,
     /// It does not want to be asked again.
     never: bool,
-    /// Failures in a row, and until when they keep us away.
+    /// Failures in a row, and until when it is not asked because of them.
     failures: u32,
     retry_at: Moment,
-    /// When its least interval is over.
+    /// When its minimum interval is over.
     not_before: Moment,
     texts: BoxedDefault<TrackerTexts>,
-    /// When it last answered an announce that it took.
+    /// When it last accepted an announce.
     answered_at: Option<Moment>,
     counts: Option<(u32, u32)>,
     peers: usize,
 }
 
-/// What few trackers say.
+/// What few trackers send.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 struct TrackerTexts {
-    /// What it wants to be told with each announce.
+    /// The tracker id, to be sent with each announce.
     id: Option<Bytes>,
     last_error: Option<String>,
     warning: Option<String>,
@@ -75,23 +75,23 @@ struct TrackerTexts {
 
 shared_default!(TrackerTexts);
 
-/// All that is known of a tracker.
+/// Everything known about a tracker.
 pub(super) enum TrackerMemory {
     /// It was not asked yet.
     Nothing,
-    /// What it answered last.
+    /// Only its last answer.
     Answer(LastAnswer),
-    /// Something else.
+    /// More than that.
     More,
 }
 
-/// An answer of a tracker that took an announce.
+/// The answer of a tracker that accepted an announce.
 pub(super) struct LastAnswer {
     /// [`TrackerState::Working`], or [`TrackerState::Stopped`] if it was told that we leave.
     pub(super) state: TrackerState,
     pub(super) at: Moment,
     pub(super) not_before: Moment,
-    /// Complete and incomplete peers.
+    /// The numbers of complete and incomplete peers.
     pub(super) counts: (u32, u32),
     pub(super) peers: u32,
 }
@@ -113,7 +113,7 @@ impl Round {
         self.progress
     }
 
-    /// Returns how far it is, unless it still asks trackers though others have answered.
+    /// Returns the progress, unless other trackers are still asked although some have answered.
     pub(super) fn settled_progress(&self) -> Option<RoundState> {
         self.progress.later.is_none().then_some(self.progress)
     }
@@ -122,19 +122,19 @@ impl Round {
         self.asks_on
     }
 
-    /// Goes on where another round with the same trackers was.
+    /// Continues where another round with the same trackers was.
     pub(super) fn resume(&mut self, progress: RoundState) {
         self.progress = progress;
     }
 
-    /// An announce is due at once.
+    /// Makes an announce due at once.
     pub(super) fn begin(&mut self) {
         (self.progress.due, self.progress.later) = (Moment::START, None);
         self.trackers_mut().for_each(|tracker| tracker.tried = false);
     }
 
-    /// Puts the tracker in line that is to be asked now, if one is. Those that `line` says are down
-    /// have failed. Returns whether one stands in line now that did not before.
+    /// Queues the tracker that is to be asked now, if there is one. Trackers for which `line` returns that
+    /// they are down have failed. Returns whether a tracker was queued.
     pub(super) fn line_up(
         &mut self,
         now: Moment,
@@ -160,8 +160,8 @@ impl Round {
         false
     }
 
-    /// Returns the announce to make now that one to a tracker of which `is_meant` says so can be made,
-    /// if it is still to be made. One that did not answer is tried again whatever its pause.
+    /// Returns the announce to make to a tracker for which `is_meant` returns true, if it must still be
+    /// made: there is a place for it now. A tracker that did not answer is tried again whatever its pause.
     pub(super) fn turn(
         &mut self,
         now: Moment,
@@ -184,7 +184,7 @@ impl Round {
         (tracker.url == url).then(|| tracker.ask(event))
     }
 
-    /// The tracker in line of which `is_meant` says so is down.
+    /// Handles that the queued tracker for which `is_meant` returns true is down.
     pub(super) fn was_in_vain(
         &mut self,
         now: Moment,
@@ -199,7 +199,7 @@ impl Round {
         }
     }
 
-    /// Returns the tracker in line of which `is_meant` says so.
+    /// Returns the queued tracker for which `is_meant` returns true.
     pub(super) fn in_line(
         &mut self,
         is_meant: &impl Fn(&TrackerUrl) -> bool,
@@ -207,7 +207,7 @@ impl Round {
         self.trackers_mut().find(|tracker| tracker.in_line && is_meant(&tracker.url))
     }
 
-    /// Ends a round in which some have answered that they know nobody, if the others have failed.
+    /// Ends a round in which some trackers answered that they know no peers, if the others have failed.
     fn end_in_vain(&mut self, now: Moment) {
         if self.progress.later.is_some() && self.candidate(now).is_none() {
             self.progress.due = self.progress.later.take().unwrap_or(now);
@@ -215,7 +215,7 @@ impl Round {
         }
     }
 
-    /// Returns the tracker to ask, and what, if an announce is due. There is none while one is under
+    /// Returns the tracker to ask, and the event, if an announce is due. Returns `None` while one is under
     /// way.
     fn next(&mut self, now: Moment) -> Option<(&mut Tracker, AnnounceEvent)> {
         if self.is_asking() || now < self.progress.due {
@@ -227,8 +227,8 @@ impl Round {
             return None;
         }
         if self.candidate(now).is_none() {
-            // Every tracker that may be asked has failed in this round. The next round begins as
-            // soon as one may be asked again.
+            // Every tracker that may be asked has failed in this round. The next round begins as soon as
+            // one may be asked again.
             self.trackers_mut().for_each(|tracker| tracker.tried = false);
         }
         let tracker = self.candidate(now)?;
@@ -240,8 +240,8 @@ impl Round {
         Some((tracker, event))
     }
 
-    /// Returns when [`Round::line_up`] has something to do; `None` while a place or an answer is
-    /// awaited, and where there is nobody to ask.
+    /// Returns when [`Round::line_up`] has something to do. `None` while a place or an answer is awaited,
+    /// and if there is no tracker to ask.
     pub(super) fn deadline(&self) -> Option<Moment> {
         if self.is_asking() || self.is_in_line() {
             return None;
@@ -253,7 +253,7 @@ impl Round {
         Some(open.max(self.progress.due))
     }
 
-    /// Takes the answer of the tracker at `url`. Returns whether it is one of these.
+    /// Handles the answer of the tracker at `url`. Returns whether it belongs to this round.
     pub(super) fn on_reply(
         &mut self,
         now: Moment,
@@ -262,7 +262,7 @@ impl Round {
     ) -> bool {
         let Some((tier, place)) = self.find(url) else { return false };
         let Some(event) = self.tiers[tier].trackers[place].asked.take() else { return true };
-        // The working tracker goes to the front of its tier (BEP 12).
+        // The working tracker moves to the front of its tier (BEP 12).
         self.tiers[tier].trackers[..=place].rotate_right(1);
         let tracker = &mut self.tiers[tier].trackers[0];
         let given = reply.min_interval.filter(|least| !least.is_zero());
@@ -286,7 +286,7 @@ impl Round {
         tracker.counts = Some((reply.complete, reply.incomplete));
         tracker.peers = reply.peers.len();
         if event == AnnounceEvent::Stopped {
-            // Answered after a restart, whose own announce is due.
+            // It answered after a restart, whose own announce is due.
             return true;
         }
         if event == AnnounceEvent::Completed {
@@ -309,8 +309,8 @@ impl Round {
         true
     }
 
-    /// An announce to the tracker at `url` came to nothing. Returns how often in a row it has now, if
-    /// it is one of these.
+    /// Handles a failed announce to the tracker at `url`. Returns the number of failures in a row if it
+    /// belongs to this round.
     pub(super) fn on_failure(
         &mut self,
         now: Moment,
@@ -360,7 +360,7 @@ impl Round {
         }
     }
 
-    /// A tracker of which `is_meant` says so has lost what we told it: `started` is due again.
+    /// Handles that a tracker for which `is_meant` returns true has forgotten us: `started` is due again.
     pub(super) fn was_forgotten(&mut self, is_meant: impl Fn(&TrackerUrl) -> bool) {
         let forgetful = |t: &&mut Tracker| t.started && t.asked.is_none() && is_meant(&t.url);
         let Some(tracker) = self.trackers_mut().find(forgetful) else { return };
@@ -376,8 +376,8 @@ impl Round {
         self.tiers.iter_mut().flat_map(|tier| &mut tier.trackers)
     }
 
-    /// Returns the first tracker that was not tried in this round and may be asked. Another way to
-    /// one that knows nobody would lead to the same answer.
+    /// Returns the first tracker that was not tried in this round and may be asked. Another URL of a
+    /// tracker that knows no peers would lead to the same answer.
     fn candidate(&mut self, now: Moment) -> Option<&mut Tracker> {
         let completed = self.progress.completed;
         let may = |tracker: &Tracker| tracker.opens_at(completed).is_some_and(|at| at <= now);
@@ -407,7 +407,7 @@ impl Round {
 }
 
 impl RoundState {
-    /// Nothing is under way until `due`.
+    /// Returns the progress of a round in which nothing is under way until `due`.
     pub(super) fn settled(due: Moment, completed: CompletedNotice) -> Self {
         Self { due, completed, later: None }
     }
@@ -458,7 +458,7 @@ impl Tracker {
         }
     }
 
-    /// Makes all that is known of it what it answered.
+    /// Sets everything known about it from its answer.
     pub(super) fn set_known(&mut self, answer: LastAnswer) {
         self.state = answer.state;
         self.started = answer.state == TrackerState::Working;
@@ -474,18 +474,18 @@ impl Tracker {
         (self.url.host_str(), self.url.port()) == (other.url.host_str(), other.url.port())
     }
 
-    /// Returns whether it has taken our `started`.
+    /// Returns whether it has accepted our `started`.
     pub(super) fn knows_us(&self) -> bool {
         self.started
     }
 
-    /// Returns whether it has to be told that we leave, and may stand in line for that now.
+    /// Returns whether it must be told that we leave, and may be queued for that now.
     pub(super) fn can_be_left(&self) -> bool {
         self.started && self.asked.is_none() && !self.in_line
     }
 
-    /// Puts it in line, to be told that we leave. Returns whether it stands there: one that is down
-    /// is not told, and drops us by itself when our next announce does not come.
+    /// Queues it to be told that we leave. Returns whether it is queued. A tracker that is down is not
+    /// told: it drops us by itself when our next announce does not come.
     pub(super) fn line_up_to_leave(
         &mut self,
         line: &mut impl FnMut(&TrackerUrl) -> HostState,
@@ -500,20 +500,20 @@ impl Tracker {
         self.in_line
     }
 
-    /// Returns the announce by which it is told that we leave, if it stands in line and has to be.
+    /// Returns the announce that tells it that we leave, if it is queued and must be told.
     pub(super) fn turn_to_leave(&mut self) -> Option<AnnounceTask> {
         let was_in_line = std::mem::replace(&mut self.in_line, false);
         (was_in_line && self.can_be_left()).then(|| self.ask(AnnounceEvent::Stopped))
     }
 
-    /// Returns the announce by which it is told at once that we leave, if it knows us and no answer of
-    /// it is awaited.
+    /// Returns the announce that tells it at once that we leave, if it knows us and no answer of it is
+    /// awaited.
     pub(super) fn leave(&mut self) -> Option<AnnounceTask> {
         self.in_line = false;
         self.can_be_left().then(|| self.ask(AnnounceEvent::Stopped))
     }
 
-    /// It is not told that we leave, since it is down.
+    /// Gives up telling it that we leave, because it is down.
     pub(super) fn give_up(&mut self, reason: &str) {
         self.in_line = false;
         self.started = false;
@@ -525,7 +525,7 @@ impl Tracker {
         self.in_line
     }
 
-    /// It did not answer, or is known not to.
+    /// Records that it did not answer, or is known not to answer.
     fn fail(&mut self, now: Moment, reason: &str, rng: &mut Rng) {
         self.state = TrackerState::Failed;
         self.tried = true;
@@ -535,7 +535,7 @@ impl Tracker {
         self.texts.change(|texts| texts.last_error = Some(short(reason)));
     }
 
-    /// Returns whether it knows of us, or may soon.
+    /// Returns whether it knows us, or may soon.
     pub(super) fn is_owed_goodbye(&self) -> bool {
         self.started || self.asked.is_some()
     }
@@ -545,12 +545,12 @@ impl Tracker {
         self.asked.is_some()
     }
 
-    /// Returns the incomplete peers by its last answer.
+    /// Returns the number of incomplete peers in its last answer.
     pub(super) fn leechers(&self) -> Option<u32> {
         self.counts.map(|(_, incomplete)| incomplete)
     }
 
-    /// An announce to a tracker that is no longer one of the torrent's is over.
+    /// Handles the end of an announce to a removed tracker.
     pub(super) fn part(&mut self, worked: bool) {
         match self.asked.take() {
             Some(AnnounceEvent::Stopped) => self.started = false,
@@ -564,8 +564,7 @@ impl Tracker {
         AnnounceTask { tracker: self.url.clone(), event, tracker_id: self.texts.id.clone() }
     }
 
-    /// Returns how things stand with it. `due` is when its round announces next, `None` if it does
-    /// not.
+    /// Returns its status. `due` is when its round announces next, or `None` if it does not.
     pub(super) fn status(&self, due: Option<Moment>) -> TrackerStatus {
         let planned = self.asked.is_none()
             && !self.never
@@ -583,8 +582,8 @@ impl Tracker {
         }
     }
 
-    /// Returns when it may be asked next; `None` if it does not want to be asked again. An event
-    /// that it has not heard of does not wait for its interval.
+    /// Returns when it may be asked next. `None` if it does not want to be asked again. An event that it
+    /// was not told yet does not wait for its interval.
     fn opens_at(&self, completed: CompletedNotice) -> Option<Moment> {
         let is_regular = self.started && completed != CompletedNotice::Due;
         let interval = if is_regular { self.not_before } else { Moment::START };
@@ -592,7 +591,7 @@ impl Tracker {
     }
 }
 
-/// Returns whether a tracker knows nobody but us.
+/// Returns whether a tracker knows no peer but us.
 fn knows_nobody(reply: &AnnounceReply) -> bool {
     reply.peers.len() <= 1 && reply.complete.saturating_add(reply.incomplete) <= 1 && {
         // The one peer may be ourselves, if the tracker counts and counts one.
@@ -600,13 +599,13 @@ fn knows_nobody(reply: &AnnounceReply) -> bool {
     }
 }
 
-/// Returns a tracker's interval, held to what is sane.
+/// Returns a tracker's interval, clamped to a sane range.
 fn bounded(interval: Duration) -> Duration {
     if interval.is_zero() { DEFAULT_INTERVAL } else { interval.clamp(MIN_INTERVAL, MAX_INTERVAL) }
 }
 
-/// Returns how long to stay away after so many failures in a row: 5 s, 15 s, 30 s, 60 s … 30 min, a
-/// fifth more or less, so that peers cut off together do not come back together.
+/// Returns how long to wait after so many failures in a row: 5 s, 15 s, 30 s, 60 s … 30 min, with a jitter
+/// of a fifth, so that peers cut off together do not come back together.
 fn back_off(failures: u32, rng: &mut Rng) -> Duration {
     let base = match failures {
         0 | 1 => FIRST_RETRY,
@@ -617,13 +616,14 @@ fn back_off(failures: u32, rng: &mut Rng) -> Duration {
     (base * 4 / 5 + jitter).min(LONGEST_RETRY)
 }
 
-/// What is taken for an interval of 0; what most trackers give.
+/// The interval used in place of 0, which is what most trackers give.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(30 * 60);
 
-/// A tracker of one's own may want to hear often; more would be a flood, to its harm or others'.
+/// A private tracker may want frequent announces. More frequent ones would be a flood, harmful to it or to
+/// others.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A tracker that gives more would never see us again, nor would we learn of new peers.
+/// A tracker that gives more would never see us again, and we would not learn of new peers.
 const MAX_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A tracker that is just being restarted is back by then.
@@ -631,8 +631,8 @@ const FIRST_RETRY: Duration = Duration::from_secs(5);
 
 const SECOND_RETRY: Duration = Duration::from_secs(15);
 
-/// The first pause after a refusal. A tracker that answers is not being restarted, and one that is
-/// asked again at once bans those who do.
+/// The first pause after a refusal. A tracker that answers is not being restarted, and one that is asked
+/// again at once may ban us.
 const FIRST_REFUSED_RETRY: Duration = Duration::from_secs(30);
 
 const LONGEST_RETRY: Duration = Duration::from_secs(30 * 60);
@@ -641,5 +641,5 @@ fn short(reason: &str) -> String {
     reason[..reason.floor_char_boundary(MAX_REASON)].to_owned()
 }
 
-/// Bytes kept of a reason for failure.
+/// Maximum length in bytes of a failure reason.
 const MAX_REASON: usize = 512;

@@ -7,7 +7,7 @@ use super::*;
 use piecework_core::Rng;
 
 impl Announcer {
-    /// What is wished now, where there is a place for every announce.
+    /// Returns what to announce now if there is a place for every announce.
     pub(super) fn poll(&mut self, now: Moment) -> Option<AnnounceTask> {
         if !self.line_up(now, &mut |_| HostState::InLine) {
             return None;
@@ -26,7 +26,7 @@ fn at(seconds: u64) -> Moment {
     Moment::START + Duration::from_secs(seconds)
 }
 
-/// Tiers from names: `[&["a", "b"], &["c"]]`.
+/// Creates an announcer from names of trackers in tiers: `[&["a", "b"], &["c"]]`.
 fn announcer(tiers: &[&[&str]]) -> Announcer {
     let tiers = tiers.iter().map(|tier| tier.iter().map(|name| url(name)).collect()).collect();
     Announcer::new(tiers, TierPolicy::First, Rng::from_seed(1))
@@ -36,7 +36,7 @@ fn reply(interval: u64) -> AnnounceReply {
     AnnounceReply::new(Duration::from_secs(interval))
 }
 
-/// What is wished at this moment, as host and event.
+/// Returns what to announce at this moment, as host and event.
 fn wish(announcer: &mut Announcer, now: Moment) -> Option<(String, AnnounceEvent)> {
     announcer.poll(now).map(|wish| (wish.tracker.host(), wish.event))
 }
@@ -140,7 +140,7 @@ fn slow_failures_starve_no_tracker() {
     let mut hosts = Vec::new();
     for _ in 0..3 {
         let (host, _) = wish(&mut a, now).unwrap();
-        // Longer than the first pause of those before.
+        // Longer than the first pause of the earlier trackers.
         now = now + Duration::from_secs(15);
         fail(&mut a, now, &host);
         hosts.push(host);
@@ -382,7 +382,7 @@ fn each_tracker_keeps_when_it_last_took_an_announce() {
     assert_eq!((last(&a, "a"), last(&a, "b")), (None, None), "asked is not answered");
     a.on_reply(at(2), &url("b"), &reply(60));
     assert_eq!((last(&a, "a"), last(&a, "b")), (None, Some(at(2))));
-    // The trackers are set anew: what stays keeps its time.
+    // The trackers are replaced: those that stay keep their times.
     a.set_tiers(vec![vec![url("b")], vec![url("c")]]);
     assert_eq!((last(&a, "b"), last(&a, "c")), (Some(at(2)), None));
     assert_eq!(wish(&mut a, at(100)).unwrap().0, "b");
@@ -393,7 +393,7 @@ fn each_tracker_keeps_when_it_last_took_an_announce() {
     assert_eq!(last(&a, "c"), Some(at(102)));
 }
 
-/// As [`announcer`], with one tracker of every tier announced to.
+/// Like [`announcer`], but announces to one tracker of every tier.
 fn announcer_to_all(urls: &[&[&str]]) -> Announcer {
     let parse = |url: &&str| TrackerUrl::parse(url).unwrap();
     let tiers = urls.iter().map(|tier| tier.iter().map(parse).collect()).collect();
@@ -417,7 +417,7 @@ fn every_tier_is_announced_to_and_keeps_its_own_time() {
     assert_eq!(wish(&mut a, at(101)), None);
 }
 
-/// An answer with somebody else in it.
+/// An answer with another peer in it.
 fn reply_with_peer(interval: u64) -> AnnounceReply {
     let peers = vec!["10.0.0.1:6881".parse().unwrap()];
     AnnounceReply { peers, complete: 1, incomplete: 1, ..reply(interval) }
@@ -429,7 +429,7 @@ fn line_5_trackers_that_know_nobody_do_not_end_a_tier() {
     let order: Vec<String> = a.statuses().iter().map(|status| status.url.host()).collect();
     let started = |host: &str| asked(host, AnnounceEvent::Started);
     assert_eq!(wish(&mut a, at(0)), started(&order[0]));
-    // It counts us, and gives us our own address.
+    // It counts us, and returns our own address.
     let own = AnnounceReply { complete: 0, incomplete: 1, ..reply_with_peer(100) };
     a.on_reply(at(0), &url(&order[0]), &own);
     assert_eq!(wish(&mut a, at(0)), started(&order[1]));
@@ -437,11 +437,11 @@ fn line_5_trackers_that_know_nobody_do_not_end_a_tier() {
     assert_eq!(wish(&mut a, at(0)), started(&order[2]));
     a.on_reply(at(0), &url(&order[2]), &reply_with_peer(200));
     assert_eq!(wish(&mut a, at(150)), None, "one that knows somebody is enough");
-    // That one is asked first from then on, and is enough as long as it knows anybody.
+    // That one is asked first from then on, and is enough as long as it knows another peer.
     assert_eq!(wish(&mut a, at(200)), asked(&order[2], AnnounceEvent::None));
     a.on_reply(at(200), &url(&order[2]), &reply_with_peer(200));
     assert_eq!((wish(&mut a, at(399)), a.deadline()), (None, Some(at(400))));
-    // All that know us are told when we leave.
+    // All trackers that know us are told when we leave.
     a.stop();
     let told: Vec<_> = std::iter::from_fn(|| wish(&mut a, at(401))).collect();
     let left = [&order[0], &order[2]].map(|host| (host.clone(), AnnounceEvent::Stopped));
@@ -573,9 +573,8 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever happens, each tracker hears `started` first and `stopped` last, `completed` is
-    /// taken once, intervals and refusals hold, and the deadline tells when there is something to
-    /// do.
+    /// Whatever happens, each tracker is told `started` first and `stopped` last, `completed` is accepted
+    /// once, intervals and refusals are respected, and the deadline is right.
     #[test]
     fn every_tracker_hears_a_sound_story(
         steps in proptest::collection::vec(any_step(), 1..200),
@@ -588,7 +587,7 @@ proptest! {
         let (mut now, mut stopped, mut completed) = (at(0), false, 0);
         let mut under_way: Vec<AnnounceTask> = Vec::new();
         let mut knows_us: BTreeMap<TrackerUrl, bool> = BTreeMap::new();
-        // Until when a tracker's interval, and its refusal, hold.
+        // Until when a tracker's interval and refusal apply.
         let mut closed: BTreeMap<TrackerUrl, Moment> = BTreeMap::new();
         let mut refused: BTreeMap<TrackerUrl, Moment> = BTreeMap::new();
         let mut layouts = Layouts::default();
@@ -609,7 +608,7 @@ proptest! {
                         let min_interval = least.map(seconds);
                         let reply = AnnounceReply { min_interval, ..reply(interval.into()) };
                         a.on_reply(now, &wish.tracker, &reply);
-                        // Zero says nothing, and nothing is announced within a second.
+                        // Zero means nothing, and nothing is announced within a second.
                         let held = min_interval.filter(|least| !least.is_zero());
                         let regular = if interval == 0 { 1_800 } else { interval.into() };
                         let held = held.unwrap_or(Duration::from_secs(regular));

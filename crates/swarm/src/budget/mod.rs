@@ -1,26 +1,24 @@
-//! How much of one memory each of many downloads may have for pieces that have begun to
-//! come.
+//! Divides one memory budget among many downloads, for pieces that have begun to arrive.
 //!
-//! There are two figures for each download. Its *share* says how much it may have asked for: no
-//! more than that is begun. What it has *reserved* is memory in fact: reserved when the first block
-//! of a piece comes, given back when the piece is on the disk. All shares together, and all that is
-//! reserved, never exceed the whole.
+//! There are two numbers for each download. Its *share* is how much it may have requested: no more than
+//! that is begun. What it has *reserved* is actual memory: reserved when the first block of a piece
+//! arrives, released when the piece is on the disk. The sum of all shares, and that of all reserved memory,
+//! never exceeds the total.
 //!
-//! Only downloads that can ask somebody have a share, and it follows what they get:
+//! Only downloads that can request something have a share, and it follows what they receive:
 //!
-//! 1. An eighth is for downloads that have got nothing for [`LIVELY`], among them new ones, in equal
-//!    allotments. Whoever only says that he will give something opens up no more than that.
-//! 2. From the rest each lively download gets what fills its lines: rate × round trip × 2.
-//! 3. Then each gets what it has earned: twice what came within a second, and a little to grow with.
-//! 4. What is left goes to lively ones in equal allotments. One that is alone has everything.
+//! 1. An eighth is for downloads that have received nothing for [`LIVELY`], including new ones, in equal
+//!    parts. A peer that only promises to give something opens up no more than that.
+//! 2. From the rest, each lively download gets what fills its lines: rate × round trip × 2.
+//! 3. Then each gets what it has earned: twice what arrived within a second, and a little to grow with.
+//! 4. What is left goes to lively downloads in equal parts. A single one has everything.
 //!
-//! Wherever there is not enough for all, small wants are met before great ones, so that nobody who
-//! gets something is left with less than an equal allotment of the whole unless he wants less.
+//! Where there is not enough for all, small demands are met before large ones. So a download that receives
+//! something never gets less than an equal part of the total, unless it wants less.
 //!
-//! A piece for which there is no memory need not wait: its blocks go to the disk one by one. So
-//! nobody starves, however many there are. Downloads that hold more than their share for a second
-//! while others are refused are named by [`Budget::take_debtors`], and are to do the same with
-//! pieces that have come in allotment.
+//! A piece for which there is no memory need not wait: its blocks go to the disk one by one. So no download
+//! starves, however many there are. Downloads that hold more than their share for a second while others are
+//! refused are returned by [`Budget::take_debtors`], and must do the same with partly received pieces.
 
 use std::time::Duration;
 
@@ -31,53 +29,53 @@ use piecework_core::Moment;
 #[cfg(test)]
 mod tests;
 
-/// Divides blocks among downloads.
+/// A memory budget in blocks, divided among downloads.
 #[derive(Debug)]
 pub struct Budget {
     total: u64,
     members: Slab<Member>,
-    /// Reserved, and on the way to the disk.
+    /// Blocks reserved, and on their way to the disk.
     used: u64,
-    /// When shares were computed last.
+    /// When shares were last computed.
     divided: Option<Moment>,
-    /// They are to be computed as soon as that may be.
+    /// Shares must be recomputed as soon as that is allowed.
     stale: bool,
-    /// Somebody was refused since debtors were named last.
+    /// A download was refused since debtors were last returned.
     refused: bool,
-    /// Before this they are not named again.
+    /// Debtors are not returned again before this.
     next_debtors: Moment,
-    /// Those that lacked memory and may have more since a division.
+    /// Downloads that lacked memory and may have more since the last division.
     risen: Vec<MemberId>,
-    // Kept for its memory only.
+    // Kept only to reuse its memory.
     allotments: Vec<Allotment>,
 }
 
-/// A download that takes allotment.
+/// Identifies a download that takes part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemberId(usize);
 
-/// What a download says of itself.
+/// What a download reports about itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MemberReport {
-    /// Blocks that have come since it spoke last.
+    /// How many blocks have arrived since its last report.
     pub came: u64,
-    /// Blocks that fill its lines: rate × round trip × 2 of all peers.
+    /// How many blocks fill its lines: rate × round trip × 2 of all peers.
     pub in_flight: u64,
-    /// There is something to ask for, and the share is used up.
+    /// Whether there is something to request and its share is used up.
     pub is_short: bool,
 }
 
 #[derive(Debug)]
 struct Member {
     share: u64,
-    /// What it was told last of its share, and whether that was too little.
+    /// The share that it was last told, and whether that was too little.
     told: u64,
     is_short: bool,
     used: u64,
-    /// When a block came last.
+    /// When a block last arrived.
     lively_at: Option<Moment>,
     in_flight: u64,
-    /// Blocks that have come since `window`, and in the second before that.
+    /// How many blocks have arrived since `window`, and in the second before that.
     came: u64,
     came_before: u64,
     window: Moment,
@@ -85,7 +83,7 @@ struct Member {
     over_since: Option<Moment>,
 }
 
-/// What one of several gets.
+/// What one of several downloads gets.
 #[derive(Debug)]
 struct Allotment {
     id: usize,
@@ -96,7 +94,7 @@ struct Allotment {
 }
 
 impl Budget {
-    /// A budget of `total` blocks.
+    /// Creates a budget of `total` blocks.
     pub fn new(total: u64) -> Self {
         Self {
             total,
@@ -111,7 +109,7 @@ impl Budget {
         }
     }
 
-    /// A download that can ask somebody takes allotment from now on.
+    /// Adds a download that can request something.
     pub fn join(&mut self, now: Moment) -> MemberId {
         let id = self.members.insert(Member {
             share: 0,
@@ -130,7 +128,7 @@ impl Budget {
         MemberId(id)
     }
 
-    /// It does not any more, and gives back all it has.
+    /// Removes a download and releases all its memory.
     pub fn leave(&mut self, now: Moment, id: MemberId) {
         if let Some(member) = self.members.try_remove(id.0) {
             self.used -= member.used;
@@ -139,8 +137,8 @@ impl Budget {
         }
     }
 
-    /// Takes note of how a download does. Returns its share in blocks. If [`Budget::is_stale`] then,
-    /// it should speak again soon.
+    /// Handles the report of a download. Returns its share in blocks. If [`Budget::is_stale`] returns true
+    /// afterwards, it should report again soon.
     pub fn tell(&mut self, now: Moment, id: MemberId, report: MemberReport) -> u64 {
         let Some(member) = self.members.get_mut(id.0) else { return 0 };
         (member.in_flight, member.is_short) = (report.in_flight, report.is_short);
@@ -156,13 +154,13 @@ impl Budget {
         member.share
     }
 
-    /// Whether shares are to be computed anew as soon as somebody speaks again.
+    /// Returns whether shares will be recomputed with the next report.
     pub fn is_stale(&self) -> bool {
         self.stale
     }
 
-    /// Names downloads that lacked memory when they spoke last and have a larger share by now: they
-    /// should speak again.
+    /// Returns downloads that lacked memory in their last report and have a larger share by now. They
+    /// should report again.
     pub fn take_risen(&mut self) -> Vec<MemberId> {
         let mut risen = std::mem::take(&mut self.risen);
         let has_risen = |id: &MemberId| {
@@ -174,12 +172,12 @@ impl Budget {
         risen
     }
 
-    /// Reserves memory for a piece of `blocks` whose first block has come. Returns whether there is
-    /// some for it; if not, its blocks are to go to the disk as they come.
+    /// Reserves memory for a piece of `blocks` blocks whose first block has arrived. Returns whether there
+    /// was enough. If not, its blocks must go to the disk as they arrive.
     pub fn reserve(&mut self, id: MemberId, blocks: u64) -> bool {
         let Some(member) = self.members.get_mut(id.0) else { return false };
         let (own, all) = (member.used + blocks, self.used + blocks);
-        // Shares are of no account as long as there is enough for everybody.
+        // Shares do not matter as long as there is enough for all.
         let is_due = member.used == 0 || own <= member.share;
         let fits = all <= self.total && (is_due || all <= self.total - self.total / SPARE_PART);
         if fits {
@@ -191,8 +189,8 @@ impl Budget {
         fits
     }
 
-    /// Counts blocks on their way to the disk: they are in memory already. Returns whether
-    /// everything fits.
+    /// Counts blocks on their way to the disk, which are in memory already. Returns whether everything
+    /// fits.
     pub fn hold(&mut self, id: MemberId, blocks: u64) -> bool {
         if let Some(member) = self.members.get_mut(id.0) {
             member.used += blocks;
@@ -201,7 +199,7 @@ impl Budget {
         self.used <= self.total
     }
 
-    /// Gives back what was reserved or held. Returns whether everything fits.
+    /// Releases what was reserved or held. Returns whether everything fits.
     pub fn release(&mut self, id: MemberId, blocks: u64) -> bool {
         if let Some(member) = self.members.get_mut(id.0) {
             let blocks = blocks.min(member.used);
@@ -211,33 +209,33 @@ impl Budget {
         self.used <= self.total
     }
 
-    /// Blocks in memory, over all.
+    /// Returns the number of blocks in memory.
     pub fn used(&self) -> u64 {
         self.used
     }
 
-    /// Blocks a download has in memory.
+    /// Returns how many blocks a download has in memory.
     pub fn used_by(&self, id: MemberId) -> u64 {
         self.members.get(id.0).map_or(0, |member| member.used)
     }
 
-    /// Blocks a download may have asked for, as it was computed last.
+    /// Returns how many blocks a download may have requested, as last computed.
     pub fn share(&self, id: MemberId) -> u64 {
         self.members.get(id.0).map_or(0, |member| member.share)
     }
 
-    /// Downloads there are.
+    /// Returns the number of downloads.
     pub fn len(&self) -> usize {
         self.members.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no downloads.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
-    /// Names downloads that have held more than their share for a second, if somebody was refused
-    /// memory since this was asked last. Each is named ten times a second at most.
+    /// Returns downloads that have held more than their share for a second, if a download was refused
+    /// memory since the last call. Each is returned at most ten times a second.
     pub fn take_debtors(&mut self, now: Moment) -> Vec<MemberId> {
         if !self.refused || now < self.next_debtors {
             return Vec::new();
@@ -253,7 +251,7 @@ impl Budget {
         debtors.map(|(id, _)| MemberId(id)).collect()
     }
 
-    /// Computes shares anew, not more often than pays.
+    /// Recomputes shares, but no more often than is worthwhile.
     fn divide_if_due(&mut self, now: Moment) {
         let pause = match self.stale {
             true if self.members.len() <= FEW => Duration::ZERO,
@@ -320,8 +318,8 @@ impl Member {
     }
 }
 
-/// Adds up to `left` blocks to the allotments, until each has what it `wants`; all equally, but none more
-/// than that. Returns what is left.
+/// Adds up to `left` blocks to the allotments, equally, until each has what it `wants`. Returns what is
+/// left.
 fn distribute(
     allotments: &mut [Allotment],
     mut left: u64,
@@ -339,29 +337,29 @@ fn distribute(
     left
 }
 
-/// Of the whole, what allotment is for downloads that get nothing.
+/// The fraction of the total for downloads that receive nothing.
 const TRIAL_PART: u64 = 8;
 
-/// Of the whole, what allotment each lively download may grow by: 1 MiB of 64.
+/// The fraction of the total by which each lively download may grow: 1 MiB of 64.
 const START_PART: u64 = 64;
 
-/// Of the whole, what allotment is given to nobody who has his share.
+/// The fraction of the total that no download gets beyond its share.
 const SPARE_PART: u64 = 8;
 
-/// For how long a download that gets nothing counts as one that gets something.
+/// How long a download that receives nothing still counts as lively.
 const LIVELY: Duration = Duration::from_secs(2);
 
-/// For how long a download may hold more than its share while others are refused. Pieces that are
-/// coming are whole by then, mostly.
+/// How long a download may hold more than its share while others are refused. Most pieces that are arriving
+/// are whole by then.
 const GRACE: Duration = Duration::from_secs(1);
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Between two divisions: a division costs all downloads that take allotment.
+/// The pause between two divisions. A division visits all downloads.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The same if one has joined or left, or gets something again.
+/// The same if a download has joined or left, or receives something again.
 const SHORT_PAUSE: Duration = Duration::from_millis(10);
 
-/// A division of as few as this costs no more than what leads to it.
+/// A division among so few costs no more than what causes it.
 const FEW: usize = 16;

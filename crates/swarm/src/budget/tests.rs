@@ -28,7 +28,7 @@ fn whoever_only_promises_keeps_nothing_from_others() {
     let silent: Vec<_> = (0..1_000).map(|_| budget.join(at(6))).collect();
     assert!(budget.tell(at(200), id, came(64)) >= 3_584);
     assert!(silent.iter().all(|silent| budget.share(*silent) == 0));
-    // They have room for a piece of which a block comes, as long as there is any.
+    // They have room for a piece of which a block arrives, as long as there is any.
     assert!(budget.reserve(silent[0], 64));
     assert!(!budget.reserve(silent[0], 4_000));
 }
@@ -45,10 +45,10 @@ fn memory_follows_those_who_get_something() {
         );
         budget.tell(at(step * 50), slow, MemberReport { came: 1, in_flight: 2, is_short: false });
     }
-    // 20 blocks came to the slow one within a second.
+    // The slow one received 20 blocks within a second.
     assert!((40..=250).contains(&budget.share(slow)), "{}", budget.share(slow));
     assert!(budget.share(fast) >= 3_800, "{}", budget.share(fast));
-    // Nothing comes to the fast one any more.
+    // The fast one receives nothing any more.
     for step in 41..=100 {
         budget.tell(at(step * 50), slow, MemberReport { came: 1, in_flight: 2, is_short: false });
     }
@@ -108,7 +108,7 @@ fn who_lacked_memory_is_named_when_there_is_more() {
     for id in &ids {
         budget.tell(at(5), *id, report);
     }
-    // Too soon after they joined for a division of so many.
+    // It is too soon after they joined for a division among so many.
     assert!(budget.is_stale());
     budget.tell(at(20), ids[0], report);
     assert!(!budget.is_stale());
@@ -160,7 +160,7 @@ proptest! {
         steps in proptest::collection::vec(step(), 1..200),
     ) {
         let mut budget = Budget::new(total);
-        // Of each member what it has reserved and held, in the order in which that was.
+        // What each member has reserved and held, in order.
         let mut members: BTreeMap<MemberId, Vec<u64>> = BTreeMap::new();
         let mut held = 0;
         let mut now = 0;
@@ -178,7 +178,7 @@ proptest! {
                     if let Some(id) = nth(&members, n) {
                         members.remove(&id);
                         budget.leave(at(now), id);
-                        // What was held beyond the whole may be gone.
+                        // What was held beyond the total may be gone.
                         held = held.min(budget.used());
                     }
                 }
@@ -197,8 +197,8 @@ proptest! {
                             prop_assert!(budget.used() <= total);
                         } else {
                             prop_assert_eq!(before, (budget.used(), budget.used_by(id)));
-                            // Nobody is refused his first piece, nor what is in his share, while
-                            // there is room.
+                            // No download is refused its first piece, or what is in its share, while there
+                            // is room.
                             let due = before.1 == 0 || before.1 + blocks <= budget.share(id);
                             prop_assert!(!due || before.0 + blocks > total);
                         }
@@ -266,7 +266,7 @@ proptest! {
             }
             prop_assert!(share >= line.min(equal), "{share} of {equal}");
         }
-        // Nothing lies idle.
+        // Nothing is left unused.
         let shares: u64 = ids.iter().map(|id| budget.share(*id)).sum();
         prop_assert!(shares + 50 >= rest, "{shares} of {rest}");
     }

@@ -1,4 +1,4 @@
-//! What is to be done for a torrent: the difference between what should be under way and what is.
+//! Effects: the difference between what should be under way and what is.
 
 use std::time::Duration;
 
@@ -7,26 +7,26 @@ use super::{
     SlotState, SurveyState, Urgency, WorkKind,
 };
 
-/// Something to be done by the driver.
+/// An effect for the driver to carry out.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Effect {
-    /// Log what the torrent stopped on, and tell observers.
+    /// Log the fault that the torrent stopped on, and tell observers.
     ReportFault,
-    /// Nothing is held any more, as far as is known. A check that was cut short begins anew.
+    /// Nothing is known to be held any more. A check that was cut short starts again.
     Forget,
-    /// Keep a checkpoint of what is known, unless the same is kept already.
+    /// Keep a checkpoint of what is known, unless the same one is kept already.
     KeepCheckpoint,
-    /// Keep that everything is to be hashed, so that a later session goes on with it.
+    /// Keep a record that everything must be hashed, so that a later session continues with it.
     KeepRecheck,
     /// Tell trackers that the torrent stops.
     StopAnnouncing,
-    /// Have the swarm end. [`LifecycleEvent::SwarmEnded`](super::LifecycleEvent::SwarmEnded) follows.
+    /// Stop the swarm. [`LifecycleEvent::SwarmEnded`](super::LifecycleEvent::SwarmEnded) follows.
     StopSwarm,
-    /// Have the check end. [`LifecycleEvent::Checked`](super::LifecycleEvent::Checked) follows.
+    /// Stop the check. [`LifecycleEvent::Checked`](super::LifecycleEvent::Checked) follows.
     StopCheck,
-    /// Ask for metadata no more. What comes of it is dropped.
+    /// Stop asking for metadata. Late answers are dropped.
     StopFetching,
-    /// Have work on files end. [`LifecycleEvent::WorkDone`](super::LifecycleEvent::WorkDone) follows.
+    /// Stop work on files. [`LifecycleEvent::WorkDone`](super::LifecycleEvent::WorkDone) follows.
     CancelWork,
     /// Give the check slot to the next torrent.
     ReturnCheckSlot,
@@ -37,7 +37,7 @@ pub enum Effect {
     /// Ask peers for the metadata. Answered by
     /// [`LifecycleEvent::Metadata`](super::LifecycleEvent::Metadata).
     FetchMetadata,
-    /// Compare the files with the last checkpoint; without one, see what they are like. Answered by
+    /// Compare the files with the last checkpoint. Without one, look at what is there. Answered by
     /// [`LifecycleEvent::Surveyed`](super::LifecycleEvent::Surveyed).
     Survey,
     /// Ask for a slot to hash with. [`LifecycleEvent::CheckSlot`](super::LifecycleEvent::CheckSlot)
@@ -50,12 +50,11 @@ pub enum Effect {
     /// Move, rename or delete files. Answered by
     /// [`LifecycleEvent::WorkDone`](super::LifecycleEvent::WorkDone).
     StartWork(WorkKind),
-    /// Hash what is to be hashed. Answered by
-    /// [`LifecycleEvent::Checked`](super::LifecycleEvent::Checked).
+    /// Hash what must be hashed. Answered by [`LifecycleEvent::Checked`](super::LifecycleEvent::Checked).
     StartCheck,
     /// Prepare files to be written, then exchange pieces. Answered by
     /// [`LifecycleEvent::SwarmEnded`](super::LifecycleEvent::SwarmEnded), and before that by
-    /// [`LifecycleEvent::SwarmStarted`](super::LifecycleEvent::SwarmStarted) if it comes so far.
+    /// [`LifecycleEvent::SwarmStarted`](super::LifecycleEvent::SwarmStarted) if it gets that far.
     StartSwarm,
     /// Tell trackers that the torrent is gone, and flush its data. Answered by
     /// [`LifecycleEvent::Left`](super::LifecycleEvent::Left).
@@ -64,19 +63,19 @@ pub enum Effect {
     StartAnnouncing,
     /// Pass [`LifecycleEvent::RetryDue`](super::LifecycleEvent::RetryDue) when this time is over.
     ScheduleRetry {
-        /// From now on.
+        /// The time from now.
         after: Duration,
     },
-    /// Show [`Lifecycle::status`](super::Lifecycle::status) to who watches.
+    /// Show [`Lifecycle::status`](super::Lifecycle::status) to observers.
     Show,
-    /// The task is not needed: keep only a record of the torrent.
+    /// The task is not needed. Keep only a record of the torrent.
     Sleep,
-    /// Give up its paths, and drop it.
+    /// Release its paths, and drop it.
     End,
 }
 
 impl Lifecycle {
-    /// Returns something to be done, and takes for granted that it is. `None` until the next event.
+    /// Returns the next effect, and assumes that it is carried out. Returns `None` until the next event.
     #[must_use = "an effect is returned only once"]
     pub fn poll(&mut self) -> Option<Effect> {
         self.next_note()
@@ -86,7 +85,7 @@ impl Lifecycle {
             .or_else(|| self.next_conclusion())
     }
 
-    /// What is to be noted before anything else begins.
+    /// Returns what must be recorded before anything else begins.
     fn next_note(&mut self) -> Option<Effect> {
         if std::mem::take(&mut self.reports_fault) {
             return Some(Effect::ReportFault);
@@ -102,7 +101,7 @@ impl Lifecycle {
     }
 
     fn next_stop(&mut self) -> Option<Effect> {
-        // Who leaves tells trackers then.
+        // A torrent that leaves tells trackers later.
         if self.announced && self.is_open() && self.is_halted() {
             self.announced = false;
             return Some(Effect::StopAnnouncing);
@@ -184,7 +183,7 @@ impl Lifecycle {
         None
     }
 
-    /// What follows once nothing else is to begin.
+    /// Returns what follows once nothing else must begin.
     fn next_conclusion(&mut self) -> Option<Effect> {
         let can_be_found = match self.content {
             ContentState::FetchingMetadata => true,
@@ -218,7 +217,7 @@ impl Lifecycle {
         None
     }
 
-    /// Returns `effect` and notes that with `begin`, once there is a task for it.
+    /// Returns `effect` and records it with `begin`, once there is a task for it.
     fn awake_for(&mut self, effect: Effect, begin: impl FnOnce(&mut Self)) -> Option<Effect> {
         if !std::mem::replace(&mut self.awake, true) {
             return Some(Effect::Wake);
@@ -229,7 +228,7 @@ impl Lifecycle {
 
     fn begin_work(&mut self, kind: WorkKind) {
         (self.work, self.work_wanted) = (Some(kind), None);
-        // Files are not where it looks for them.
+        // Files are not where the survey looks for them.
         self.abandon_survey();
         if kind == WorkKind::Remove {
             (self.paused, self.never_resumed) = (true, false);
@@ -239,17 +238,17 @@ impl Lifecycle {
         }
     }
 
-    /// Whether nobody has closed it.
+    /// Returns whether it was not closed.
     fn is_open(&self) -> bool {
         self.closing == Closing::No
     }
 
-    /// Whether nothing is to be exchanged with peers.
+    /// Returns whether nothing must be exchanged with peers.
     fn is_halted(&self) -> bool {
         self.paused || self.fault.is_some()
     }
 
-    /// Whether nothing comes before what a torrent does of its own accord.
+    /// Returns whether nothing comes before what a torrent does by itself.
     fn is_free(&self) -> bool {
         self.is_open() && !self.recheck && self.work_wanted.is_none() && self.work.is_none()
     }
@@ -273,7 +272,8 @@ impl Lifecycle {
         self.is_free() && !self.is_halted() && self.content == ContentState::Ready
     }
 
-    /// Work on files may take hours, and gives the slot to others; a check that begins anew keeps it.
+    /// Returns whether it wants a check slot. Work on files may take hours, so it gives the slot to others.
+    /// A check that starts again keeps it.
     fn wants_check_slot(&self) -> bool {
         self.is_open()
             && self.fault.is_none()
@@ -287,5 +287,5 @@ impl Lifecycle {
     }
 }
 
-/// How long a fault that may pass is left alone: a disk that is full rarely has room within seconds.
+/// The pause before a passing fault is retried. A full disk rarely has room within seconds.
 const RETRY: Duration = Duration::from_secs(30);

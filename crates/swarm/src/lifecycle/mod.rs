@@ -1,11 +1,11 @@
-//! The life of one torrent, from its first look at the disk to its end. No I/O.
+//! The life of one torrent, from the first look at its files to its end. No I/O.
 //!
 //! A [`Lifecycle`] decides when a torrent's files are surveyed and hashed, when its swarm runs, when it is
 //! announced, and when it needs a task. A driver passes in what happened with [`Lifecycle::handle`] and
 //! then carries out what [`Lifecycle::poll`] returns until that is `None`. Bitfields, fingerprints and
-//! sentences stay with the driver; here is only what decisions depend on.
+//! error texts stay with the driver. The lifecycle has only what decisions depend on.
 //!
-//! Three things are independent of each other:
+//! Three parts of the state are independent of each other:
 //!
 //! | part | values |
 //! |---|---|
@@ -13,7 +13,7 @@
 //! | whether a user has paused the torrent | [`Lifecycle::is_paused`] |
 //! | what it stopped on | [`Lifecycle::fault`] |
 //!
-//! Content is surveyed and hashed while a torrent is paused. A fault stops that as well.
+//! Content is surveyed and hashed even while a torrent is paused, but not while it has a fault.
 //!
 //! ```text
 //!  FetchingMetadata ──▶ Unverified ──check──▶ Ready ◀──survey── Surveying
@@ -23,12 +23,12 @@
 //!                         └─────── resume ── Unavailable ◀── fault ────┘
 //! ```
 //!
-//! Decisions follow from the state alone: `poll` compares what should be under way with what is, and
-//! returns the difference. So it does not matter in which order things happen, an order that is taken back
-//! before it was polled leaves no trace, and no effect is asked for twice.
+//! Decisions depend only on the state: `poll` compares what should be under way with what is, and returns
+//! the difference. So the order of events does not matter, an order that is taken back before it was polled
+//! leaves no trace, and no effect is returned twice.
 //!
-//! Four kinds of work exclude each other: a survey or check of the content, the swarm, and work on the
-//! files. What is to begin waits until what is under way has ended, which each does exactly once.
+//! Four kinds of work exclude each other: a survey of the content, a check of the content, the swarm, and
+//! work on the files. New work waits until the current work has ended. Each kind of work ends exactly once.
 
 mod effects;
 mod events;
@@ -75,7 +75,7 @@ pub use events::{CheckEnd, FaultKind, LifecycleEvent, SurveyEnd, SwarmEnd, WorkK
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Lifecycle {
-    /// When the content was known last.
+    /// When the content was last known.
     known_at: Moment,
     content: ContentState,
     fault: Option<FaultKind>,
@@ -84,20 +84,20 @@ pub struct Lifecycle {
     never_resumed: bool,
     /// There is a checkpoint against which its files can be surveyed.
     has_checkpoint: bool,
-    /// Checkpoints of it are kept, and faults that pass are retried.
+    /// Checkpoints of it are kept, and passing faults are retried.
     keeps_checkpoints: bool,
-    /// Everything is to be hashed as soon as what is under way has ended.
+    /// Everything must be hashed as soon as the current work has ended.
     recheck: bool,
-    /// A survey that fails is repeated once: somebody resumed the torrent while it went on.
+    /// A survey that fails is repeated once, because the torrent was resumed while it ran.
     survey_again: bool,
-    /// The check that runs is to begin anew, because files may be replaced now.
+    /// The running check must start again, because files may be replaced now.
     restart_check: bool,
     workload: Workload,
     urgency: Urgency,
     closing: Closing,
     work_wanted: Option<WorkKind>,
 
-    // What the driver has been asked for.
+    // What the driver was asked for.
     survey: SurveyState,
     check: RunState,
     swarm: RunState,
@@ -110,7 +110,7 @@ pub struct Lifecycle {
     announced: bool,
     awake: bool,
 
-    // What the driver has not been told yet.
+    // What the driver was not told yet.
     forgets: bool,
     keeps: Option<PendingRecord>,
     reports_fault: bool,
@@ -118,15 +118,15 @@ pub struct Lifecycle {
     is_outdated: bool,
 }
 
-/// How a torrent begins.
+/// The initial state of a torrent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LifecycleConfig {
     /// What is known of its content.
     pub content: ContentState,
     /// There is a checkpoint of an earlier session.
     pub has_checkpoint: bool,
-    /// Checkpoints of it are kept. Faults that pass are retried then, too: without a keeper a program
-    /// ends on a fault.
+    /// Checkpoints of it are kept. Then passing faults are retried, too: without a keeper, a program ends
+    /// on a fault.
     pub keeps_checkpoints: bool,
     /// It is added paused.
     pub paused: bool,
@@ -137,9 +137,9 @@ pub struct LifecycleConfig {
 pub enum ContentState {
     /// Only the info-hash is known.
     FetchingMetadata,
-    /// The files are compared with the last checkpoint.
+    /// The files are being compared with the last checkpoint.
     Surveying,
-    /// Pieces are to be hashed.
+    /// Pieces must be hashed.
     Unverified(CheckScope),
     /// It is known which pieces are held.
     Ready,
@@ -147,7 +147,7 @@ pub enum ContentState {
     Unavailable,
 }
 
-/// How much of the content is to be hashed.
+/// How much of the content must be hashed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum CheckScope {
     /// All of it.
@@ -173,22 +173,22 @@ pub enum LifecycleStatus {
     Paused,
     /// It has stopped on a fault.
     Failed,
-    /// It is gone.
+    /// It has ended.
     Gone,
 }
 
-/// What a torrent's task is busy with.
+/// What a torrent's task is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Occupation {
-    /// [`Effect::StartSwarm`] was returned, and its end has not come.
+    /// [`Effect::StartSwarm`] was returned, and the swarm has not ended.
     Swarm,
-    /// The same of [`Effect::StartCheck`].
+    /// [`Effect::StartCheck`] was returned, and the check has not ended.
     Check,
-    /// The same of [`Effect::StartWork`].
+    /// [`Effect::StartWork`] was returned, and the work has not ended.
     Work(WorkKind),
 }
 
-/// Whether the swarm is to be started.
+/// Whether the swarm must be started.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 enum Urgency {
     /// Nothing to do.
@@ -199,11 +199,11 @@ enum Urgency {
     AtOnce,
 }
 
-/// Something the driver does that can be told to stop.
+/// The state of an activity that can be told to stop.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum RunState {
     Stopped,
-    /// Its files are being prepared. Only of a swarm.
+    /// Its files are being prepared. Only for a swarm.
     Starting,
     Running,
     Stopping,
@@ -213,7 +213,7 @@ enum RunState {
 enum SurveyState {
     None,
     Running,
-    /// Its answer will be of no use.
+    /// Its answer will be ignored.
     Obsolete,
 }
 
@@ -231,20 +231,20 @@ enum RetryTimer {
     Scheduled,
 }
 
-/// How far the end of a torrent is.
+/// How far the end of a torrent has come.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Closing {
     No,
-    /// What is under way ends.
+    /// The current work is ending.
     Requested,
-    /// Trackers are told, and data is flushed.
+    /// Trackers are being told, and data is being flushed.
     Leaving,
-    /// Everything is done but for [`Effect::End`].
+    /// Everything is done except [`Effect::End`].
     Left,
     Gone,
 }
 
-/// What is to be kept.
+/// What the driver must keep.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum PendingRecord {
     Checkpoint,
@@ -294,18 +294,17 @@ impl Lifecycle {
         self.content
     }
 
-    /// Whether a user has paused it.
+    /// Returns whether a user has paused it.
     pub fn is_paused(&self) -> bool {
         self.paused
     }
 
-    /// Returns what it has stopped on.
+    /// Returns the fault that it has stopped on.
     pub fn fault(&self) -> Option<FaultKind> {
         self.fault
     }
 
-    /// Returns what its task is busy with. A task that was woken for something else looks here for what it
-    /// has to do.
+    /// Returns what its task is doing. A task that was woken for something else looks here for what to do.
     pub fn occupation(&self) -> Option<Occupation> {
         match self.work {
             Some(kind) => Some(Occupation::Work(kind)),
@@ -315,28 +314,28 @@ impl Lifecycle {
         }
     }
 
-    /// Whether what it is busy with was told to stop.
+    /// Returns whether its current work was told to stop.
     pub fn is_stopping(&self) -> bool {
         let told = [self.check, self.swarm].contains(&RunState::Stopping);
         told || self.work_cancelled
     }
 
-    /// Whether its swarm has been started, and has not ended since.
+    /// Returns whether its swarm has started and not ended.
     pub fn is_exchanging(&self) -> bool {
         matches!(self.swarm, RunState::Running | RunState::Stopping)
     }
 
-    /// Whether the answer of a survey is awaited. That of one that became obsolete is of no use.
+    /// Returns whether the answer of a survey is awaited. The answer of an obsolete survey is ignored.
     pub fn awaits_survey(&self) -> bool {
         self.survey == SurveyState::Running
     }
 
-    /// Whether it has a check slot.
+    /// Returns whether it has a check slot.
     pub fn has_check_slot(&self) -> bool {
         self.check_slot == SlotState::Held
     }
 
-    /// Whether it has a start slot, which the driver may give to others early if its disk hangs.
+    /// Returns whether it has a start slot, which the driver may give to others early if its disk hangs.
     pub fn has_start_slot(&self) -> bool {
         self.start_slot == SlotState::Held
     }
@@ -359,10 +358,10 @@ impl Lifecycle {
         }
     }
 
-    /// Takes in what happened. Take [`Lifecycle::poll`] until it returns `None` afterwards.
+    /// Handles an event. Call [`Lifecycle::poll`] afterwards until it returns `None`.
     ///
-    /// An answer to something that was not asked for has no effect, nor has anything but an answer once
-    /// the torrent is closed.
+    /// An answer to something that was not asked for has no effect. Once the torrent is closed, only
+    /// answers have effects.
     pub fn handle(&mut self, now: Moment, event: LifecycleEvent) {
         use LifecycleEvent as E;
         match event {
@@ -407,12 +406,12 @@ impl Lifecycle {
     /// Continues after a pause or a fault.
     fn resume(&mut self, now: Moment) {
         if !self.paused && self.fault.is_none() {
-            // What this survey meets may have been mended while it went on.
+            // What this survey finds may have been repaired while it ran.
             self.survey_again = self.survey == SurveyState::Running;
             return;
         }
         if self.fault.is_none() && self.is_running() {
-            // It has not been told to stop yet.
+            // It was not told to stop yet.
             self.paused = false;
             return;
         }
@@ -422,7 +421,7 @@ impl Lifecycle {
         match self.content {
             ContentState::Ready if self.has_checkpoint && !is_fresh => self.look_again(),
             ContentState::Ready => self.urgency = self.urgency.max(self.workload.urgency()),
-            // Nothing is known of what is on the disk: to continue would be to get all of it anew.
+            // Nothing is known of what is on the disk. Without a look, all of it would be downloaded again.
             ContentState::Unavailable => self.look_again(),
             ContentState::FetchingMetadata
             | ContentState::Surveying
@@ -430,8 +429,8 @@ impl Lifecycle {
         }
     }
 
-    /// Tries again after a fault that may have passed. A torrent that a user has paused meanwhile stays
-    /// as it is.
+    /// Tries again after a fault that may have passed. A torrent that a user has paused meanwhile stays as
+    /// it is.
     fn retry_due(&mut self, now: Moment, room: bool) {
         if self.retry != RetryTimer::Scheduled {
             return;
@@ -454,7 +453,8 @@ impl Lifecycle {
         }
     }
 
-    /// The content is not as it was thought to be: it is surveyed, or hashed if there is no checkpoint.
+    /// Examines the content again because it is not as expected: it is surveyed, or hashed if there is no
+    /// checkpoint.
     fn look_again(&mut self) {
         self.content = match self.has_checkpoint {
             true => ContentState::Surveying,
@@ -537,7 +537,7 @@ impl Lifecycle {
     fn work_done(&mut self, done: bool) {
         self.work_cancelled = false;
         let Some(kind) = self.work.take() else { return };
-        // Also if only some files could be deleted.
+        // Even if only some files could be deleted.
         self.forgets |= kind == WorkKind::Remove;
         if kind == WorkKind::Find && done && self.content != ContentState::FetchingMetadata {
             self.has_checkpoint = false;
@@ -558,12 +558,12 @@ impl Lifecycle {
         }
     }
 
-    /// Everything is hashed anew, and then the torrent continues.
+    /// Hashes everything again. Then the torrent continues.
     fn request_recheck(&mut self) {
         (self.paused, self.never_resumed, self.fault) = (false, false, None);
         let is_checking = self.check != RunState::Stopped
             && self.content == ContentState::Unverified(CheckScope::All);
-        // One that hashes everything goes on.
+        // A check of everything continues.
         self.recheck = !is_checking && self.content != ContentState::FetchingMetadata;
     }
 
@@ -572,7 +572,7 @@ impl Lifecycle {
             return;
         }
         self.recheck = false;
-        // What it stopped on while it ended will show again if it lasts.
+        // A fault that stopped it while it ended will show again if it lasts.
         (self.fault, self.reports_fault) = (None, false);
         self.content = ContentState::Unverified(CheckScope::All);
         self.abandon_survey();
@@ -598,19 +598,19 @@ impl Lifecycle {
         self.workload = workload;
     }
 
-    /// Whether the swarm has been started, and not been told to stop.
+    /// Returns whether the swarm was started and not told to stop.
     fn is_running(&self) -> bool {
         matches!(self.swarm, RunState::Starting | RunState::Running)
     }
 
-    /// Whether files are being read or written, but for a survey.
+    /// Returns whether files are being read or written, except by a survey.
     fn is_busy(&self) -> bool {
         self.occupation().is_some()
     }
 }
 
 impl Default for LifecycleConfig {
-    /// A torrent of which nothing is known, and that keeps nothing.
+    /// A torrent about which nothing is known, and that keeps nothing.
     fn default() -> Self {
         Self {
             content: ContentState::Unverified(CheckScope::All),
@@ -637,9 +637,9 @@ fn take_slot(slot: &mut SlotState) {
     }
 }
 
-/// Content that was known so lately is not surveyed again: a torrent that is added and then resumed.
+/// Content that was known this recently is not surveyed again: a torrent that is added and then resumed.
 const FRESH: Duration = Duration::from_secs(5);
 
-/// The same of torrents that have not been resumed since they were added: a daemon that starts surveys
-/// tens of thousands before it resumes the first of them.
+/// The same for torrents that have not been resumed since they were added: a daemon that starts surveys
+/// tens of thousands of torrents before it resumes the first.
 const FRESH_SINCE_ADDED: Duration = Duration::from_secs(5 * 60);

@@ -161,7 +161,7 @@ struct Model {
     keep: bool,
     keep_recheck: bool,
     retry: bool,
-    /// Somebody waits to be served or to serve.
+    /// A peer waits to serve or to be served.
     contacted: bool,
 }
 

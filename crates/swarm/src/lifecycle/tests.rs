@@ -8,7 +8,7 @@ use super::LifecycleEvent as E;
 use super::model::{Comparison, configs};
 use super::*;
 
-/// A torrent whose effects are taken after each event, at a time that can be moved on.
+/// A torrent whose effects are taken after each event. Its time can be moved forward.
 struct Torrent {
     life: Lifecycle,
     now: Moment,
@@ -21,7 +21,7 @@ impl Torrent {
         (torrent, effects)
     }
 
-    /// One that holds everything it wants, and whose checkpoints are kept.
+    /// A torrent that holds everything it wants, and whose checkpoints are kept.
     fn ready(paused: bool) -> Self {
         let config = LifecycleConfig {
             content: ContentState::Surveying,
@@ -34,7 +34,7 @@ impl Torrent {
         torrent
     }
 
-    /// One whose swarm is alive.
+    /// A torrent whose swarm runs.
     fn running() -> Self {
         let mut torrent = Self::ready(false);
         assert!(torrent.pass(E::Contacted).contains(&Effect::StartSwarm));
@@ -107,10 +107,10 @@ fn a_download_waits_for_a_start_slot_unless_a_peer_is_there() {
     let effects = torrent.pass(E::Resume);
     assert_eq!(effects, [Effect::AskStartSlot, Effect::StartAnnouncing, Effect::Show]);
     assert_eq!(torrent.pass(E::Contacted), [Effect::Wake, Effect::StartSwarm]);
-    // Its slot comes all the same, and goes to the next once the swarm is up.
+    // Its slot comes nevertheless, and goes to the next torrent once the swarm has started.
     assert_eq!(torrent.pass(E::StartSlot), []);
     assert_eq!(torrent.pass(E::SwarmStarted), [Effect::ReturnStartSlot]);
-    // A download whose swarm found nothing to do waits for somebody.
+    // A download whose swarm found nothing to do waits for a peer.
     assert_eq!(torrent.pass(E::SwarmEnded(SwarmEnd::Idle)), [Effect::Sleep]);
     assert_eq!(torrent.pass(E::Workload(Workload::Download)), []);
     assert_eq!(torrent.pass(E::Workload(Workload::Prompt)), [Effect::Wake, Effect::StartSwarm]);
@@ -144,7 +144,7 @@ fn content_that_was_known_long_ago_is_surveyed_before_a_torrent_continues() {
     torrent.wait(1);
     let effects = torrent.pass(E::Resume);
     assert_eq!(effects, [Effect::Forget, Effect::Survey, Effect::Show]);
-    // One that was added paused and never ran is believed for longer.
+    // A torrent that was added paused and never ran is believed for longer.
     let mut torrent = Torrent::ready(true);
     torrent.wait(299);
     assert!(!torrent.pass(E::Resume).contains(&Effect::Survey));
@@ -198,7 +198,7 @@ fn an_answer_to_a_survey_from_before_a_move_is_not_believed() {
     let effects = torrent.pass(E::Work(WorkKind::Move));
     assert_eq!(effects, [Effect::Wake, Effect::StartWork(WorkKind::Move), Effect::Show]);
     assert_eq!(torrent.pass(E::WorkDone { done: true }), [Effect::Show, Effect::Sleep]);
-    // The files were not where this one looked.
+    // The files were not where this survey looked.
     let failed = E::Surveyed(SurveyEnd::Failed(FaultKind::Lasting));
     assert_eq!(torrent.pass(failed), [Effect::Survey]);
 }
@@ -225,7 +225,7 @@ fn a_recheck_during_a_check_of_some_pieces_begins_one_of_all() {
     assert_eq!(torrent.pass(E::Recheck), [Effect::StopCheck]);
     let effects = torrent.pass(E::Checked(CheckEnd::Stopped));
     assert_eq!(effects, [Effect::Forget, Effect::KeepRecheck, Effect::StartCheck, Effect::Show]);
-    // One of all goes on.
+    // A check of everything continues.
     assert_eq!(torrent.pass(E::Recheck), []);
 }
 
@@ -293,14 +293,15 @@ fn a_torrent_that_is_closed_ends_everything_before_it_leaves_and_hears_nothing_t
     assert_eq!(torrent.pass(E::Close), []);
     assert_eq!(torrent.pass(E::Left), [Effect::End]);
     assert_eq!(torrent.pass(E::Resume), []);
-    // A slot that was asked for goes on to the next.
+    // A slot that was asked for goes on to the next torrent.
     let (mut torrent, _) = Torrent::new(LifecycleConfig::default());
     torrent.pass(E::Close);
     assert_eq!(torrent.pass(E::Left), [Effect::End]);
     assert_eq!(torrent.pass(E::CheckSlot), [Effect::ReturnCheckSlot]);
 }
 
-/// All states that any sequence of these events leads to, whatever its length.
+/// Visits all states that any sequence of these events leads to, whatever its length. Returns how many
+/// there are.
 fn explore(
     configs: impl Iterator<Item = LifecycleConfig>,
     is_considered: impl Fn(&E) -> bool,
@@ -313,7 +314,7 @@ fn explore(
             open.push_back(torrent);
         }
     }
-    // Freshness is all that time decides.
+    // Time decides nothing but freshness.
     let (early, late) = (Moment::START, Moment::from_secs(3_600));
     while let Some(torrent) = open.pop_front() {
         for event in torrent.possible().iter().filter(|event| is_considered(event)) {
@@ -354,7 +355,7 @@ fn from_every_state_of_its_files_and_its_start_a_torrent_can_come_to_run() {
     assert!(states > 10_000, "{states}");
 }
 
-/// All states, 340,000 of them, in half a minute.
+/// All 340,000 states, in half a minute.
 #[test]
 #[ignore = "takes half a minute; .ci/run runs it"]
 fn from_every_state_a_torrent_can_come_to_run() {

@@ -1,4 +1,4 @@
-//! Pieces that are begun: from the first request to the check, and the memory for them.
+//! Begun pieces: from the first request to the check, and the memory for them.
 
 use slab::Slab;
 
@@ -9,8 +9,8 @@ use super::{Picker, Stage};
 use piecework_core::PieceIndex;
 
 impl Picker {
-    /// The caller asks for blocks of it, then settles it. It is nobody's if `sole` is `None`, else
-    /// the request's.
+    /// Begins a piece. The caller requests blocks of it and then calls [`Picker::settle`]. With `sole` of
+    /// `None`, it has no owner; otherwise the peer owns it.
     pub(super) fn begin(
         &mut self,
         piece: PieceIndex,
@@ -54,7 +54,7 @@ impl Picker {
     pub(super) fn put_back(&mut self, piece: PieceIndex, park: bool) {
         let stage = &mut self.stages[piece.0 as usize];
         if !self.buckets.priority(piece).is_wanted() {
-            // It was being verified when it was given up.
+            // It was being verified when it stopped being wanted.
             *stage = Stage::Skipped;
         } else if park {
             *stage = Stage::Parked;
@@ -66,7 +66,7 @@ impl Picker {
         }
     }
 
-    /// Everything is held: gives back what only downloads need.
+    /// Releases what only downloads need. Everything is held.
     pub(super) fn retire(&mut self) {
         self.stages = Vec::new();
         self.buckets.retire();
@@ -77,7 +77,7 @@ impl Picker {
         self.doubles = Vec::new();
     }
 
-    /// Forgets an assembly and gives its memory back; its piece has no stage until one is set.
+    /// Removes an assembly and releases its memory. Its piece has no stage until one is set.
     pub(super) fn unbegin(&mut self, slot: u32) -> Assembly {
         let mut assembly = self.begun.remove(slot as usize);
         if let Some(place) = assembly.place.take() {
@@ -93,7 +93,7 @@ impl Picker {
         assembly
     }
 
-    /// Puts a begun piece into the list of those with free or loose blocks, or out of it.
+    /// Adds a begun piece to the list of those with free or loose blocks, or removes it.
     pub(super) fn settle(&mut self, slot: u32) {
         let assembly = &mut self.begun[slot as usize];
         match assembly.place {
@@ -122,5 +122,5 @@ impl Picker {
     }
 }
 
-/// Block lists kept for the next pieces, so that beginning one does not allocate.
+/// How many block lists are kept for later pieces, so that beginning one does not allocate.
 const MAX_SPARE: usize = 64;

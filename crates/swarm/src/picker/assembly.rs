@@ -1,4 +1,4 @@
-//! One piece under way: which of its blocks are free, asked for, or kept, and who gave them.
+//! One piece under way: which of its blocks are free, requested or kept, and who gave them.
 
 use std::sync::Arc;
 
@@ -9,22 +9,22 @@ use super::pick_request::PickRequest;
 use super::selection::{EvictedRequest, Selection};
 use piecework_core::{BLOCK_LEN, BlockRef, Geometry, Moment, PieceIndex};
 
-/// Peers that may be asked for the same block at a time, in the endgame.
+/// How many peers may be asked for the same block at a time, in the endgame.
 pub(super) const MAX_COPIES: usize = 3;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Block {
     Free,
-    /// Asked of the first `copies` of `by`, the oldest request first.
+    /// Requested from the first `copies` peers of `by`, the oldest request first.
     Asked {
         by: [PeerKey; MAX_COPIES],
         copies: u8,
         /// Bit `n` is set if the request to `by[n]` is late.
         late: u8,
-        /// Until then it is worth waiting for.
+        /// The block is worth waiting for until then.
         due: Moment,
     },
-    /// Received from this one of the assembly's givers.
+    /// Received from this giver, an index into the assembly's givers.
     Kept {
         giver: u32,
     },
@@ -34,35 +34,35 @@ pub(super) enum Block {
 pub(super) struct Assembly {
     pub(super) piece: PieceIndex,
     pub(super) blocks: Vec<Block>,
-    /// Blocks that are free.
+    /// The number of free blocks.
     pub(super) free: u32,
-    /// Blocks that are asked of anybody.
+    /// The number of requested blocks.
     pub(super) asked: u32,
-    /// Of those the loose ones: every request for them is late.
+    /// How many of the requested blocks are loose: every request for them is late.
     pub(super) loose: u32,
     /// No block before this one is free or loose.
     cursor: u32,
-    /// Who is filling it, as long as it has free or loose blocks.
+    /// The peer that fills it, as long as it has free or loose blocks.
     pub(super) owner: Option<PeerKey>,
-    /// Nobody but the owner may be asked.
+    /// Only the owner may be asked.
     pub(super) sole: bool,
     pub(super) givers: Vec<Giver>,
-    /// Where it stands in the picker's list of pieces with free blocks.
+    /// Its index in the picker's list of pieces with free or loose blocks.
     pub(super) place: Option<u32>,
-    /// All blocks are kept and the driver is checking them.
+    /// All blocks are kept, and the driver is checking them.
     pub(super) verifying: bool,
 }
 
-/// What a block was before it came.
+/// What the arrival of a block changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Arrival {
-    /// Others that were asked for the same block and need not send it.
+    /// Other peers that were asked for the same block and need not send it.
     pub(crate) others: SmallVec<[PeerKey; MAX_COPIES]>,
     /// It was the last one missing.
     pub(crate) whole: bool,
 }
 
-/// A block as it came: from whom and when.
+/// How a block came: from whom and when.
 #[derive(Debug)]
 pub(crate) struct Receipt<'a> {
     pub(crate) from: PeerKey,
@@ -72,12 +72,12 @@ pub(crate) struct Receipt<'a> {
 }
 
 impl Block {
-    /// Whether it is asked for, and every request for it is late.
+    /// Returns whether it is requested, and every request for it is late.
     pub(super) fn is_loose(&self) -> bool {
         matches!(self, Self::Asked { copies, late, .. } if *late == (1 << *copies) - 1)
     }
 
-    /// Whether it is free or loose.
+    /// Returns whether it is free or loose.
     fn is_open(&self) -> bool {
         matches!(self, Self::Free) || self.is_loose()
     }
@@ -86,7 +86,7 @@ impl Block {
         matches!(self, Self::Asked { by, copies, .. } if by[..usize::from(*copies)].contains(&key))
     }
 
-    /// Whether the request to `key` is late; `None` if there is none.
+    /// Returns whether the request to `key` is late. `None` if there is none.
     pub(super) fn is_late(&self, key: PeerKey) -> Option<bool> {
         let Self::Asked { by, copies, late, .. } = self else { return None };
         let at = by[..usize::from(*copies)].iter().position(|asked| *asked == key)?;
@@ -113,14 +113,14 @@ impl Assembly {
         }
     }
 
-    /// Blocks that a new request may be for: the free ones and, if the request may take them, the
+    /// Returns how many blocks a new request may be for: the free ones and, if the peer may take them, the
     /// loose ones.
     pub(super) fn open(&self, with_loose: bool) -> u32 {
         if with_loose { self.free + self.loose } else { self.free }
     }
 
-    /// Whether there is a block that the request may be asked for. Cost: that of a look at each block
-    /// if none is free but some are loose.
+    /// Returns whether there is a block that the peer may be asked for. Looks at each block if none is free
+    /// but some are loose.
     pub(super) fn has_for(&self, request: &PickRequest<'_>) -> bool {
         self.free > 0
             || (request.takes_late_blocks()
@@ -131,7 +131,7 @@ impl Assembly {
                     .any(|block| block.is_loose() && !block.is_asked_of(request.key)))
     }
 
-    /// Asks the request for the first `count` blocks that are free or loose.
+    /// Requests the first `count` blocks that are free or loose.
     pub(super) fn take_front(
         &mut self,
         request: &PickRequest<'_>,
@@ -156,8 +156,8 @@ impl Assembly {
         self.advance_cursor();
     }
 
-    /// Asks the request for the last `count` blocks that are free or loose, so that it does not run
-    /// into the owner.
+    /// Requests the last `count` blocks that are free or loose, so that the peer does not run into the
+    /// owner.
     pub(super) fn take_back(
         &mut self,
         request: &PickRequest<'_>,
@@ -185,9 +185,9 @@ impl Assembly {
         self.advance_cursor();
     }
 
-    /// Asks one more peer for a block that others owe already. If as many as may be are asked, the
-    /// oldest request that is late, or else the oldest, is given up and comes out. By a peer that is
-    /// [bold](PickRequest::takes_last_copy) the block is due at `until`.
+    /// Requests a block that others owe already from one more peer. If the maximum number of peers is
+    /// asked, the oldest late request, or else the oldest, is given up and added to `out`. If the peer [may
+    /// take the last copy](PickRequest::takes_last_copy), the block becomes due at `until`.
     pub(super) fn double(
         &mut self,
         index: u32,
@@ -200,7 +200,7 @@ impl Assembly {
         let was_loose = block.is_loose();
         let Block::Asked { by, copies, late, due } = block else { return };
         if usize::from(*copies) == MAX_COPIES {
-            // The oldest of those that are late, if there are any.
+            // The oldest late request, if there is one.
             let at = if *late == 0 { 0 } else { late.trailing_zeros() as usize };
             out.evicted.push(EvictedRequest { peer: by[at], piece: self.piece, index });
             remove_request(by, copies, late, at);
@@ -215,7 +215,8 @@ impl Assembly {
         self.loose = self.loose + u32::from(is_loose) - u32::from(was_loose);
     }
 
-    /// `key` will not send the block. Says whether that made it free or loose.
+    /// Takes back the request from `key`, which will not send the block. Returns whether that made the
+    /// block free or loose.
     pub(super) fn unask(&mut self, index: u32, key: PeerKey) -> bool {
         let block = &mut self.blocks[index as usize];
         let was_loose = block.is_loose();
@@ -238,8 +239,7 @@ impl Assembly {
         true
     }
 
-    /// The request of the block to `key` is late, or is so no more. Says whether that made the
-    /// block loose.
+    /// Records whether the request to `key` is late. Returns whether that made the block loose.
     pub(super) fn set_late(&mut self, index: u32, key: PeerKey, is_late: bool) -> bool {
         let block = &mut self.blocks[index as usize];
         let was_loose = block.is_loose();
@@ -256,13 +256,13 @@ impl Assembly {
         is_loose && !was_loose
     }
 
-    /// Whether the block may still come from `key`, asked or not.
+    /// Returns whether the block may still come from `key`, requested or not.
     pub(super) fn misses(&self, index: u32, key: PeerKey) -> bool {
         let allowed = !self.sole || self.owner == Some(key);
         allowed && !matches!(self.blocks[index as usize], Block::Kept { .. })
     }
 
-    /// The block came. It must not be kept already.
+    /// Keeps a block. It must not be kept already.
     pub(super) fn keep(&mut self, index: u32, receipt: &Receipt<'_>, bytes: u32) -> Arrival {
         let mut arrival = Arrival::default();
         self.loose -= u32::from(self.blocks[index as usize].is_loose());
@@ -285,7 +285,7 @@ impl Assembly {
         self.blocks.len() as u32 - self.free - self.asked
     }
 
-    /// Which of the givers gave each block; the assembly must be whole.
+    /// Returns for each block which of the givers gave it. The assembly must be whole.
     pub(super) fn giver_of_each(&self) -> Vec<u32> {
         let giver = |block: &Block| match block {
             Block::Kept { giver } => Some(*giver),
@@ -324,7 +324,8 @@ impl Assembly {
         }
     }
 
-    /// Asks the request for a free or loose block, if it is not asked already. Says whether it was.
+    /// Requests a free or loose block unless the peer is asked for it already. Returns whether it was
+    /// requested.
     fn take(
         &mut self,
         index: u32,
@@ -383,7 +384,7 @@ impl Assembly {
     }
 }
 
-/// Forgets the request to `by[at]`.
+/// Removes the request to `by[at]`.
 fn remove_request(by: &mut [PeerKey; MAX_COPIES], copies: &mut u8, late: &mut u8, at: usize) {
     by.copy_within(at + 1.., at);
     *copies -= 1;
@@ -391,7 +392,7 @@ fn remove_request(by: &mut [PeerKey; MAX_COPIES], copies: &mut u8, late: &mut u8
     *late = (*late & below) | ((*late >> 1) & !below);
 }
 
-/// Tells each giver of a whole piece which blocks were its.
+/// Sets for each giver of a whole piece which blocks it gave.
 pub(super) fn note_ranges(givers: &mut [Giver], giver_of: &[u32]) {
     if let [only] = givers {
         only.ranges.push((0, giver_of.len().saturating_sub(1) as u32));
@@ -406,7 +407,7 @@ pub(super) fn note_ranges(givers: &mut [Giver], giver_of: &[u32]) {
     }
 }
 
-/// Which of its piece's blocks this is; its `begin` must be a block's.
+/// Returns the number of a block in its piece. Its `begin` must be that of a block.
 pub(crate) fn index_of(block: BlockRef) -> u32 {
     block.begin / BLOCK_LEN
 }

@@ -1,9 +1,9 @@
-//! Pieces ordered by how many peers hold them, with moves of constant cost.
+//! Pieces ordered by how many peers hold them. Moves have constant cost.
 //!
-//! All pieces of one priority that may be begun stand in one array, sorted by availability; a
-//! bucket is a run of equals in it. Raising or lowering a piece by one swaps it to the edge of its
-//! bucket and moves the edge (the idea is that of libtorrent's piece picker). Peers that hold
-//! everything are not counted here: they would shift all pieces alike.
+//! All open pieces of one priority are in one array, sorted by availability. A bucket is a run of equal
+//! elements in it. Raising or lowering a piece by one swaps it to the edge of its bucket and moves the edge
+//! (the idea comes from libtorrent's piece picker). Peers that hold everything are not counted here: they
+//! would shift all pieces alike.
 
 use std::ops::Range;
 
@@ -13,13 +13,13 @@ use piecework_core::{Bitfield, PieceIndex, Priority, Rng};
 #[derive(Debug)]
 pub(super) struct Buckets {
     priorities: Priorities,
-    /// One for each of [`WANTED`]; none once everything is held.
+    /// One for each of [`WANTED`]. Empty once everything is held.
     classes: Vec<Class>,
-    /// Where a piece stands in its class's order; [`NOWHERE`] if it is not open. Empty once
+    /// The index of each piece in its class's order, or [`NOWHERE`] if it is not open. Empty once
     /// everything is held.
     place: Vec<u32>,
-    /// Peers that hold the piece, open or not, without those that hold everything. Empty as long
-    /// as there is nothing to count.
+    /// How many peers hold each piece, open or not, without those that hold everything. Empty as long as
+    /// there is nothing to count.
     count: Vec<u32>,
     pieces: u32,
 }
@@ -29,21 +29,21 @@ pub(super) struct Buckets {
 struct Class {
     /// Open pieces, rarest first.
     order: Vec<u32>,
-    /// Where each bucket ends in `order`; it begins where the one before ends.
+    /// Where each bucket ends in `order`. It begins where the one before ends.
     ends: Vec<u32>,
-    /// One bit for each open piece, laid out as on the wire; empty before the first one.
+    /// One bit for each open piece, laid out as on the wire. Empty before the first one.
     open: Vec<u8>,
-    /// There is no open piece in the first so many words of `open`.
+    /// The first so many words of `open` have no open piece.
     front: usize,
 }
 
-/// Priorities of pieces that may be begun, the first ones first.
+/// Priorities of pieces that may be begun, the highest first.
 pub(super) const WANTED: [Priority; CLASSES] = [Priority::High, Priority::Normal, Priority::Low];
 
-/// How many those are.
+/// The number of classes.
 pub(super) const CLASSES: usize = 3;
 
-/// Where a priority stands in [`WANTED`]; what is skipped stands nowhere.
+/// Returns the index of a priority in [`WANTED`]. `None` for skipped pieces.
 pub(super) fn class_of(priority: Priority) -> Option<usize> {
     match priority {
         Priority::High => Some(0),
@@ -54,7 +54,8 @@ pub(super) fn class_of(priority: Priority) -> Option<usize> {
 }
 
 impl Buckets {
-    /// Nobody holds anything; all wanted pieces that `held` lacks are open, in random order.
+    /// Creates buckets for the case that no peer holds anything. All wanted pieces that `held` lacks are
+    /// open, in random order.
     pub(super) fn new(held: &Bitfield, priorities: Priorities, rng: &mut Rng) -> Self {
         let pieces = held.len();
         let place = if held.is_full() { Vec::new() } else { vec![NOWHERE; pieces as usize] };
@@ -64,8 +65,8 @@ impl Buckets {
         buckets
     }
 
-    /// From now on these are the priorities, and of the missing pieces those are open for which
-    /// `is_free` and that are wanted. Cost: that of sorting all pieces.
+    /// Sets the priorities. Missing pieces are open if `is_free` returns true and they are wanted. Costs as
+    /// much as sorting all pieces.
     pub(super) fn set_priorities(
         &mut self,
         priorities: Priorities,
@@ -78,18 +79,18 @@ impl Buckets {
         self.arrange((0..pieces).map(PieceIndex).filter(|piece| is_free(*piece)), rng);
     }
 
-    /// Nothing will ever be open again: gives back the memory for it.
+    /// Releases the memory for open pieces. None will ever be open again.
     pub(super) fn retire(&mut self) {
         self.place = Vec::new();
         self.classes = Vec::new();
     }
 
-    /// There are no peers: gives back the memory that counts them.
+    /// Releases the memory that counts peers. There are none.
     pub(super) fn forget_counts(&mut self) {
         self.count = Vec::new();
     }
 
-    /// One more peer holds `piece`.
+    /// Records that one more peer holds `piece`.
     pub(super) fn raise(&mut self, piece: PieceIndex) {
         if self.count.is_empty() {
             self.count = vec![0; self.pieces as usize];
@@ -106,7 +107,7 @@ impl Buckets {
         swap(&mut class.order, &mut self.place, at, edge);
     }
 
-    /// One peer fewer holds `piece`.
+    /// Records that one peer fewer holds `piece`.
     pub(super) fn lower(&mut self, piece: PieceIndex) {
         let bucket = self.count[piece.0 as usize] as usize;
         self.count[piece.0 as usize] -= 1;
@@ -117,7 +118,7 @@ impl Buckets {
         swap(&mut class.order, &mut self.place, at, edge);
     }
 
-    /// A peer that was counted at every piece is no longer counted at any.
+    /// Stops counting a peer that was counted at every piece.
     pub(super) fn lower_all(&mut self) {
         for count in &mut self.count {
             *count -= 1;
@@ -130,7 +131,7 @@ impl Buckets {
         }
     }
 
-    /// `piece`, which must be wanted, may be begun (again). Cost: the number of buckets.
+    /// Opens `piece`, which must be wanted. Cost: the number of buckets.
     pub(super) fn insert(&mut self, piece: PieceIndex) {
         let Some(class) = class_of(self.priority(piece)) else { return };
         let bucket = self.count(piece) as usize;
@@ -151,7 +152,7 @@ impl Buckets {
         class.mark_open(piece, self.pieces);
     }
 
-    /// `piece` may not be begun any more. Cost: the number of buckets.
+    /// Closes `piece`: it may not be begun any more. Cost: the number of buckets.
     pub(super) fn remove(&mut self, piece: PieceIndex) {
         let Some((class, mut at)) = self.find(piece) else { return };
         let first = self.count(piece) as usize;
@@ -171,19 +172,19 @@ impl Buckets {
         self.place.get(piece.0 as usize).is_some_and(|at| *at != NOWHERE)
     }
 
-    /// Whether no piece is open.
+    /// Returns whether no piece is open.
     pub(super) fn is_empty(&self) -> bool {
         self.classes.iter().all(|class| class.order.is_empty())
     }
 
-    /// Whether no piece of that class is open.
+    /// Returns whether no piece of that class is open.
     pub(super) fn is_class_empty(&self, class: usize) -> bool {
         self.classes.get(class).is_none_or(|class| class.order.is_empty())
     }
 
-    /// The classes that any piece can be of.
+    /// Returns the classes that a piece can have.
     pub(super) fn classes(&self) -> Range<usize> {
-        // `Normal` stands at 1.
+        // `Normal` has the index 1.
         if self.priorities.are_plain() { 1..2 } else { 0..CLASSES }
     }
 
@@ -195,17 +196,18 @@ impl Buckets {
         &self.priorities
     }
 
-    /// Peers that hold `piece` without holding everything.
+    /// Returns how many peers hold `piece` without holding everything.
     pub(super) fn count(&self, piece: PieceIndex) -> u32 {
         self.count.get(piece.0 as usize).copied().unwrap_or(0)
     }
 
-    /// The open pieces of a class in no particular order.
+    /// Returns the open pieces of a class in no particular order.
     pub(super) fn all_of(&self, class: usize) -> &[u32] {
         &self.classes[class].order
     }
 
-    /// The open pieces of a class that at least `rank` peers hold, in runs of equals, rarest first.
+    /// Returns the open pieces of a class that at least `rank` peers hold, in runs of equal availability,
+    /// rarest first.
     pub(super) fn runs_from(&self, class: usize, rank: usize) -> impl Iterator<Item = &[u32]> + '_ {
         let Class { order, ends, .. } = &self.classes[class];
         (rank..ends.len()).map(|bucket| {
@@ -214,7 +216,7 @@ impl Buckets {
         })
     }
 
-    /// The open pieces of a class among those that `held` has, by index. Cost: a sixty-fourth of
+    /// Returns the open pieces of a class among those that `held` has, by index. Cost: a sixty-fourth of
     /// the pieces.
     pub(super) fn open_in<'a>(
         &'a self,
@@ -235,8 +237,8 @@ impl Buckets {
         })
     }
 
-    /// The first open piece of a class that `held` has. Cost: at most a sixty-fourth of the pieces,
-    /// little if `held` has what comes first.
+    /// Returns the first open piece of a class that `held` has. Cost: at most a sixty-fourth of the pieces,
+    /// and little if `held` has the first ones.
     pub(super) fn first_in(&mut self, class: usize, held: &Bitfield) -> Option<PieceIndex> {
         let Class { open, front, .. } = &mut self.classes[class];
         *front += open.chunks(8).skip(*front).take_while(|open| word(open) == 0).count();
@@ -246,7 +248,7 @@ impl Buckets {
         Some(PieceIndex((*front + at) as u32 * 64 + both.leading_zeros()))
     }
 
-    /// Entries that there is memory for, over all lists.
+    /// Returns how many entries there is memory for, over all lists.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         let Self { classes, place, count, .. } = self;
@@ -256,7 +258,7 @@ impl Buckets {
         classes.sum::<usize>() + place.capacity() + count.capacity()
     }
 
-    /// Panics unless everything fits together.
+    /// Panics unless the state is consistent.
     pub(super) fn check(&self) {
         let mut open = 0;
         for (index, class) in self.classes.iter().enumerate() {
@@ -311,7 +313,7 @@ impl Buckets {
         }
     }
 
-    /// The class and place of a piece, if it is open.
+    /// Returns the class of a piece and its index there, if it is open.
     fn find(&self, piece: PieceIndex) -> Option<(usize, u32)> {
         let at = self.place.get(piece.0 as usize).copied().filter(|at| *at != NOWHERE)?;
         Some((class_of(self.priority(piece))?, at))

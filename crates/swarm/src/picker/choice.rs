@@ -10,7 +10,7 @@ use super::{DuplicateRequest, Need, PickRequest, Picker, Selection, Stage, Trust
 use piecework_core::{Moment, PieceIndex, Rng};
 
 impl PickRequest<'_> {
-    /// How much a block that others owe, and that is due at `due`, needs this peer.
+    /// Returns how much a block that others owe and that is due at `due` needs this peer.
     fn need_of(&self, block: &Block, due: Moment, now: Moment) -> Need {
         if due <= now || block.is_loose() {
             Need::Overdue
@@ -23,7 +23,7 @@ impl PickRequest<'_> {
 }
 
 impl Picker {
-    /// 1. The piece it is filling.
+    /// Step 1: the piece that the peer is filling.
     pub(super) fn fill_own(
         &mut self,
         request: &mut PickRequest<'_>,
@@ -41,8 +41,8 @@ impl Picker {
                     return true;
                 }
                 if is_mine && assembly.sole {
-                    // It stays the only one to be asked, should it fail to send a block: keep it
-                    // on the list, behind what has free blocks.
+                    // It stays the only peer to be asked if it fails to send a block: keep the piece on the
+                    // list, behind those with free blocks.
                     let free = |piece: &PieceIndex| match self.stage(*piece) {
                         Stage::Begun(slot) => {
                             let other = &self.begun[slot as usize];
@@ -61,7 +61,7 @@ impl Picker {
         false
     }
 
-    /// 2. A piece that nobody fills any more.
+    /// Step 2: a piece that nobody fills any more.
     pub(super) fn adopt(
         &mut self,
         class: usize,
@@ -87,7 +87,7 @@ impl Picker {
         true
     }
 
-    /// 3. An open piece.
+    /// Step 3: an open piece.
     pub(super) fn begin_next(
         &mut self,
         class: usize,
@@ -105,8 +105,8 @@ impl Picker {
         self.begin_for(piece, request, want, now, out)
     }
 
-    /// 4. Half of what is free of the piece that is furthest from its end. In sequential order it is
-    ///    the first piece, unless the peer is one to be waited for.
+    /// Step 4: half of the free blocks of the piece that is furthest from its end. In sequential order
+    /// it is the first piece, unless the peer is snubbed.
     pub(super) fn share(
         &mut self,
         class: usize,
@@ -130,8 +130,8 @@ impl Picker {
         true
     }
 
-    /// 5. Blocks that others owe. A peer that gives blocks takes whatever it can give sooner; of what
-    ///    is under way a few blocks at a time, so that little comes twice.
+    /// Step 5: blocks that others owe. A peer that gives blocks takes whatever it can give sooner. Of
+    /// blocks that are under way, it takes a few at a time, so that few come twice.
     pub(super) fn double_up(
         &mut self,
         request: &mut PickRequest<'_>,
@@ -144,7 +144,7 @@ impl Picker {
             return false;
         }
         let endgame = self.is_endgame();
-        // A look at little costs little.
+        // Looking at few blocks costs little.
         let is_cheap = endgame || self.in_memory <= FEW_BLOCKS;
         if !is_cheap && now < request.cache.next_scan {
             out.retry = Some(request.cache.next_scan);
@@ -167,7 +167,7 @@ impl Picker {
                 {
                     continue;
                 }
-                // Of what is late, one request may make way for who gives much sooner.
+                // One late request may make way for a peer that gives the block much sooner.
                 let is_full = by.len() == MAX_COPIES && (need == Need::None || *late == 0);
                 let may_take = need != Need::None || (endgame && request.idle && by.len() == 1);
                 if need != Need::Overdue && (is_full || !may_take) {
@@ -188,7 +188,7 @@ impl Picker {
         self.take_doubles(request, want, now, out)
     }
 
-    /// Asks for the best of the blocks that were found.
+    /// Requests the best of the blocks that were found.
     fn take_doubles(
         &mut self,
         request: &PickRequest<'_>,
@@ -220,8 +220,8 @@ impl Picker {
         true
     }
 
-    /// Memory is full of pieces that wait for someone else, and the peer has nothing to do: gives
-    /// one of them up of which nothing is under way but late requests.
+    /// Makes room when memory is full of pieces that wait for other peers and this peer has nothing to do:
+    /// gives up one piece that has only late requests under way.
     pub(super) fn make_room(
         &mut self,
         request: &mut PickRequest<'_>,
@@ -240,7 +240,7 @@ impl Picker {
             .copied()
             .filter(|slot| {
                 let assembly = &self.begun[*slot as usize];
-                // For a snubbed peer nothing is given up that somebody may go on with.
+                // For a snubbed peer, no piece is given up that another peer may go on with.
                 let is_lost = !snubbed || self.availability(assembly.piece) == 0;
                 assembly.asked == assembly.loose && assembly.owner.is_none() && is_lost
             })
@@ -254,13 +254,13 @@ impl Picker {
         let dropped = self.abandon(slot, false);
         out.give_up(dropped);
         if !self.has_room() {
-            // The budget has shrunk; the next idle peer gives up the next one.
+            // The budget has shrunk. The next idle peer gives up the next one.
             return false;
         }
         self.begin_for(piece, request, want, now, out)
     }
 
-    /// Begins a piece and asks for its first blocks. A snubbed peer does not own it.
+    /// Begins a piece and requests its first blocks. A snubbed peer does not own it.
     fn begin_for(
         &mut self,
         piece: PieceIndex,
@@ -275,7 +275,7 @@ impl Picker {
         true
     }
 
-    /// Begun pieces of a class with blocks that the peer may be asked for, and that it holds.
+    /// Returns the begun pieces of a class that the peer holds and that have blocks it may be asked for.
     fn fillable_of(
         &self,
         class: usize,
@@ -290,7 +290,7 @@ impl Picker {
         })
     }
 
-    /// The open piece of a class to be begun by the peer.
+    /// Returns the open piece of a class that the peer is to begin.
     fn choose(
         &mut self,
         class: usize,
@@ -318,7 +318,7 @@ impl Picker {
         found.or_else(|| self.consult_shortlist(class, request, rng))
     }
 
-    /// The piece of that class that the peer suggested first.
+    /// Returns the piece of that class that the peer suggested first.
     fn take_suggested(&self, class: usize, request: &mut PickRequest<'_>) -> Option<PieceIndex> {
         let holds = request.holds;
         let may_begin = |piece: PieceIndex| self.buckets.is_open(piece) && holds.contains(piece);
@@ -333,7 +333,7 @@ impl Picker {
         suggested.remove(at)
     }
 
-    /// Any piece that the peer holds, all equally likely if it holds most.
+    /// Returns a random piece that the peer holds. All are equally likely if it holds most.
     fn probe_anywhere(
         &self,
         class: usize,
@@ -346,7 +346,7 @@ impl Picker {
         })
     }
 
-    /// The rarest piece that the peer holds, if a few looks find it.
+    /// Returns the rarest piece that the peer holds, if a few looks find it.
     fn probe_rarest(
         &self,
         class: usize,
@@ -354,7 +354,7 @@ impl Picker {
         rng: &mut Rng,
     ) -> Option<PieceIndex> {
         let mut probes = 0;
-        // What nobody but seeds holds, a peer that is none cannot give.
+        // A peer that is no seed cannot give what only seeds hold.
         let first = usize::from(!request.holds.is_full());
         for bucket in self.buckets.runs_from(class, first) {
             if bucket.is_empty() {
@@ -374,7 +374,7 @@ impl Picker {
         None
     }
 
-    /// The rarest piece of a list made earlier, or made now by looking at all open pieces.
+    /// Returns the rarest piece of a list made earlier, or made now from all open pieces.
     fn consult_shortlist(
         &self,
         class: usize,
@@ -404,34 +404,34 @@ impl Picker {
     }
 }
 
-/// Pieces taken at random before the rarest come first: enough to have something to trade.
+/// How many pieces are taken at random before the rarest come first: enough to have something to trade.
 const RANDOM_FIRST_PIECES: u32 = 4;
 
-/// Looks at single pieces before all open ones are gone through. At 100,000 pieces those are
-/// 1,600 words, about as much work.
+/// How many single pieces are looked at before all open ones are gone through. 100,000 pieces are 1,600
+/// words, which is about as much work.
 const MAX_PROBES: u32 = 256;
 
-/// Pieces remembered of such a pass.
+/// How many pieces are remembered of such a pass.
 const SHORTLIST: usize = 64;
 
-/// Blocks asked for a second time at a time, if they may be under way.
+/// How many blocks that may be under way are requested a second time at once.
 const DOUBLES_AT_A_TIME: usize = 4;
 
-/// All that others owe is looked at as often as there is a peer with room for it, if memory holds no
-/// more blocks than this. A thousand peers may have room at a time, and each look costs all blocks.
+/// If memory holds no more blocks than this, all blocks that others owe are looked at whenever a peer has
+/// room for them. A thousand peers may have room at a time, and each look visits all blocks.
 const FEW_BLOCKS: u64 = 64;
 
-/// Time between two looks at all that others owe, outside the endgame.
+/// Time between two looks at all blocks that others owe, outside the endgame.
 const SCAN_PAUSE: Duration = Duration::from_millis(500);
 
-/// The same while no piece may be begun for want of memory, so that what others owe is all that
-/// there is.
+/// The same while no piece may be begun because memory is full, so that only blocks that others owe are
+/// left.
 const SHORT_SCAN_PAUSE: Duration = Duration::from_millis(100);
 
-/// Peers that have room at a time before each looks less often: more than a torrent has by default.
+/// Above this many peers with room, each peer looks less often. It is more than a torrent has by default.
 const CROWD: u32 = 100;
 
-/// A block is worth asking for once more if that brings it sooner by this much.
+/// A block is worth requesting once more if it then comes sooner by this much.
 const WORTH: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -468,8 +468,8 @@ mod tests {
     }
 
     proptest! {
-        /// Against the obvious way: of the pieces of the highest priority that the peer holds, look
-        /// for the one that least peers hold, or for the first.
+        /// Compared with the obvious way: of the pieces of the highest priority that the peer holds, look
+        /// for the one that the fewest peers hold, or for the first.
         #[test]
         fn begun_pieces_are_always_the_best_that_the_peer_holds(seed in any::<u64>()) {
             let mut rng = Rng::from_seed(seed);

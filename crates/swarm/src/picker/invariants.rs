@@ -6,14 +6,14 @@ use crate::PeerKey;
 use piecework_core::Bitfield;
 
 impl Picker {
-    /// Whether the request of the block to `key` is late; `None` if there is none.
+    /// Returns whether the request of the block from `key` is late. `None` if there is none.
     pub(crate) fn is_asked(&self, key: PeerKey, piece: PieceIndex, index: u32) -> Option<bool> {
         let Stage::Begun(slot) = self.stage(piece) else { return None };
         self.begun[slot as usize].blocks[index as usize].is_late(key)
     }
 
-    /// Whether `key`, which is not snubbed and could be asked for more, is not asked for a block that
-    /// is free or loose, or for a piece that there is room for. Looks at every piece and block.
+    /// Returns whether `key`, which is not snubbed and has room for requests, is not asked for a free or
+    /// loose block, or for a piece for which there is memory. Looks at every piece and block.
     pub(crate) fn is_withheld(
         &self,
         key: PeerKey,
@@ -38,8 +38,8 @@ impl Picker {
             || (self.has_room() && holds.iter().any(is_open))
     }
 
-    /// Panics unless everything fits together: with itself, with what is held and wanted, with
-    /// what the peers hold and with the number of requests they owe.
+    /// Panics unless the state is consistent: with itself, with what is held and wanted, with what the
+    /// peers hold and with the number of requests they owe.
     pub(crate) fn check<'a>(
         &self,
         held: &Bitfield,

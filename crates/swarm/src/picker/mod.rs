@@ -1,45 +1,43 @@
-//! Which block to ask whom for.
+//! Decides which block to request from which peer.
 //!
-//! A piece is *held*, *open* (missing and not begun), *begun* (an [`Assembly`], its blocks free,
-//! asked for, or kept; at last being verified), *parked* (it came corrupt from several peers
-//! and waits for one peer to give it alone) or *skipped* (missing, and not wanted). Peers are
-//! served in this order, steps 2 to 4 first among pieces of high priority, then among the normal
-//! ones, then among the low ones:
+//! A piece is *held*, *open* (missing and not begun), *begun* (it has an [`Assembly`] whose blocks are
+//! free, requested or kept; in the end it is being verified), *parked* (it was wrong, came from several
+//! peers, and waits for one peer to give it alone) or *skipped* (missing and not wanted). Peers get blocks
+//! in this order. Steps 2 to 4 go first through pieces of high priority, then normal, then low:
 //!
-//! 1. the piece the peer is filling already: whole pieces from one peer finish sooner, are read
-//!    in one go at its end, and leave no doubt about who gave what;
-//! 2. a piece begun by someone who has left it;
-//! 3. the rarest open piece it holds, if memory allows; at random until a few pieces are held,
-//!    so that there is soon something to trade;
-//! 4. half of what is still free of a piece that someone else fills;
-//! 5. blocks that others have been asked for: those that are overdue or would come much later, and
-//!    in the endgame, when everything wanted is asked for, a few more.
+//! 1. the piece that the peer is filling already: whole pieces from one peer finish sooner, are read in one
+//!    go at the peer, and leave no doubt about who gave what;
+//! 2. a piece that another peer began and does not fill any more;
+//! 3. the rarest open piece that the peer holds, if memory allows. Until a few pieces are held, a random
+//!    one, so that there is soon something to trade;
+//! 4. half of the free blocks of a piece that another peer fills;
+//! 5. blocks that were requested from others: those that are overdue or would come much later, and in the
+//!    endgame, when everything wanted is requested, a few more.
 //!
 //! # Peers that do not send what they are asked for
 //!
-//! Who takes requests and sends nothing costs a download no more than the time until somebody else
-//! has room:
+//! A peer that takes requests and sends nothing delays a download only until another peer has room:
 //!
-//! - A request that is late stays with its peer, since nobody else may have the block. But a block
-//!   all of whose requests are late is *loose*: to everybody who is not snubbed it is as good as
-//!   free. So a snubbed peer, whose requests all count as late, never keeps a block from anybody.
-//! - A snubbed peer owns no piece, and a piece of which nothing but late requests is under way may be
-//!   given up to make room.
-//! - Each block is due at a time that the rate of the peer asked last allows; for a peer that has
-//!   given nothing yet that is at once. A peer that gives blocks and has nothing else to do may take
-//!   any overdue block. If three peers are asked already, it takes the place of the oldest late
-//!   request, or else of the oldest. It may also take the place of a late request for a block that
-//!   it would give much sooner than the block is due.
-//! - Who has given nothing, owes late blocks, or is snubbed, takes no copy but the second, so that
-//!   one is left for others. Who owes late blocks takes no loose ones.
-//! - A piece of which a peer refused a block is asked of it only if there is nothing else.
+//! - A late request stays with its peer, since nobody else may have the block. But a block all of whose
+//!   requests are late is *loose*: every peer that is not snubbed treats it like a free block. A snubbed
+//!   peer's requests all count as late, so it never keeps a block from other peers.
+//! - A snubbed peer owns no piece. A piece that has only late requests under way may be given up to make
+//!   room.
+//! - Each block is due at a time that depends on the rate of the peer asked last. For a peer that has given
+//!   nothing yet, it is due at once. A peer that gives blocks and has nothing else to do may take any
+//!   overdue block. If three peers are asked already, it replaces the oldest late request, or else the
+//!   oldest. It may also replace a late request for a block that it would give much sooner than the block
+//!   is due.
+//! - A peer that has given nothing, owes late blocks, or is snubbed takes only the second copy of a block,
+//!   so that one copy is left for others. A peer that owes late blocks takes no loose ones.
+//! - A piece of which a peer rejected a block is requested from that peer only if there is nothing else.
 //!
-//! In sequential order the first piece takes the place of the rarest and of any other, nothing is
-//! taken at random or because it was suggested, and step 4 comes before step 3, so that what is
-//! needed first is finished first.
+//! In sequential order, the first piece replaces the rarest and any other. No piece is taken at random or
+//! because it was suggested, and step 4 comes before step 3, so that the piece needed first is finished
+//! first.
 //!
-//! Memory: a piece is begun only if all blocks of all begun pieces fit into the budget, so
-//! whatever is begun can be finished.
+//! Memory: a piece is begun only if all blocks of all begun pieces fit into the budget, so every begun
+//! piece can be finished.
 
 mod assemblies;
 mod assembly;
@@ -64,7 +62,7 @@ use super::PeerKey;
 use super::wants::Priorities;
 use piecework_core::{Bitfield, BlockRef, Geometry, Moment, PieceIndex, Rng};
 
-/// The state of every piece and of every block of those begun.
+/// The state of every piece, and of every block of those begun.
 #[derive(Debug)]
 pub(super) struct Picker {
     geometry: Geometry,
@@ -73,25 +71,25 @@ pub(super) struct Picker {
     buckets: Buckets,
     /// The first piece comes first, not the rarest.
     sequential: bool,
-    /// Peers that hold everything.
+    /// The number of peers that hold everything.
     seeds: u32,
     held: u32,
     begun: Slab<Assembly>,
     /// Slots of begun pieces with free or loose blocks.
     fillable: Vec<u32>,
     parked: Vec<PieceIndex>,
-    /// Begun pieces that are being verified.
+    /// The number of begun pieces that are being verified.
     verifying: u32,
-    /// Blocks of all begun pieces.
+    /// The number of blocks of all begun pieces.
     in_memory: u64,
     budget: u64,
     /// A piece could have been begun if there had been memory for it.
     lacks_memory: bool,
-    /// Rises whenever there may be something to ask for that was not there before.
+    /// Counts up whenever there may be something new to request.
     supply: u64,
-    /// Peers that have room for more at a time.
+    /// The number of peers that have room for more requests.
     eager: u32,
-    /// Rises whenever a piece becomes open again.
+    /// Counts up whenever a piece becomes open again.
     reopened: u64,
     in_endgame: bool,
     spare: Vec<Vec<Block>>,
@@ -107,13 +105,13 @@ enum Stage {
     Skipped,
 }
 
-/// A block that could be asked for once more; the least is the best.
+/// A block that could be requested once more. The least is the best.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct DuplicateRequest {
     need: Need,
     copies: u8,
-    /// Of what is overdue the oldest first; else what would come last, since whoever was asked may
-    /// be about to send the first.
+    /// For overdue blocks, the oldest first. Otherwise the one that would come last, since the peers asked
+    /// may be about to send the first ones.
     order: i128,
     index: Reverse<u32>,
     slot: u32,
@@ -122,9 +120,9 @@ struct DuplicateRequest {
 /// How much a block that others owe needs one more request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Need {
-    /// It should be here.
+    /// It should have arrived.
     Overdue,
-    /// The peer could give it much sooner than whoever was asked.
+    /// This peer could give it much sooner than the peers asked.
     Far,
     /// It is under way.
     None,
@@ -167,7 +165,7 @@ impl Picker {
         }
     }
 
-    /// Chooses up to `want` blocks for a peer that has unchoked us. They count as asked.
+    /// Chooses up to `want` blocks for a peer that has unchoked us. They count as requested.
     pub(super) fn pick(
         &mut self,
         request: &mut PickRequest<'_>,
@@ -181,7 +179,7 @@ impl Picker {
         }
         while out.blocks.len() < want {
             let left = want - out.blocks.len();
-            // Who has let us wait gets no piece of its own as long as it can help with another.
+            // A peer that has let us wait gets no piece of its own as long as it can help with another.
             let found = self.fill_own(request, left, now, out)
                 || (request.is_snubbed()
                     && self.buckets.classes().any(|c| self.share(c, request, left, now, out)))
@@ -207,7 +205,7 @@ impl Picker {
         self.in_endgame = endgame;
     }
 
-    /// The same for a peer that serves us nothing but `allowed`.
+    /// Chooses blocks for a peer that serves us only the pieces of `allowed`.
     pub(super) fn pick_allowed(
         &mut self,
         request: &mut PickRequest<'_>,
@@ -226,7 +224,7 @@ impl Picker {
             }
             if self.stage(*piece) == Stage::Open {
                 if self.has_room() {
-                    // Nobody's: who chokes us may refuse the rest.
+                    // It gets no owner: a peer that chokes us may reject the rest.
                     self.begin(*piece, request, None);
                 } else {
                     self.lacks_memory = true;
@@ -243,7 +241,7 @@ impl Picker {
         }
     }
 
-    /// A block asked of, or late from, a peer came. Only for a block that is still
+    /// Keeps a block that a peer was asked for, now or earlier. Only for a block that is still
     /// [missing](Self::misses).
     pub(super) fn keep(&mut self, block: BlockRef, receipt: &Receipt<'_>) -> Arrival {
         let Stage::Begun(slot) = self.stage(block.piece) else {
@@ -260,17 +258,17 @@ impl Picker {
         arrival
     }
 
-    /// `key` will not send the block.
+    /// Takes back the request of a block from `key`, which will not send it.
     pub(super) fn unask(&mut self, key: PeerKey, piece: PieceIndex, index: u32) {
         let Stage::Begun(slot) = self.stage(piece) else { return };
         if self.begun[slot as usize].unask(index, key) {
             self.settle(slot);
         }
-        // Even a block that others still owe can now be asked of someone else.
+        // Even a block that others still owe can now be requested from another peer.
         self.supply += 1;
     }
 
-    /// The request of a block to `key` is late, or is so no more.
+    /// Records whether the request of a block from `key` is late.
     pub(super) fn set_late(&mut self, key: PeerKey, piece: PieceIndex, index: u32, is_late: bool) {
         let Stage::Begun(slot) = self.stage(piece) else { return };
         if self.begun[slot as usize].set_late(index, key, is_late) {
@@ -279,8 +277,8 @@ impl Picker {
         self.settle(slot);
     }
 
-    /// `key` fills no piece any more. Pieces it was to give alone are given up, with all that is
-    /// still asked of it there, and parked again: they come out.
+    /// Ends the ownership of all pieces that `key` fills. Pieces that it was to give alone are given up
+    /// with all their requests, added to `out`, and parked again.
     pub(super) fn disown(&mut self, key: PeerKey, cache: &mut PickCache, out: &mut Selection) {
         for piece in cache.mine.drain(..) {
             let Stage::Begun(slot) = self.stage(piece) else { continue };
@@ -298,7 +296,7 @@ impl Picker {
         }
     }
 
-    /// A whole piece is verified and written.
+    /// Records that a whole piece is verified and written.
     pub(super) fn hold(&mut self, piece: PieceIndex) -> Option<CheckedPiece> {
         let finished = self.finish(piece)?;
         self.stages[piece.0 as usize] = Stage::Held;
@@ -309,8 +307,8 @@ impl Picker {
         Some(finished)
     }
 
-    /// A whole piece was not; it is missing as before, open if it is wanted, or parked if `park`
-    /// says so: then it waits for [`Picker::assign`].
+    /// Records that a whole piece was not verified and written. It is missing as before: open if it is
+    /// wanted, or parked if `park` returns true. Then it waits for [`Picker::assign`].
     pub(super) fn reopen(
         &mut self,
         piece: PieceIndex,
@@ -321,7 +319,7 @@ impl Picker {
         Some(finished)
     }
 
-    /// Lets `key` alone give a parked piece, if memory allows.
+    /// Assigns a parked piece to one peer, which gives it alone, if memory allows.
     pub(super) fn assign(&mut self, piece: PieceIndex, request: &mut PickRequest<'_>) -> bool {
         let Some(at) = self.parked.iter().position(|parked| *parked == piece) else { return false };
         if !self.has_room() {
@@ -334,7 +332,7 @@ impl Picker {
         true
     }
 
-    /// Gives up a piece that one peer was to give alone; it waits for [`Picker::assign`] again.
+    /// Gives up a piece that one peer was to give alone. It waits for [`Picker::assign`] again.
     pub(super) fn take_back(&mut self, piece: PieceIndex, out: &mut Selection) {
         let Stage::Begun(slot) = self.stage(piece) else { return };
         let assembly = &self.begun[slot as usize];
@@ -344,7 +342,7 @@ impl Picker {
         }
     }
 
-    /// Gives up all begun pieces but those being verified. Nothing may be asked of anyone.
+    /// Gives up all begun pieces except those being verified. No block may be requested from any peer.
     pub(super) fn drop_all(&mut self, out: &mut Selection) {
         let slots: Vec<usize> =
             self.begun.iter().filter(|(_, a)| !a.verifying).map(|(slot, _)| slot).collect();
@@ -355,10 +353,9 @@ impl Picker {
         }
     }
 
-    /// From now on these are the priorities. What is begun and not wanted any more is given up,
-    /// with all that is asked of anyone there, and comes out; what is being verified stays. Pieces
-    /// that are wanted again are open, or parked if `park` says so. All scouts must
-    /// [forget](PickCache::forget).
+    /// Sets the priorities. Begun pieces that are not wanted any more are given up with all their requests
+    /// and added to `out`, except those being verified. Pieces that are wanted again are open, or parked if
+    /// `park` returns true. All caches must [forget](PickCache::forget).
     pub(super) fn set_priorities(
         &mut self,
         priorities: &Priorities,
@@ -392,20 +389,20 @@ impl Picker {
         self.supply += 1;
     }
 
-    /// Whether the first piece comes first, not the rarest.
+    /// Sets whether the first piece comes first, not the rarest.
     pub(super) fn set_sequential(&mut self, sequential: bool) {
         self.sequential = sequential;
         self.supply += 1;
     }
 
-    /// There are no peers: gives back what memory it can.
+    /// Releases what memory it can. There are no peers.
     pub(super) fn rest(&mut self) {
         self.buckets.forget_counts();
         self.spare = Vec::new();
         self.doubles = Vec::new();
     }
 
-    /// A peer's pieces count from now on.
+    /// Starts to count the pieces of a peer.
     pub(super) fn add_peer(&mut self, holds: &Bitfield) {
         if holds.is_full() {
             self.seeds += 1;
@@ -414,7 +411,7 @@ impl Picker {
         }
     }
 
-    /// A peer's pieces count no more.
+    /// Stops counting the pieces of a peer.
     pub(super) fn remove_peer(&mut self, holds: &Bitfield) {
         if holds.is_full() {
             self.seeds -= 1;
@@ -423,7 +420,7 @@ impl Picker {
         }
     }
 
-    /// A counted peer got a piece more; `full` if that was its last one.
+    /// Records that a counted peer got one more piece. `full` means that it was the last one.
     pub(super) fn peer_got(&mut self, piece: PieceIndex, full: bool) {
         self.buckets.raise(piece);
         if full {
@@ -438,17 +435,19 @@ impl Picker {
         self.supply += 1;
     }
 
-    /// Something may have become worth asking for merely because time has passed.
+    /// Has peers looked at again, because something may have become worth requesting merely because time
+    /// has passed.
     pub(super) fn nudge(&mut self) {
         self.supply += 1;
     }
 
-    /// Changes whenever peers that had nothing to be asked for should be looked at again.
+    /// Returns a number that changes whenever peers that had nothing to be asked for should be looked at
+    /// again.
     pub(super) fn supply(&self) -> u64 {
         self.supply
     }
 
-    /// Whether the block is missing, its piece begun, and `key` may give it.
+    /// Returns whether the block is missing, its piece is begun, and `key` may give it.
     pub(super) fn misses(&self, block: BlockRef, key: PeerKey) -> bool {
         match self.stage(block.piece) {
             Stage::Begun(slot) => self.begun[slot as usize].misses(index_of(block), key),
@@ -456,7 +455,7 @@ impl Picker {
         }
     }
 
-    /// The cache's peer got a piece that we lack and want.
+    /// Updates the cache of a peer that got a piece which we lack and want.
     pub(super) fn update_cache(&self, cache: &mut PickCache, piece: PieceIndex) {
         if self.buckets.is_open(piece) {
             cache.found(piece, self.buckets.priority(piece));
@@ -465,25 +464,25 @@ impl Picker {
         }
     }
 
-    /// Whether the piece is being verified; `None` if it is not begun.
+    /// Returns whether the piece is being verified. `None` if it is not begun.
     pub(super) fn is_verifying(&self, piece: PieceIndex) -> Option<bool> {
         let Stage::Begun(slot) = self.stage(piece) else { return None };
         Some(self.begun[slot as usize].verifying)
     }
 
-    /// Whether `key` is to give the piece alone.
+    /// Returns whether `key` is to give the piece alone.
     pub(super) fn is_sole(&self, piece: PieceIndex, key: PeerKey) -> bool {
         let Stage::Begun(slot) = self.stage(piece) else { return false };
         let assembly = &self.begun[slot as usize];
         assembly.sole && assembly.owner == Some(key)
     }
 
-    /// So many peers have room for more now.
+    /// Sets how many peers have room for more requests now.
     pub(super) fn note_eager(&mut self, peers: usize) {
         self.eager = u32::try_from(peers).unwrap_or(u32::MAX);
     }
 
-    /// How many blocks of a begun piece are here, and of how many every request is late.
+    /// Returns how many blocks of a begun piece are kept, and how many are loose.
     pub(super) fn progress(&self, piece: PieceIndex) -> Option<(u32, u32)> {
         let Stage::Begun(slot) = self.stage(piece) else { return None };
         let assembly = &self.begun[slot as usize];
@@ -498,48 +497,48 @@ impl Picker {
         &self.parked
     }
 
-    /// Peers that hold the piece.
+    /// Returns how many peers hold the piece.
     pub(super) fn availability(&self, piece: PieceIndex) -> u32 {
         self.seeds + self.buckets.count(piece)
     }
 
-    /// Peers that hold the piece, but not everything.
+    /// Returns how many peers hold the piece but not everything.
     pub(super) fn leechers_with(&self, piece: PieceIndex) -> u32 {
         self.buckets.count(piece)
     }
 
-    /// Blocks received of pieces that are not done.
+    /// Returns how many blocks are kept of pieces that are not done.
     pub(super) fn blocks_kept(&self) -> u32 {
         self.begun.iter().map(|(_, assembly)| assembly.kept()).sum()
     }
 
-    /// Pieces that are begun and not whole.
+    /// Returns how many pieces are begun and not whole.
     pub(super) fn coming(&self) -> usize {
         self.begun.len() - self.verifying as usize
     }
 
-    /// Whether there was something to ask for, and no memory for it, since memory or its use
-    /// changed last.
+    /// Returns whether there was something to request but no memory for it, since memory or its use changed
+    /// last.
     pub(super) fn lacks_memory(&self) -> bool {
         self.lacks_memory
     }
 
-    /// Whether no piece is begun.
+    /// Returns whether no piece is begun.
     pub(super) fn is_at_rest(&self) -> bool {
         self.begun.is_empty()
     }
 
-    /// Pieces that are being verified.
+    /// Returns how many pieces are being verified.
     pub(super) fn verifying(&self) -> u32 {
         self.verifying
     }
 
-    /// Whether no piece may be begun for want of memory.
+    /// Returns whether no piece may be begun because memory is full.
     pub(super) fn is_memory_full(&self) -> bool {
         !self.has_room()
     }
 
-    /// Entries that there is memory for, over all lists, begun pieces or not.
+    /// Returns how many entries there is memory for, over all lists, begun pieces or not.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         self.buckets.capacity()
@@ -551,7 +550,7 @@ impl Picker {
             + self.doubles.capacity()
     }
 
-    /// Steps 2 to 4 among the pieces of one class.
+    /// Takes steps 2 to 4 among the pieces of one class.
     fn pick_of(
         &mut self,
         class: usize,
@@ -576,7 +575,7 @@ impl Picker {
         self.begun.is_empty() || self.in_memory + piece <= self.budget
     }
 
-    /// Everything wanted has been asked for, but for what only one peer may give.
+    /// Returns whether everything wanted has been requested, except what only one peer may give.
     fn is_endgame(&self) -> bool {
         let is_asked = |assembly: &Assembly| assembly.sole || assembly.free == 0;
         self.buckets.is_empty()

@@ -1,4 +1,4 @@
-//! What is remembered of one peer between two choices.
+//! The per-peer pick cache: what is remembered about one peer between two choices.
 
 use std::collections::VecDeque;
 
@@ -8,31 +8,31 @@ use piecework_core::{Moment, PieceIndex, Priority};
 /// What the picker remembers about one peer, so that it need not look twice.
 #[derive(Debug, Default)]
 pub(crate) struct PickCache {
-    /// Pieces it is filling; some may have been finished or taken over since.
+    /// Pieces that the peer is filling. Some may have been finished or taken over since.
     pub(super) mine: Vec<PieceIndex>,
-    /// Pieces of which it has refused blocks. It is asked for others as long as there are any.
+    /// Pieces of which it has rejected blocks. It is asked for others as long as there are any.
     pub(super) refused: Vec<PieceIndex>,
-    /// Pieces it has suggested (BEP 6).
+    /// Pieces that it has suggested (BEP 6).
     pub(super) suggested: VecDeque<PieceIndex>,
     /// One for each class of priority.
     pub(super) shortlists: [Shortlist; CLASSES],
-    /// The supply at which there was nothing to ask it for, and whether it was idle then.
+    /// The supply at which there was nothing to ask the peer for, and whether it was idle then.
     pub(super) dry: Option<(u64, bool)>,
     /// Before this, blocks that others owe are looked at only in the endgame.
     pub(super) next_scan: Moment,
 }
 
-/// What a pass over all open pieces of one priority has found.
+/// The result of a pass over all open pieces of one priority.
 #[derive(Debug, Default)]
 pub(super) struct Shortlist {
-    /// Open pieces that the peer holds, the rarest last; some may not be open any more.
+    /// Open pieces that the peer holds, the rarest last. Some may not be open any more.
     pub(super) pieces: Vec<u32>,
-    /// These are all open pieces it holds, unless a piece was opened since.
+    /// These are all open pieces that it holds, unless a piece was opened since.
     pub(super) complete_at: Option<u64>,
 }
 
 impl PickCache {
-    /// The peer suggests a piece.
+    /// Records a suggestion of the peer.
     pub(crate) fn suggest(&mut self, piece: PieceIndex) {
         if self.suggested.contains(&piece) {
             return;
@@ -44,7 +44,7 @@ impl PickCache {
         self.dry = None;
     }
 
-    /// The peer got a piece that is open.
+    /// Records that the peer got a piece that is open.
     pub(super) fn found(&mut self, piece: PieceIndex, priority: Priority) {
         if let Some(class) = class_of(priority)
             && self.shortlists[class].complete_at.is_some()
@@ -54,14 +54,15 @@ impl PickCache {
         self.dry = None;
     }
 
-    /// The peer has refused a block of the piece.
+    /// Records that the peer has rejected a block of the piece.
     pub(crate) fn refused(&mut self, piece: PieceIndex) {
         if self.refused.len() < MAX_REFUSED && !self.refused.contains(&piece) {
             self.refused.push(piece);
         }
     }
 
-    /// There is nothing else to ask the peer for. Says whether it has refused anything.
+    /// Forgets what the peer has rejected, because there is nothing else to ask it for. Returns whether it
+    /// has rejected anything.
     pub(crate) fn forgive(&mut self) -> bool {
         self.dry = None;
         let was_refused = !self.refused.is_empty();
@@ -73,12 +74,12 @@ impl PickCache {
         self.refused.contains(&piece)
     }
 
-    /// The peer serves us again, or more than before.
+    /// Has the peer looked at again, because it serves us again or more than before.
     pub(crate) fn look_again(&mut self) {
         self.dry = None;
     }
 
-    /// All that was known of the peer's pieces, or of what is wanted of them, is void.
+    /// Forgets the lists, because the peer's pieces or the priorities have changed.
     pub(crate) fn forget(&mut self) {
         for list in &mut self.shortlists {
             list.pieces.clear();
@@ -96,8 +97,8 @@ impl PickCache {
     }
 }
 
-/// Pieces remembered of which a peer has refused blocks.
+/// How many pieces are remembered of which a peer has rejected blocks.
 const MAX_REFUSED: usize = 16;
 
-/// Suggestions remembered; a peer may send any number.
+/// How many suggestions are remembered. A peer may send any number.
 const MAX_SUGGESTED: usize = 128;

@@ -1,4 +1,4 @@
-//! Peers that could be asked for something, and what is known of them.
+//! Pick requests: peers that could be asked for blocks, and what is known about them.
 
 use std::time::Duration;
 
@@ -6,19 +6,19 @@ use super::pick_cache::PickCache;
 use crate::PeerKey;
 use piecework_core::{Bitfield, Moment};
 
-/// A peer that could be asked for something.
+/// A peer that could be asked for blocks.
 #[derive(Debug)]
 pub(crate) struct PickRequest<'a> {
     pub(crate) key: PeerKey,
     pub(crate) holds: &'a Bitfield,
     pub(crate) cache: &'a mut PickCache,
-    /// It owes us next to nothing.
+    /// It owes us hardly any blocks.
     pub(crate) idle: bool,
     pub(crate) trust: Trust,
     pub(crate) pace: DeliveryEstimate,
 }
 
-/// What a peer's past says of its requests. Peers are served in this order.
+/// What a peer's past says about its requests. Peers are asked in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Trust {
     /// It gives blocks.
@@ -27,18 +27,18 @@ pub(crate) enum Trust {
     Late,
     /// It has not been asked for anything yet.
     Untested,
-    /// It has been, and has not given anything yet.
+    /// It has been asked, and has not given anything yet.
     Unproven,
     /// It has let us wait too long.
     Snubbed,
 }
 
-/// When a peer's blocks are to be expected.
+/// When blocks of a peer are expected.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct DeliveryEstimate {
-    /// Time until a block comes that it is asked for now.
+    /// The time until a block arrives that is requested now.
     pub(crate) first: Duration,
-    /// Time between two blocks.
+    /// The time between two blocks.
     pub(crate) each: Duration,
 }
 
@@ -47,23 +47,24 @@ impl PickRequest<'_> {
         self.trust == Trust::Snubbed
     }
 
-    /// Whether it may be asked for blocks that others are late with: not if it is late itself.
+    /// Returns whether it may be asked for blocks that others are late with. It may not if it is late
+    /// itself.
     pub(crate) fn takes_late_blocks(&self) -> bool {
         !matches!(self.trust, Trust::Late | Trust::Snubbed)
     }
 
-    /// Whether it may take any copy of a block. An untested peer may, once, so that it is found out
-    /// what it is worth.
+    /// Returns whether it may take any copy of a block, up to the last. An untested peer may, once, to find
+    /// out how good it is.
     pub(super) fn takes_last_copy(&self) -> bool {
         matches!(self.trust, Trust::Proven | Trust::Untested)
     }
 
-    /// Until when a block is worth waiting for that it is asked for now, behind `ahead` others.
+    /// Returns until when a block is worth waiting for that is requested now, behind `ahead` others.
     pub(super) fn due(&self, now: Moment, ahead: usize) -> Moment {
         now + GRACE + (self.pace.first + self.pace.each * ahead as u32) * 2
     }
 }
 
-/// What every block may take longer than its peer's rate says; what a peer has to begin with of
-/// which no rate is known. A line round the earth takes as long.
+/// How much longer than the peer's rate suggests every block may take. It is also the time for a peer whose
+/// rate is unknown. A line around the earth takes this long.
 const GRACE: Duration = Duration::from_millis(250);

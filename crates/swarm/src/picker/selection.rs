@@ -1,9 +1,9 @@
-//! What a choice comes to: blocks to ask for, and what is given up for them.
+//! The result of a choice: blocks to request, and what is given up for them.
 
 use super::super::{Giver, PeerKey};
 use piecework_core::{BlockRef, Moment, PieceIndex};
 
-/// What is to be asked for.
+/// What to request.
 #[derive(Debug, Default)]
 pub(crate) struct Selection {
     pub(crate) blocks: Vec<BlockRef>,
@@ -11,13 +11,13 @@ pub(crate) struct Selection {
     pub(crate) evicted: Vec<EvictedRequest>,
     /// Begun pieces given up: to make room, or because they are not wanted any more.
     pub(crate) dropped: Vec<AbandonedPiece>,
-    /// Bytes kept of those.
+    /// How many bytes had been kept of those.
     pub(crate) wasted: u64,
     /// When blocks that others owe will have been owed for too long.
     pub(crate) retry: Option<Moment>,
 }
 
-/// A request given up: the peer need not send the block.
+/// A request that was given up: the peer need not send the block.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct EvictedRequest {
     pub(crate) peer: PeerKey,
@@ -25,19 +25,19 @@ pub(crate) struct EvictedRequest {
     pub(crate) index: u32,
 }
 
-/// A piece given up before it was whole.
+/// A piece that was given up before it was whole.
 #[derive(Debug)]
 pub(crate) struct AbandonedPiece {
     pub(crate) piece: PieceIndex,
-    /// Who had given what of it.
+    /// Who had given which blocks of it.
     pub(crate) givers: Vec<Giver>,
 }
 
-/// A whole piece, its check done.
+/// A whole piece whose check is done.
 #[derive(Debug)]
 pub(crate) struct CheckedPiece {
     pub(crate) givers: Vec<Giver>,
-    /// For each block its giver's place in `givers`.
+    /// For each block, the index of its giver in `givers`.
     pub(crate) giver_of: Vec<u32>,
 }
 

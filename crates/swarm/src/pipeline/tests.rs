@@ -6,7 +6,7 @@ fn at(micros: u64) -> Moment {
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A moment at which blocks have been coming all the time.
+/// A moment at which blocks have been arriving all the time.
 fn clock(now: Moment) -> Clock {
     Clock { now, flow: now.since_start() }
 }
@@ -27,7 +27,7 @@ fn check(pipeline: &mut Pipeline, clock: Clock) -> Lateness {
     pipeline.check(clock, Limits { timeout: TIMEOUT, extra: Duration::ZERO, hurry: false })
 }
 
-/// Runs a peer that answers after `rtt` µs and sends a block every `gap` µs, for `blocks`.
+/// Runs a peer that answers after `rtt` µs and sends a block every `gap` µs, for `blocks` blocks.
 fn run(ceiling: usize, rtt: u64, gap: u64, blocks: u32) -> (Pipeline, u64) {
     let mut pipeline = Pipeline::new(at(0), ceiling);
     let (mut now, mut next, mut line_free) = (0, 0, 0);
@@ -76,7 +76,7 @@ fn pace_tells_a_slow_peer_from_a_window_that_is_too_small() {
     assert_eq!(run(250, 200_000, 164, 20_000).0.pace().0, Pace::Window);
     assert_eq!(run(4_000, 200_000, 164, 60_000).0.pace().0, Pace::Peer);
     assert_eq!(run(500, 50_000, 100_000, 300).0.pace().0, Pace::Peer);
-    // 1 GB/s next door fills the largest window, and it is the peer that gives no more.
+    // 1 GB/s over a short distance fills the largest window, but it is the peer that gives no more.
     let (pipeline, _) = run(500, 100, 16, 20_000);
     assert_eq!((pipeline.window(), pipeline.pace().0), (500, Pace::Peer));
     assert_eq!(run(500, 100_000, 16, 30).0.pace().0, Pace::Growing);
@@ -120,7 +120,7 @@ fn a_slow_peer_that_answers_in_turn_is_not_late() {
     (0..4).for_each(|index| push(&mut pipeline, seconds(0), index));
     for index in 0..4 {
         let now = u64::from(index + 1) * 15;
-        // The first one is late while others give blocks: nothing is known of the peer yet.
+        // The first one is late while others give blocks, because nothing is known about the peer yet.
         let expected = if index == 0 { Lateness::Peer } else { Lateness::Nothing };
         assert_eq!(check(&mut pipeline, seconds(now - 1)), expected, "block {index}");
         assert!(deliver(&mut pipeline, seconds(now), index).is_some());
@@ -213,7 +213,7 @@ fn refusals_are_answered_with_longer_and_longer_pauses() {
         assert_eq!(pipeline.room(now), 0);
         assert!(!pipeline.end_hold(now));
         let until = pipeline.deadline().unwrap();
-        // Whatever else it refuses in that time counts as the same.
+        // Whatever else it rejects in that time counts as the same.
         (0..100).for_each(|_| pipeline.refused(now, false));
         assert_eq!(pipeline.deadline(), Some(until));
         assert!(pipeline.end_hold(until) && pipeline.room(until) > 0);

@@ -1,4 +1,4 @@
-//! What a download waits for.
+//! Tests of what a download waits for.
 
 use super::*;
 
@@ -86,7 +86,7 @@ fn line_11_peers_that_send_nothing_are_not_among_those_that_serve() {
     table.join(&guest(4), &"x".repeat(64));
     let bottleneck = |table: &TestSwarm| table.swarm.bottleneck(NOTHING).unwrap();
     assert_eq!((bottleneck(&table).serving, bottleneck(&table).silent), (3, 0));
-    // The first one gives a block each 100 ms, the others nothing.
+    // The first one gives a block every 100 ms, the others nothing.
     for _ in 0..40 {
         table.wait(Duration::from_millis(100));
         let block = table.swarm.owed_by(1)[0];
@@ -117,7 +117,7 @@ fn blocks_that_are_owed_are_the_peers_upload() {
 fn rounds_that_grow_faster_are_limited_by_nothing() {
     let mut table = TestSwarm::new("....................", 64);
     table.serve(&guest(1), "xxxxxxxxxxxxxxxxxxxx");
-    // Every round trip takes 50 ms, however much is asked for.
+    // Every round trip takes 50 ms, however many blocks are requested.
     for _ in 0..4 {
         table.now = table.now + Duration::from_millis(50);
         for block in table.requests(1) {
@@ -192,7 +192,7 @@ fn a_disk_that_is_behind_comes_before_everything() {
 
 #[test]
 fn what_a_serving_peer_has_left_may_be_nothing() {
-    // Of the piece that came wrong before, only a peer that gives it alone may give more.
+    // Only a peer that gives the wrong piece alone may give more of it.
     let mut table = TestSwarm::new("..", 1);
     table.serve(&guest(1), "x.");
     let block = table.requests(1)[0];

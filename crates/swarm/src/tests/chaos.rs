@@ -1,12 +1,12 @@
-//! Peers that say anything at any time, and a driver that does its part of the contract: the
-//! invariants hold, every buffer is answered for, and afterwards an honest peer finishes the job.
+//! Peers that send anything at any time, and a driver that keeps the contract: the invariants hold, every
+//! buffer is answered for, and afterwards an honest peer completes the download.
 
 use proptest::prelude::{ProptestConfig, any, proptest};
 
 use super::*;
 use piecework_core::Priority;
 
-/// Does what a driver must with what the swarm has asked for, as far as it is to be done now.
+/// Does what a driver must do with the swarm's actions, as far as it must be done now.
 struct Driver {
     table: TestSwarm,
     rng: Rng,
@@ -170,7 +170,7 @@ impl Driver {
         self.settle();
     }
 
-    /// Everything calms down, and a new and honest peer serves all.
+    /// Everything calms down, and a new, honest peer serves all.
     fn heal(&mut self) {
         self.table.handle(Event::Resume);
         self.table.handle(Event::Limits { max_peers: 5, upload_slots: 2 });

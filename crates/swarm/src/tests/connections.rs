@@ -1,4 +1,4 @@
-//! Who is dialled, let in, greeted, dropped.
+//! Tests of dialling, letting in, greeting and dropping peers.
 
 use std::collections::BTreeSet;
 
@@ -76,7 +76,7 @@ fn extended_handshake_tells_who_they_are() {
     assert_eq!(peer.who.client, "Some Client 4");
     assert_eq!(peer.blocks_owed, 3);
     assert_eq!(peer.who.known_as(), "10.0.0.1:7000".parse().unwrap());
-    // Its address is known now, and not dialled on its word alone.
+    // Its address is known now, but is not dialled only because it says so.
     table.wait(Duration::from_secs(30));
     assert_eq!(dialled(&mut table), Vec::<String>::new());
     assert_eq!(table.swarm.known_addrs().count(), 1);
@@ -131,7 +131,7 @@ fn never_more_dials_and_peers_than_allowed() {
     assert_eq!(table.faults(), BTreeMap::new());
     table.connect(&guest(99));
     assert_eq!(table.fault_of(99), Some(PeerFault::TooManyPeers));
-    // Room again: one of the two that are left is dialled at once.
+    // There is room again: one of the two that are left is dialled at once.
     table.handle(Event::Disconnected { peer: PeerKey(1) });
     assert_eq!(dialled(&mut table).len(), 1);
 }
@@ -144,16 +144,16 @@ fn left(table: &TestSwarm) -> Vec<u32> {
 fn a_peer_has_two_connections_that_came_in_at_most_while_they_are_alive() {
     let mut table = TestSwarm::new("..", 1);
     let again = |key| guest(key).called(guest(1).id).at(&format!("10.0.0.1:{key}"));
-    // The first may be dead, or another's who shows the same id: the second is let in.
+    // The first may be dead, or belong to another peer that shows the same id: the second is let in.
     for key in 1..=4 {
         table.connect(&again(key));
     }
     let refused = |key| (key, PeerFault::Duplicate);
     assert_eq!(table.faults(), BTreeMap::from([refused(3), refused(4)]));
-    // The same name elsewhere is somebody else.
+    // The same id at another address is another peer.
     table.connect(&guest(5).called(guest(1).id));
     assert_eq!(left(&table), [1, 2, 5]);
-    // Of those the one that is silent for longest gives way, if it is for seconds.
+    // The one that has been silent for longest makes way, if that is for seconds.
     table.wait(Duration::from_secs(9));
     table.hear(1, Message::HaveNone);
     table.connect(&again(6));
@@ -201,7 +201,7 @@ fn a_peer_whose_dialled_connection_died_is_let_in_again_within_seconds() {
 fn a_silent_connection_gives_its_place_to_a_new_one_of_its_peer_only() {
     let mut table = TestSwarm::with("..", 1, |config| config.max_peers = 2);
     table.join(&guest(1), "..");
-    // Of use: else its own address could have its place for that reason.
+    // It must be useful, or else its own address could have its place for that reason.
     table.serve(&guest(2), "x.");
     table.give(2, block(0, 0));
     table.verified(0);
@@ -241,7 +241,7 @@ fn who_shows_the_id_of_a_peer_keeps_it_neither_out_nor_in() {
 fn crossing_dials_leave_the_one_of_the_greater_id_whatever_came_first() {
     let greater = PeerId([0xff; 20]);
     let lesser = PeerId([0x01; 20]);
-    // Each side closes only what came in; the other side closes the other one.
+    // Each side closes only the connection that came in, and the other side closes the other one.
     let (both, ours) = (vec![1, 2], vec![1]);
     for (id, kept) in [(greater, both), (lesser, ours)] {
         for outgoing_first in [true, false] {
@@ -362,7 +362,7 @@ fn a_seed_answers_what_it_was_asked_before_it_parts() {
     assert_eq!(table.fault_of(1), None);
     table.hear(1, Message::Cancel(block(1, 1)));
     assert_eq!(table.fault_of(1), Some(PeerFault::BothComplete));
-    // A peer that does not take what it asked for is not waited for.
+    // A peer that does not take what it requested is not waited for.
     table.join(&guest(2), "x.");
     table.hear(2, Message::Interested);
     table.hear(2, Message::Request(block(1, 0)));
@@ -380,7 +380,7 @@ fn who_completes_says_that_it_asks_for_nothing() {
     table.run(|_, _| true);
     assert!(table.swarm.is_complete());
     assert_eq!(handshake_of(&table.said(1)).upload_only, Some(true));
-    // Without the extension protocol the pieces say it.
+    // Without the extension protocol, the pieces show it.
     assert!(table.said(2).iter().all(|message| !matches!(message, Message::Extended { .. })));
     table.wait(Duration::from_secs(5));
     assert_eq!(table.faults(), BTreeMap::from([(3, PeerFault::BothComplete)]));
@@ -469,7 +469,7 @@ fn fewer_peers_allowed_drops_those_of_least_use() {
     let asked = table.requests(4)[0];
     table.give(4, asked);
     table.take();
-    // 1 and 5 neither want nor have anything; the newer goes first.
+    // 1 and 5 neither want nor have anything, so the newer one goes first.
     limit(&mut table, 4, 8);
     assert_eq!(table.faults(), BTreeMap::from([(5, PeerFault::TooManyPeers)]));
     limit(&mut table, 1, 8);
@@ -523,7 +523,7 @@ fn torrent_that_nobody_asks_for_keeps_little_memory() {
     assert_eq!((actions.capacity(), keys.capacity()), (0, 0));
     assert_eq!((selection.blocks.capacity(), selection.dropped.capacity()), (0, 0));
     assert_eq!(picker.capacity(), 0);
-    // It still counts who comes.
+    // It still counts peers that come.
     table.join(&guest(50), ".x.");
     assert_eq!(table.swarm.availability(PieceIndex(1)), 1);
 }

@@ -1,4 +1,4 @@
-//! Wrong blocks: who is banned, who is not, and what becomes of the piece.
+//! Tests of wrong blocks: which peers are banned, which are not, and what happens to the piece.
 
 use super::*;
 
@@ -21,7 +21,7 @@ fn peer_that_gives_a_wrong_piece_alone_is_banned_at_once() {
     table.run(|_, block| block.piece != PieceIndex(0));
     assert_eq!(bans(&table), [(guest(1).id, None)]);
     assert_eq!(table.fault_of(1), Some(PeerFault::Corrupt));
-    // It does not come back, from whichever port, and from whichever side.
+    // It does not come back, whatever port it uses and whoever dials.
     table.connect(&TestPeer { key: 2, ..guest(1) }.at("10.0.0.1:999"));
     assert_eq!(table.fault_of(2), Some(PeerFault::Banned));
     // An honest peer gives what is missing.
@@ -53,7 +53,7 @@ fn corrupt_peer_among_honest_ones_is_the_only_one_banned_and_the_download_ends_w
     assert_eq!(failures(&table) > 0, !bans.is_empty());
 }
 
-/// Two peers share one piece; the second sends a wrong block.
+/// Two peers share one piece, and the second sends a wrong block.
 fn shared_piece() -> TestSwarm {
     let mut table = TestSwarm::new(".", 4);
     table.serve(&guest(1), "x");
@@ -88,7 +88,7 @@ fn wrong_piece_of_two_peers_is_asked_again_of_one_alone_and_the_wrong_block_is_n
     table.checked(0, PieceOutcome::Verified { digests: vec![digest(true); 4] });
     assert_eq!(bans(&table), [(guest(2).id, Some(block(0, 3)))]);
     assert_eq!(table.fault_of(2), Some(PeerFault::Corrupt));
-    // The other leaves when it has answered what it was asked for, or has had its time.
+    // The other leaves when it has answered its requests, or when its time is over.
     table.wait(Duration::from_secs(5));
     assert_eq!(table.fault_of(1), Some(PeerFault::BothComplete));
 }
@@ -109,7 +109,7 @@ fn pieces_on_trial_go_to_different_peers_at_a_time() {
     for key in 1..=4 {
         table.serve(&guest(key), "xx");
     }
-    // In turn, so that each piece is of several peers.
+    // In turn, so that each piece comes from several peers.
     for turn in 0..32 {
         let key = 1 + turn % 4;
         if let Some(block) = table.swarm.owed_by(key).first().copied() {
@@ -173,7 +173,7 @@ fn storage_failure_blames_nobody_and_frees_the_memory() {
     table.checked(0, PieceOutcome::StorageFailed);
     assert_eq!(bans(&table), []);
     assert_eq!(table.faults(), BTreeMap::new());
-    // Missing as before, and asked for again.
+    // It is missing as before, and requested again.
     assert_eq!(table.requests(1).len(), 4);
     assert_eq!(table.swarm.progress().pieces_have, 0);
 }
@@ -195,7 +195,7 @@ fn three_wrong_pieces_have_their_host_refused_but_not_the_loopback_one() {
     }
 }
 
-/// A download that has had a right piece of an honest seed, which listens at port 6881 of a host.
+/// A download that has received a right piece from an honest seed, which listens at port 6881 of a host.
 fn with_honest_seed() -> TestSwarm {
     let mut table = TestSwarm::new("....", 1);
     let addrs = vec!["10.0.0.7:6881".parse().unwrap()];
@@ -221,7 +221,7 @@ fn listens_at(port: u16) -> Message {
 
 #[test]
 fn whatever_an_attacker_at_its_address_claims_the_honest_seed_is_not_banned() {
-    // Names the seed's port, shows its id too, or many times with many ids.
+    // It names the seed's port, also shows its id, or comes many times with many ids.
     for (copies_id, times) in [(false, 1), (true, 1), (false, 12), (true, 12)] {
         for stays in [true, false] {
             let mut table = with_honest_seed();
@@ -237,7 +237,7 @@ fn whatever_an_attacker_at_its_address_claims_the_honest_seed_is_not_banned() {
                 table.hear(key, Message::Unchoke);
                 table.run(|from, _| from < 10);
                 assert!(table.fault_of(key).is_some(), "{key}");
-                // The attacker shows as the connection that it is.
+                // The attacker appears as the connection that it is.
                 for action in &table.actions {
                     if let Action::Banned { who, .. } = action {
                         assert_ne!(who.known_as(), honest(1).addr);

@@ -1,4 +1,4 @@
-//! What is asked of whom.
+//! Tests of which blocks are requested from which peers.
 
 use std::collections::BTreeSet;
 
@@ -41,7 +41,7 @@ fn complete_peers_learn_of_the_last_pieces_at_once() {
     assert_eq!(next, Some(true), "it goes out before the connection ends: {actions:?}");
 }
 
-/// Whether a HAVE is urgent, and to whom it goes.
+/// Returns whether a HAVE is urgent, and to whom it goes.
 fn told_have(action: &Action) -> Option<(bool, u32)> {
     match action {
         Action::Send { peer, message: Message::Have(_) } => Some((true, peer.0)),
@@ -206,7 +206,7 @@ fn endgame_asks_others_for_the_last_blocks_and_cancels_when_they_come() {
     let buffer = table.give(2, doubled[0]);
     assert!(table.actions.contains(&Action::Keep { buffer, block: doubled[0] }));
     assert_eq!(table.said(1), [Message::Cancel(doubled[0])]);
-    // It crosses with the cancel: no fault, no use.
+    // It crosses with the cancel: it is no fault and of no use.
     let buffer = table.give(1, doubled[0]);
     assert!(table.actions.contains(&Action::Discard { buffer }));
     assert_eq!(table.swarm.peers().map(|peer| peer.snubbed).collect::<Vec<_>>(), [false, false]);
@@ -231,14 +231,14 @@ fn peer_that_sends_nothing_is_snubbed_and_its_blocks_go_to_others() {
     table.wait(Duration::from_secs(20));
     let peer = table.swarm.peers().next().unwrap();
     assert!(peer.snubbed);
-    // Nobody else could serve them, so they stay asked.
+    // Nobody else could serve them, so they stay requested.
     assert_eq!((peer.window, peer.blocks_owed), (1, 4));
     assert_eq!(table.said(1), []);
     table.serve(&guest(2), "xx");
     let again = table.requests(2);
     assert_eq!(again, owed, "they are as good as free");
     assert_eq!(table.said(1), []);
-    // What others give is cancelled, and nothing is asked in its place but one block.
+    // What others give is cancelled, and only one block is requested in its place.
     table.give(2, again[0]);
     assert_eq!(table.said(1), [Message::Cancel(again[0])]);
     // A block that comes late and is still missing is used.
@@ -280,7 +280,7 @@ fn choke_keeps_the_requests_of_a_fast_peer_until_it_rejects_them() {
     assert_eq!(table.requests(1), owed);
 }
 
-/// Has a peer reject all that it is asked for, until it is asked for nothing.
+/// Has a peer reject all its requests, until it has none.
 fn reject_all(table: &mut TestSwarm, key: u32) -> usize {
     let mut rejected = 0;
     loop {
@@ -293,14 +293,14 @@ fn reject_all(table: &mut TestSwarm, key: u32) -> usize {
     }
 }
 
-/// Memory for four pieces of eight.
+/// A swarm with memory for four pieces of eight.
 fn tight() -> TestSwarm {
     TestSwarm::with("........", 32, |config| config.memory_blocks = 128)
 }
 
 #[test]
 fn line_17_refused_allowed_pieces_are_given_by_who_is_willing() {
-    // The willing one holds what was allowed, or nothing of it.
+    // The willing peer holds what was allowed, or nothing of it.
     for (allowed, holds) in [(0..8, "xxxxxxxx"), (0..4, "....xxxx"), (2..6, "xx....xx")] {
         let mut table = tight();
         table.join(&guest(1), "xxxxxxxx");
@@ -415,7 +415,7 @@ fn line_11_places_that_are_wanted_are_freed_by_who_sends_nothing() {
     table.wait(Duration::from_millis(3_500));
     assert_eq!(table.faults().into_values().collect::<Vec<_>>(), [PeerFault::Unresponsive]);
     assert!(table.actions.contains(&Action::Dial { addr }));
-    // One place for one address.
+    // There is one place for one address.
     table.wait(Duration::from_secs(10));
     assert_eq!(table.faults().len(), 1);
 }
@@ -451,7 +451,7 @@ fn line_11_places_that_are_wanted_are_given_by_who_gives_least() {
             _ => None,
         });
         for (at, addr) in dials.enumerate().collect::<Vec<_>>() {
-            // Those who come instead choke us as well.
+            // The peers that come instead choke us as well.
             let key = 100 + tenth * 10 + at as u32;
             let id = PeerId([key as u8; 20]);
             table.connect(&guest(1).numbered(key).called(id).outgoing(&addr.to_string()));

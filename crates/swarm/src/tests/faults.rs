@@ -1,4 +1,4 @@
-//! Each fault of a peer's costs it its own connection and nobody else anything.
+//! Tests that each fault of a peer costs it its own connection and costs others nothing.
 
 use super::*;
 
@@ -40,7 +40,7 @@ fn bitfield_that_takes_back_what_the_peer_had() {
 
 #[test]
 fn bitfield_in_place_of_many_haves_adds_to_what_the_peer_had() {
-    // aria2 sends one for twenty pieces or more, and have-all at its end.
+    // aria2 sends one for twenty pieces or more, and have-all at the end.
     let mut table = TestSwarm::new("....", 1);
     table.connect(&guest(1));
     table.hear(1, bits(&[0x80]));
@@ -114,7 +114,7 @@ fn extended_handshake_that_is_none() {
     let bad = Message::Extended { id: 0, payload: Bytes::from_static(b"d1:v") };
     let answer = fault(&guest(1).extended(), Some("...."), bad.clone());
     assert_eq!(answer, Some(PeerFault::BadExtended));
-    // Who never offered the extension protocol is not listened to.
+    // A peer that never offered the extension protocol is not listened to.
     assert_eq!(fault(&guest(1), Some("...."), bad), None);
     let other = Message::Extended { id: 9, payload: Bytes::from_static(b"!") };
     assert_eq!(fault(&guest(1).extended(), Some("...."), other), None);
@@ -227,7 +227,7 @@ fn a_limit_that_is_lifted_makes_nobody_late_at_once() {
     assert_eq!(snubbed(&table), Some(false), "it is neither gone nor late");
     table.wait(seconds(2));
     assert_eq!(snubbed(&table), Some(true));
-    // One that was about to be late anyway gets no more time than it had.
+    // A peer that was about to be late anyway gets no more time than it had.
     let mut table = TestSwarm::new("....", 16);
     table.serve(&guest(1), "xxxx");
     table.handle(Event::Patience { extra: seconds(30) });

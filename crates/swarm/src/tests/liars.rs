@@ -1,5 +1,5 @@
-//! Peers that claim to hold everything and do not give what they are asked for, among one that does,
-//! in the network of virtual time. A download takes at most one and a half times as long as without
+//! Tests with peers that claim to hold everything and do not give what they are asked for, beside one that
+//! does, in the network of virtual time. A download takes at most one and a half times as long as without
 //! them, plus five seconds.
 
 use super::network::{NetworkEvent, Plan, Setup, World};
@@ -12,19 +12,19 @@ pub(super) enum Lie {
     Silent,
     /// It never unchokes.
     Chokes,
-    /// Answers one each so many milliseconds.
+    /// It answers one request every so many milliseconds.
     Trickle(u64),
-    /// Answers so many quickly, then none.
+    /// It answers so many quickly, then none.
     Stops(u32),
-    /// Chokes and unchokes each so many milliseconds, and answers none.
+    /// It chokes and unchokes every so many milliseconds, and answers none.
     Flaps(u64),
-    /// Rejects all at once.
+    /// It rejects all at once.
     Rejects,
-    /// Answers quickly; so many blocks in a hundred are wrong.
+    /// It answers quickly, but so many blocks in a hundred are wrong.
     Poisons(u64),
-    /// Answers quickly, but never every fourth block.
+    /// It answers quickly, but never every fourth block.
     Withholds,
-    /// Answers so many quickly, and then goes away, to come back at once under another name.
+    /// It answers so many quickly, and then leaves and returns at once under another name.
     Returns(u32),
 }
 
@@ -46,7 +46,7 @@ impl Liar {
         Self { lie, lines: BTreeMap::new() }
     }
 
-    /// Time between two turns of its own; `None` if it has none.
+    /// Returns the time between two turns of its own. `None` if it has none.
     fn pause(&self) -> Option<Duration> {
         match self.lie {
             Lie::Silent | Lie::Chokes | Lie::Rejects => None,
@@ -59,7 +59,7 @@ impl Liar {
 }
 
 impl World {
-    /// Something happened to a liar.
+    /// Handles an event of a liar.
     pub(super) fn lie(&mut self, at: usize, event: Event) {
         let fast = self.nodes[at].fast;
         let Some(liar) = &mut self.nodes[at].liar else { return };
@@ -101,7 +101,7 @@ impl World {
         }
     }
 
-    /// A liar's own turn.
+    /// Takes a liar's own turn.
     pub(super) fn go_on_lying(&mut self, at: usize, key: PeerKey) {
         let draw = self.rng.below(100);
         let Some(liar) = &mut self.nodes[at].liar else { return };
@@ -184,7 +184,7 @@ fn setup(liars: Vec<Lie>) -> Setup {
     }
 }
 
-/// How long the download takes, and the world then.
+/// Returns how long the download takes, and the world afterwards.
 fn download(seed: u64, setup: &Setup) -> (Duration, World) {
     let mut world = World::new(seed, setup);
     for node in &mut world.nodes {
@@ -198,7 +198,7 @@ fn download(seed: u64, setup: &Setup) -> (Duration, World) {
     (time, world)
 }
 
-/// Holds the time with liars against the time without.
+/// Compares the time with liars with the time without.
 fn bounded(seed: u64, setup: &mut Setup) -> (Duration, Duration, World) {
     let liars = std::mem::take(&mut setup.liars);
     let (alone, _) = download(seed, setup);
@@ -211,7 +211,7 @@ fn bounded(seed: u64, setup: &mut Setup) -> (Duration, Duration, World) {
     (alone, time, world)
 }
 
-/// The most connections that a download has.
+/// The maximum number of connections of a download.
 const BOUND: usize = 80;
 
 fn any_number_of(lie: Lie) {
@@ -267,7 +267,7 @@ fn line_11_peers_that_come_back_under_other_names() {
     any_number_of(Lie::Returns(1));
 }
 
-/// Poisoners with as many that delay.
+/// Poisoners with as many peers that delay.
 fn poisoned(delay: Lie) {
     for (seed, count) in [(0, 3), (1, 20), (2, 20), (3, BOUND / 2)] {
         let mut liars = vec![delay; count];
@@ -292,8 +292,8 @@ fn line_11_peers_that_poison_what_others_begin_and_do_not_end() {
     }
 }
 
-/// Those that stop have given right pieces by then, alone; the honest seed has not, as its pieces
-/// were poisoned.
+/// Those that stop have given right pieces alone by then. The honest seed has not, because its pieces were
+/// poisoned.
 #[test]
 fn line_11_peers_that_poison_while_others_give_some_pieces_and_stop() {
     let crowds: [&[(Lie, usize)]; 4] = [
@@ -317,8 +317,9 @@ fn line_11_peers_that_poison_what_others_withhold_in_part() {
     poisoned(Lie::Withholds);
 }
 
-/// A seed that takes so long for a block, leechers that take 4 ms, and a torrent of `pieces` of
-/// four blocks: the time, and the blocks and requests that the seed sent and heard.
+/// Runs a seed that takes this long for a block, and leechers that take 4 ms, with a torrent of `pieces`
+/// pieces of four blocks. Returns the time, and the numbers of blocks and requests that the seed sent and
+/// received.
 fn slow_seed(
     number: u64,
     block_time: Duration,

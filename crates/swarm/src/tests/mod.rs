@@ -1,4 +1,5 @@
-//! The swarm as its driver sees it: events in, actions out, the invariants checked after each.
+//! Tests of the swarm as its driver sees it: events in, actions out, with invariants checked after each
+//! event.
 
 mod bottleneck;
 mod chaos;
@@ -22,7 +23,7 @@ use bytes::Bytes;
 use super::*;
 use piecework_core::{BLOCK_LEN, BlockRef, PeerId, PieceIndex, Sha1Hash};
 
-/// A swarm and everything it has asked for that no test has looked at yet.
+/// A swarm, and all its actions that no test has looked at yet.
 pub(super) struct TestSwarm {
     pub(super) swarm: Swarm,
     pub(super) now: Moment,
@@ -81,7 +82,7 @@ impl TestPeer {
     }
 }
 
-/// `"xx.x"`: which pieces are held.
+/// Returns the pieces drawn in a picture such as `"xx.x"`.
 pub(super) fn drawn(picture: &str) -> Bitfield {
     let mut bits = Bitfield::empty(picture.len() as u32);
     for (at, mark) in picture.bytes().enumerate() {
@@ -97,7 +98,7 @@ pub(super) fn block(piece: u32, index: u32) -> BlockRef {
 }
 
 impl TestSwarm {
-    /// Pieces of `blocks` blocks, of which those drawn are held.
+    /// Creates a swarm with pieces of `blocks` blocks, which holds those drawn.
     pub(super) fn new(held: &str, blocks: u32) -> Self {
         Self::with(held, blocks, |_| {})
     }
@@ -115,7 +116,7 @@ impl TestSwarm {
 
     pub(super) fn handle(&mut self, event: Event) {
         self.swarm.handle(self.now, event);
-        // It looks at every peer: of dozens not after each event.
+        // It looks at every peer, so with dozens of them not after each event.
         self.events += 1;
         if self.events.is_multiple_of(1 + self.swarm.peers.len() / 16) {
             self.swarm.check_invariants();
@@ -151,14 +152,14 @@ impl TestSwarm {
         self.handle(Event::Message { peer: PeerKey(key), message });
     }
 
-    /// Connects a peer that holds what is drawn, and forgets what was said to it.
+    /// Connects a peer that holds what is drawn, and clears the actions.
     pub(super) fn join(&mut self, guest: &TestPeer, holds: &str) {
         self.connect(guest);
         self.hear(guest.key, Message::Bitfield(Bytes::copy_from_slice(drawn(holds).as_wire())));
         self.actions.clear();
     }
 
-    /// The same, and it serves us.
+    /// Does the same, and the peer unchokes us.
     pub(super) fn serve(&mut self, guest: &TestPeer, holds: &str) {
         self.join(guest, holds);
         self.hear(guest.key, Message::Unchoke);
@@ -183,7 +184,7 @@ impl TestSwarm {
         std::mem::take(&mut self.actions)
     }
 
-    /// Messages to a peer since last asked; other actions stay.
+    /// Takes the messages to a peer. Other actions stay.
     pub(super) fn said(&mut self, to: u32) -> Vec<Message> {
         let mut said = Vec::new();
         self.actions.retain(|action| match action {
@@ -198,7 +199,7 @@ impl TestSwarm {
         said
     }
 
-    /// Blocks asked of a peer since last asked; other actions stay.
+    /// Takes the requests to a peer. Other actions stay.
     pub(super) fn requests(&mut self, of: u32) -> Vec<BlockRef> {
         let mut requests = Vec::new();
         self.actions.retain(|action| match action {
@@ -223,8 +224,8 @@ impl TestSwarm {
         self.faults().get(&key).copied()
     }
 
-    /// Has these peers answer every request until nothing is asked any more, each piece checked as
-    /// soon as it is whole: right unless `is_right` says otherwise of one of its blocks and senders.
+    /// Answers every request until there are no more, and checks each piece as soon as it is whole. A block
+    /// is right unless `is_right` returns false for its sender and the block.
     pub(super) fn run(&mut self, is_right: impl Fn(u32, BlockRef) -> bool) {
         let mut came: BTreeMap<BlockRef, u32> = BTreeMap::new();
         let mut buffers: BTreeMap<BufferId, (u32, BlockRef)> = BTreeMap::new();
@@ -270,7 +271,7 @@ impl TestSwarm {
 }
 
 impl Swarm {
-    /// What a peer is asked for.
+    /// Returns the blocks that a peer owes.
     pub(super) fn owed_by(&self, key: u32) -> Vec<BlockRef> {
         let owed = self.peers[&PeerKey(key)].pipeline.iter();
         owed.map(|owed| self.geometry.block(owed.piece, owed.index)).collect()

@@ -1,5 +1,5 @@
-//! Swarms connected to each other by queues, in virtual time. Everything that happens follows from
-//! a seed; a failure names it.
+//! Swarms connected to each other by queues, in virtual time. Everything follows from a seed, and a failure
+//! names it.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
@@ -10,7 +10,7 @@ use super::liars::{Liar, Lie};
 use super::*;
 use piecework_core::Priority;
 
-/// The world: nodes, what is on its way between them, and a clock.
+/// The world: nodes, messages on their way between them, and a clock.
 pub(super) struct World {
     pub(super) nodes: Vec<Node>,
     queue: BinaryHeap<Reverse<(Moment, u64)>>,
@@ -31,7 +31,7 @@ pub(super) enum NetworkEvent {
         addr: SocketAddr,
     },
     Swarm(Event),
-    /// For the connection `key` if it is still there.
+    /// For the connection `key` if it still exists.
     Arrives {
         key: PeerKey,
         event: Event,
@@ -56,7 +56,7 @@ pub(super) struct Node {
     pub(super) addr: SocketAddr,
     pub(super) id: PeerId,
     pub(super) fast: bool,
-    /// It is not the swarm that decides what this one does.
+    /// Set if a liar decides in place of the swarm.
     pub(super) liar: Option<Liar>,
     pub(super) links: BTreeMap<PeerKey, Link>,
     next_key: u32,
@@ -66,10 +66,10 @@ pub(super) struct Node {
     uplink: VecDeque<(PeerKey, BlockRef)>,
     is_sending: bool,
     pub(super) block_time: Duration,
-    /// Of a hundred blocks it sends, how many are wrong.
+    /// How many of a hundred blocks it sends are wrong.
     pub(super) wrong: u64,
     pub(super) sent: u64,
-    /// Requests and cancels that it heard.
+    /// How many requests and cancels it received.
     pub(super) asked: u64,
     pub(super) cancelled: u64,
     wakes_at: Option<Moment>,
@@ -77,13 +77,13 @@ pub(super) struct Node {
     completed: u32,
     done: BTreeSet<PieceIndex>,
     pub(super) banned: BTreeSet<PeerId>,
-    /// Who gave it wrong blocks that were kept.
+    /// The peers that gave it wrong blocks which were kept.
     pub(super) guilty: BTreeSet<PeerId>,
-    /// Who gave how many blocks.
+    /// How many blocks each peer gave.
     given: BTreeMap<PeerId, u32>,
 }
 
-/// What is known of a block's bytes.
+/// What is known about a block's bytes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Block {
     name: BlockRef,
@@ -94,18 +94,18 @@ struct Block {
 pub(super) struct Link {
     pub(super) other: usize,
     other_key: PeerKey,
-    /// Nothing overtakes.
+    /// Later messages do not overtake earlier ones.
     last_arrival: Moment,
     latency: Duration,
 }
 
-/// What goes wrong, in parts of a thousand of all events.
+/// How often things go wrong, for each thousand events.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Plan {
     disconnects: u64,
     pauses: u64,
     storage_failures: u64,
-    /// Other wants and another order, for two seconds.
+    /// Other priorities and another order, for two seconds.
     whims: u64,
 }
 
@@ -116,14 +116,14 @@ pub(super) struct Setup {
     pub(super) blocks: u32,
     pub(super) choke: ChokePolicy,
     pub(super) plan: Plan,
-    /// Further seeds, of whose blocks so many in a hundred are wrong.
+    /// More seeds, each with how many of a hundred blocks are wrong.
     pub(super) bad_seeds: usize,
     pub(super) wrong: u64,
     pub(super) memory_blocks: u32,
     pub(super) everybody_fast: bool,
-    /// Milliseconds.
+    /// In milliseconds.
     pub(super) announce_within: u64,
-    /// Further peers that claim to hold everything.
+    /// More peers that claim to hold everything.
     pub(super) liars: Vec<Lie>,
 }
 
@@ -213,7 +213,7 @@ impl World {
             events: 0,
             check_each: 7 + setup.liars.len() as u64,
         };
-        // A tracker tells everybody of everybody, themselves included.
+        // A tracker tells every peer the addresses of all, including its own.
         let addrs: Vec<SocketAddr> = world.nodes.iter().map(|node| node.addr).collect();
         for node in 0..count {
             let at = world.now + Duration::from_millis(world.rng.below(setup.announce_within));
@@ -510,7 +510,7 @@ impl World {
         self.unlink(at, key);
     }
 
-    /// What was to be sent over a connection goes with it.
+    /// Messages to be sent over a connection are lost with it.
     fn unlink(&mut self, at: usize, key: PeerKey) {
         self.nodes[at].links.remove(&key);
         self.nodes[at].uplink.retain(|(peer, _)| *peer != key);
@@ -579,7 +579,7 @@ fn sequential_downloads_complete_front_first() {
             let mut world = World::new(seed, &setup);
             for node in &mut world.nodes {
                 node.block_time = Duration::from_millis(2);
-                // What they may have while choked (BEP 6) comes in another order.
+                // Allowed-fast pieces (BEP 6) come in another order.
                 node.fast = false;
             }
             world.tell(seeds, Event::Order { sequential: true });
@@ -630,7 +630,7 @@ fn when_all_are_complete_everybody_knows_and_nobody_stays_connected() {
         let choke = if seed % 2 == 0 { ChokePolicy::Closed } else { ChokePolicy::TitForTat };
         let setup = Setup { choke, seeds: 2, leechers: 5, ..Setup::default() };
         let mut world = complete(seed, &setup);
-        // Five seconds for answers that are under way, and the length of the lines.
+        // Five seconds for answers that are under way, and the delay of the lines.
         world.run_on(Duration::from_secs(10));
         for (n, node) in world.nodes.iter().enumerate() {
             let left: Vec<_> = node.swarm.peers().map(|peer| peer.who.id).collect();
@@ -646,7 +646,7 @@ fn peers_that_dial_each_other_end_with_one_connection() {
             Setup { leechers: 6, announce_within: 1 + seed % 4 * 2_000, ..Setup::default() };
         let mut world = World::new(seed, &setup);
         for node in &mut world.nodes {
-            // A block in ten minutes.
+            // One block in ten minutes.
             node.block_time = Duration::from_secs(600);
         }
         for minutes in [1, 9] {
@@ -669,7 +669,7 @@ fn a_seed_knows_how_far_its_leechers_are() {
         while world.nodes[1..].iter().any(|node| node.swarm.have().count() < 40) {
             assert!(!world.run(Duration::from_millis(20)), "seed {seed}");
         }
-        // A line is 30 ms long.
+        // A line has a delay of 30 ms.
         let before: BTreeMap<PeerId, u32> =
             world.nodes[1..].iter().map(|node| (node.id, node.swarm.have().count())).collect();
         world.run_on(Duration::from_millis(31));
@@ -700,7 +700,8 @@ fn four_equal_seeds_each_give_their_share() {
         assert_eq!(given.len(), 4, "seed {seed}: {given:?}");
         assert!(given.values().all(|blocks| blocks * 10 <= all * 4), "seed {seed}: {given:?}");
         let wasted = world.nodes[4].swarm.progress().wasted;
-        // What was doubled in the endgame and crossed with its cancel: the lines are 30 ms long.
+        // Blocks that were duplicated in the endgame and crossed with their cancels: the lines have a delay
+        // of 30 ms.
         let wasted = wasted / u64::from(BLOCK_LEN);
         assert!(wasted <= 80, "seed {seed}: {wasted} blocks of {all} came twice");
     }
@@ -735,7 +736,7 @@ fn seed_sends_little_twice_before_everything_has_been_sent_once() {
         for node in &mut world.nodes {
             node.block_time = Duration::from_millis(2);
         }
-        // Until most of a copy has left the seed; what comes last is asked for by everybody.
+        // Until most of a copy has left the seed. The last blocks are requested by every peer.
         let mut copies = 0;
         while copies * 4 < setup.pieces * 3 && !world.run(Duration::from_millis(5)) {
             let held =
@@ -754,7 +755,8 @@ fn seed_sends_little_twice_before_everything_has_been_sent_once() {
 #[test]
 fn events_per_block_stay_few() {
     let world = complete(1, &Setup { leechers: 1, pieces: 200, blocks: 16, ..Setup::default() });
-    // A request, a block, an `Uploaded`: three for each, and some for each piece.
+    // A request, a block and an `Uploaded` are three for each block, and there are some more for each
+    // piece.
     let blocks = 200 * 16;
     assert!(world.events < blocks * 4, "{} events for {blocks} blocks", world.events);
 }

@@ -1,11 +1,11 @@
-//! Who gets a place when all are taken.
+//! Tests of which peer gets a place when all are taken.
 
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A seed with four places, and peers of one address in all of them, which have said what they
-/// hold and that they are interested.
+/// A seed with four places, all taken by peers of one address, which have said what they hold and that they
+/// are interested.
 fn full(address: &str) -> TestSwarm {
     let mut table = TestSwarm::with("xx", 4, |config| config.max_peers = 4);
     for key in 1..=4 {
@@ -38,7 +38,7 @@ fn a_peer_that_took_a_block_keeps_its_place() {
     table.handle(Event::Uploaded { peer: PeerKey(1), blocks: 1, bytes: u64::from(BLOCK_LEN) });
     table.connect(&guest(5));
     assert_eq!(table.faults(), BTreeMap::from([(2, PeerFault::MadeWay)]));
-    // Two minutes later that is no merit any more. It is heard of all the time.
+    // Two minutes later that does not count any more, although the peer sends messages all the time.
     for _ in 0..4 {
         (1..=5).for_each(|key| table.hear(key, Message::KeepAlive));
         table.wait(31 * SECOND);
@@ -119,7 +119,7 @@ fn a_block_that_is_not_owed_counts_as_a_stray_and_one_that_is_is_asked_for_anew(
     assert!(table.requests(1).contains(&asked[0]));
     for _ in 0..=crate::peer::MAX_STRAYS {
         assert_eq!(table.fault_of(1), None);
-        // Inside the piece, and no block of it.
+        // Inside the piece, but not one of its blocks.
         let block = BlockRef { begin: 1, ..block(0, 0) };
         table.handle(Event::Unasked { peer: PeerKey(1), block });
     }

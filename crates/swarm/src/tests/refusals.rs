@@ -1,11 +1,11 @@
-//! Peers that refuse (BEP 6) what they are asked for although they serve us: those that refuse
-//! everything are as good as silent, and those that have a reason lose nothing.
+//! Tests with peers that reject requests (BEP 6) although they unchoke us: a peer that rejects everything
+//! is as good as silent, and one that has a reason loses nothing.
 
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Has a peer refuse everything that it is asked for within so much time.
+/// Has a peer reject everything that it is asked for within this time.
 fn refuse(table: &mut TestSwarm, key: u32, time: Duration) {
     let end = table.now + time;
     while table.now < end {
@@ -31,7 +31,7 @@ fn line_11_who_refuses_everything_gives_its_place_away() {
     for _ in 0..60 {
         (1..=3).for_each(|key| refuse(&mut table, key, Duration::from_millis(50)));
     }
-    // One place for one address, and the address that it was is not dialled at once.
+    // There is one place for one address, and the address that lost it is not dialled at once.
     let faults = table.faults();
     assert_eq!(faults.values().collect::<Vec<_>>(), [&PeerFault::Unresponsive], "{faults:?}");
     let dialled = |action: &Action| match action {
@@ -49,7 +49,7 @@ fn line_11_who_refuses_everything_comes_last_until_it_gives_a_block() {
     refuse(&mut table, 1, 2 * SECOND);
     assert!(is_snubbed(&table, 1));
     table.wait(20 * SECOND);
-    // It is asked for one block at a time, and that is at once asked of others as well.
+    // It is asked for one block at a time, which is requested from others at once as well.
     let asked = table.requests(1);
     assert_eq!(asked.len(), 1);
     table.serve(&guest(2), "xxxx");
@@ -78,8 +78,8 @@ fn line_11_who_refuses_everything_while_others_give_is_parted_with_but_not_banne
     assert_eq!(table.faults(), BTreeMap::from([(1, PeerFault::Unresponsive)]));
 }
 
-/// Has the only seed refuse its first `refusals` requests, `at_a_time` every ten milliseconds.
-/// Returns how long it takes until it is asked once more.
+/// Has the only seed reject its first `refusals` requests, `at_a_time` every ten milliseconds. Returns the
+/// time until it is asked once more.
 fn time_of_refusals(refusals: usize, at_a_time: usize) -> Duration {
     let mut table = TestSwarm::new(&".".repeat(64), 4);
     table.serve(&guest(1), &"x".repeat(64));
@@ -158,7 +158,7 @@ fn who_refuses_everything_and_is_alone_stays() {
 
 #[test]
 fn a_peer_that_refuses_what_it_chokes_away_is_not_blamed() {
-    // Before the choke, as Transmission does, and behind it, as libtorrent does.
+    // Before the choke, as Transmission does, and after it, as libtorrent does.
     for before in [true, false] {
         let mut table = TestSwarm::new(&".".repeat(64), 4);
         table.serve(&guest(1), &"x".repeat(64));

@@ -1,4 +1,4 @@
-//! What is served to whom.
+//! Tests of what is served to which peers.
 
 use super::*;
 use piecework_core::InfoHash;
@@ -65,7 +65,7 @@ fn only_the_best_givers_and_one_by_chance_are_served_while_downloading() {
         table.hear(key, Message::Interested);
     }
     assert_eq!(unchoked(&table), [1, 2]);
-    // The fifth gives; in the next round it is served.
+    // The fifth gives, so in the next round it is served.
     table.hear(5, Message::Have(PieceIndex(3)));
     let given = table.requests(5)[0];
     table.give(5, given);
@@ -119,15 +119,15 @@ fn slot_that_becomes_free_is_given_to_who_waits_longest() {
     assert_eq!(unchoked(&table), [3]);
 }
 
-/// One of many peers.
+/// Returns one of many peers.
 fn one_of_many(key: u32, ip: &str) -> TestPeer {
     let mut id = [0xcc; 20];
     id[..4].copy_from_slice(&key.to_be_bytes());
     guest(1).called(PeerId(id)).at(&format!("{ip}:{}", 1_000 + key)).numbered(key)
 }
 
-/// A seed with `idle` peers that are interested and ask for nothing, each at an address of its own
-/// or all at one.
+/// A seed with `idle` peers that are interested and request nothing, each at a separate address or all at
+/// one.
 fn besieged(idle: u32, one_address: bool) -> TestSwarm {
     let mut table = TestSwarm::with(&"x".repeat(64), 4, |config| config.max_peers = 2_000);
     for key in 1..=idle {
@@ -142,8 +142,8 @@ fn besieged(idle: u32, one_address: bool) -> TestSwarm {
     table
 }
 
-/// Lets time pass; `keys` ask for two blocks whenever they are unchoked and have had what they
-/// asked for. Says how many blocks each was sent.
+/// Lets time pass. The peers `keys` request two blocks whenever they are unchoked and have received their
+/// blocks. Returns how many blocks each was sent.
 fn served_blocks(table: &mut TestSwarm, keys: &[u32], seconds: u64) -> BTreeMap<u32, u32> {
     let mut served = BTreeMap::new();
     for _ in 0..seconds * 10 {
@@ -196,7 +196,7 @@ fn idle_interested_peers_starve_nobody() {
 
 #[test]
 fn honest_leechers_share_the_slots_whatever_the_idle_do() {
-    // Idle in four ways: silent, flapping, asking only while they are choked, connecting anew.
+    // Idle in four ways: silent, flapping, requesting only while choked, connecting again.
     for trick in 0..4 {
         let mut table = besieged(72, true);
         let honest: Vec<u32> = (5_000..5_016).collect();
@@ -232,8 +232,8 @@ fn honest_leechers_share_the_slots_whatever_the_idle_do() {
             }
             assert!(unchoked(&table).len() <= 8, "trick {trick}");
         }
-        // 135 s, 8 slots, 20 blocks a second in each: half of it goes to the honest, and each has
-        // its share.
+        // 135 s, 8 slots, 20 blocks a second in each: half of it goes to the honest peers, and each has its
+        // share.
         let all: u32 = served.values().sum();
         assert!(all > 135 * 8 * 20 / 2, "trick {trick}: {all} blocks");
         let least = honest.iter().map(|key| served.get(key).copied().unwrap_or(0)).min().unwrap();
@@ -244,7 +244,7 @@ fn honest_leechers_share_the_slots_whatever_the_idle_do() {
 #[test]
 fn a_peer_on_a_long_line_is_served_though_its_requests_come_late() {
     let mut table = besieged(400, false);
-    // Others come after it, so that its slot is wanted when it does not ask.
+    // Others come after it, so that its slot is wanted when it does not request anything.
     for key in (5_000..).take(600) {
         table.join(
             &one_of_many(key, &format!("10.9.{}.{}", key / 200, key % 200 + 1)),
@@ -263,7 +263,7 @@ fn a_peer_on_a_long_line_is_served_though_its_requests_come_late() {
             }
         }
         assert!(is_unchoked(&table), "it has a turn");
-        // Its request comes 600 ms after it was unchoked.
+        // Its request arrives 600 ms after it was unchoked.
         table.wait(Duration::from_millis(600));
         assert_eq!(is_unchoked(&table), is_in_time, "the first time it is too late");
         table.hear(5_000, Message::Request(block(0, 0)));
@@ -298,7 +298,7 @@ fn a_slot_is_kept_by_who_asks_though_others_wait() {
     }
     let served = served_blocks(&mut table, &[1, 2], 9);
     assert_eq!(served.keys().copied().collect::<Vec<_>>(), [1]);
-    // When it has had what it asked for and asks no more, the other is served within seconds.
+    // When it has received its blocks and requests no more, the other is served within seconds.
     let bytes = 2 * u64::from(BLOCK_LEN);
     table.handle(Event::Uploaded { peer: PeerKey(1), blocks: 2, bytes });
     let served = served_blocks(&mut table, &[2], 8);
@@ -313,7 +313,7 @@ fn who_connects_again_goes_on_with_its_turn() {
         table.hear(key, Message::Interested);
     }
     assert_eq!(unchoked(&table), [1]);
-    // It had a turn, whatever it calls itself now; the others had none.
+    // It had a turn, whatever its id is now. The others had none.
     for key in 11..14 {
         let again = guest(key).at(&format!("10.0.0.1:{key}"));
         table.handle(Event::Disconnected { peer: PeerKey(if key == 11 { 1 } else { key - 1 }) });
@@ -350,7 +350,7 @@ fn choke_rejects_what_a_fast_peer_waits_for_and_drops_it_for_a_plain_one() {
         table.join(&super::guest(2), "..");
         table.hear(2, Message::Interested);
         table.take();
-        // A round without a byte taken.
+        // A round in which it takes nothing.
         table.wait(Duration::from_secs(10));
         assert_eq!(unchoked(&table), [2]);
         let peer = PeerKey(1);
@@ -371,7 +371,7 @@ fn allowed_fast_set_is_told_to_newcomers_and_served_while_choked() {
         config.info_hash = Some(InfoHash([1; 20]));
         config.upload_slots = 0;
     });
-    // A torrent without any peer forgets who has left.
+    // A torrent without peers forgets those that have left.
     table.join(&guest(4), &".".repeat(pieces));
     table.connect(&guest(1));
     table.said(1);
@@ -396,13 +396,13 @@ fn allowed_fast_set_is_told_to_newcomers_and_served_while_choked() {
         }
     }
     assert_eq!(uploads(&mut table).len(), 40);
-    // Nor again for who connects again.
+    // Nor again for a peer that connects again.
     table.handle(Event::Disconnected { peer: PeerKey(1) });
     table.connect(&guest(3).at("10.0.0.1:9"));
     table.hear(3, Message::HaveNone);
     table.hear(3, Message::Request(block(allowed[0].0, 0)));
     assert_eq!(uploads(&mut table), []);
-    // Who has more already gets nothing.
+    // A peer that has more already gets nothing.
     table.connect(&guest(2));
     table.said(2);
     let many = format!("{}{}", "x".repeat(10), ".".repeat(30));
@@ -450,7 +450,7 @@ fn closed_seed_suggests_different_pieces_to_different_peers() {
         }
     }
     assert_eq!(suggested.len(), 16);
-    // As pieces are taken, others are suggested; what is lost comes back.
+    // As pieces are taken, others are suggested. Lost suggestions come back.
     for piece in 0..3 {
         table.hear(1, Message::Have(PieceIndex(piece)));
     }

@@ -1,10 +1,10 @@
-//! Which pieces are wanted, in which order, and what follows when that changes.
+//! Tests of which pieces are wanted, in which order, and what follows when that changes.
 
 use super::*;
 use piecework_core::Priority;
 use piecework_proto::wire::ExtendedHandshake;
 
-/// `"-lnh"`: skipped, low, normal, high.
+/// Returns the priorities of a picture such as `"-lnh"`: skipped, low, normal, high.
 fn priorities(picture: &str) -> std::sync::Arc<[Priority]> {
     let priority = |mark| match mark {
         '-' => Priority::Skip,
@@ -30,14 +30,14 @@ fn pieces(requests: &[BlockRef]) -> Vec<u32> {
     pieces
 }
 
-/// How often the torrent was said to be finished and complete since last asked.
+/// Takes how many times the torrent was reported finished and complete.
 fn ends(table: &mut TestSwarm) -> (usize, usize) {
     let taken = table.take();
     let count = |wanted| taken.iter().filter(|action| **action == wanted).count();
     (count(Action::Finished), count(Action::Completed))
 }
 
-/// Whether its extended handshakes said of late that it asks for nothing.
+/// Takes what recent extended handshakes to the peer said about whether we request nothing.
 fn told_upload_only(table: &mut TestSwarm, key: u32) -> Vec<Option<bool>> {
     let handshake = |message| match message {
         Message::Extended { id: 0, payload } => Some(ExtendedHandshake::decode(&payload).unwrap()),
@@ -117,7 +117,7 @@ fn what_is_asked_of_a_skipped_piece_is_cancelled_and_what_came_is_dropped() {
         });
         assert!(other.clone().count() > 0 && other.into_iter().all(|piece| piece != skipped));
         assert_eq!(table.swarm.progress().wasted, u64::from(BLOCK_LEN));
-        // What was on its way already is no fault.
+        // A block that was on its way already is no fault.
         let late = table.give(1, asked[0]);
         assert!(table.actions.contains(&Action::Discard { buffer: late }));
         if guest.fast {
@@ -237,7 +237,7 @@ fn interest_follows_what_is_wanted() {
     want(&mut table, "-nn");
     assert_eq!(table.said(1), [Message::NotInterested]);
     assert_eq!((table.said(2), interested(&table)), (vec![], vec![2]));
-    // A piece that is not wanted does not interest us either when it is new.
+    // A new piece that is not wanted does not interest us either.
     table.hear(2, Message::Have(PieceIndex(0)));
     want(&mut table, "hl-");
     assert_eq!(table.said(1), [Message::Interested]);
@@ -271,7 +271,7 @@ fn finished_torrent_parts_from_seeds_and_finds_them_again_when_it_wants_more() {
     assert_eq!(table.fault_of(1), Some(PeerFault::BothComplete));
     assert_eq!(told_upload_only(&mut table, 2), [Some(true)]);
     assert_eq!(ends(&mut table), (1, 0));
-    // Newcomers are told at once; a seed, and who wants nothing either, need not stay.
+    // Newcomers are told at once. A seed, or another peer that wants nothing, need not stay.
     table.connect(&guest(3).extended());
     assert_eq!(told_upload_only(&mut table, 3), [Some(true)]);
     let upload_only = ExtendedHandshake { upload_only: Some(true), ..ExtendedHandshake::default() };
@@ -384,7 +384,7 @@ fn sequential_order_finishes_what_is_first_with_the_help_of_all() {
     let mut table = TestSwarm::with(".....", 64, |config| config.sequential = true);
     table.serve(&guest(1), "xxxxx");
     assert_eq!(pieces(&table.requests(1)), [0]);
-    // The second begins no piece of its own as long as the first one is not asked for whole.
+    // The second begins no piece as long as the first one is not fully requested.
     table.serve(&guest(2), "xxxxx");
     let helped = table.requests(2);
     assert_eq!(pieces(&helped), [0]);

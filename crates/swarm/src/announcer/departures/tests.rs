@@ -11,7 +11,7 @@ fn url(host: &str) -> TrackerUrl {
     TrackerUrl::parse(&format!("http://{host}:1/announce")).unwrap()
 }
 
-/// A torrent whose trackers at `hosts` know us and told of `leechers`.
+/// A torrent whose trackers at `hosts` know us and counted `leechers`.
 fn known(hosts: &[&str], leechers: u32, peers: usize) -> DepartingTorrent {
     let tiers = hosts.iter().map(|host| vec![url(host)]).collect();
     let mut announcer = Announcer::new(tiers, TierPolicy::All, Rng::from_seed(1));
@@ -23,7 +23,7 @@ fn known(hosts: &[&str], leechers: u32, peers: usize) -> DepartingTorrent {
     DepartingTorrent { announcer, peers }
 }
 
-/// Has everything be told, and says which torrents were, in their order.
+/// Has all trackers told. Returns the torrents in the order in which they were told.
 fn tell_all(departures: &mut Departures) -> Vec<usize> {
     let mut told = Vec::new();
     while let Some(goodbye) = departures.poll() {
@@ -45,9 +45,9 @@ fn torrents_with_peers_come_first_then_those_with_most_leechers() {
         known(&["a"], 0, 0),
     ];
     let mut departures = Departures::new(torrents);
-    assert_eq!(departures.untold().torrents, 6);
+    assert_eq!(departures.missed().torrents, 6);
     assert_eq!(tell_all(&mut departures), [4, 2, 3, 1, 0, 5]);
-    assert!(departures.untold().is_empty());
+    assert!(departures.missed().is_empty());
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn only_trackers_that_know_us_are_told() {
     let goodbye = departures.poll().unwrap();
     assert_eq!((goodbye.torrent, goodbye.wish.tracker.place()), (0, "b:1".to_owned()));
     assert_eq!(departures.poll(), None);
-    assert_eq!(departures.untold().hosts, [("b:1".to_owned(), 1)].into());
+    assert_eq!(departures.missed().hosts, [("b:1".to_owned(), 1)].into());
 }
 
 #[test]
@@ -91,13 +91,13 @@ fn a_host_that_never_answers_is_given_up_and_holds_up_no_other() {
             }
         }
     }
-    // The silent one holds as many as it was asked at first, and the other one is through.
+    // The silent one has as many as it was asked at first, and the other one is done.
     assert_eq!((silent.len(), told), (AT_FIRST, 1_000));
     for goodbye in &silent {
         departures.settle(goodbye, false);
     }
     assert_eq!(departures.poll(), None);
-    let untold = departures.untold();
+    let untold = departures.missed();
     assert_eq!((untold.torrents, untold.hosts), (1_000, [("dead:1".to_owned(), 1_000)].into()));
 }
 
@@ -113,7 +113,7 @@ fn a_host_that_answers_is_told_of_more_at_a_time() {
         departures.settle(&goodbye, true);
     }
     assert_eq!(most, MOST_OF_A_HOST);
-    assert!(departures.untold().is_empty());
+    assert!(departures.missed().is_empty());
 }
 
 #[test]
@@ -138,8 +138,8 @@ fn the_sentence_names_the_hosts_that_miss_most() {
 }
 
 proptest! {
-    /// Whatever trackers do, each is told once of each torrent, bounds hold, and what was not told
-    /// is known.
+    /// Whatever trackers do, each is told once about each torrent, bounds are respected, and missing
+    /// goodbyes are known.
     #[test]
     fn every_goodbye_is_told_once_or_counted(
         torrents in prop::collection::vec((0usize..64, 0u32..5, 0usize..3), 0..200),
@@ -172,7 +172,7 @@ proptest! {
             told += usize::from(answered);
             departures.settle(&goodbye, answered);
         }
-        let untold = departures.untold();
+        let untold = departures.missed();
         prop_assert_eq!(untold.hosts.values().sum::<usize>(), all - told);
         prop_assert_eq!(untold.torrents == 0, all == told);
     }

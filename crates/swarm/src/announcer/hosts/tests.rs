@@ -27,7 +27,7 @@ fn silent() -> AnnounceOutcome {
     AnnounceOutcome::Silent { reason: "no answer".to_owned(), again: false }
 }
 
-/// All that have a place now, as tracker and torrent. Those in vain are left out.
+/// Returns all that have a place now, as tracker and torrent. Those queued in vain are left out.
 fn begun(hosts: &mut Hosts, now: Moment) -> Vec<(Host, InfoHash)> {
     let turns = std::iter::from_fn(|| hosts.next(now));
     let place = |turn| match turn {
@@ -58,7 +58,7 @@ fn a_tracker_that_is_silent_keeps_four_places_and_then_one() {
     for (host, torrent) in first {
         hosts.done(at(15), &host, torrent, silent());
     }
-    // Everybody hears of it at once.
+    // All are told at once.
     let told = std::iter::from_fn(|| hosts.next(at(15)));
     assert_eq!(told.filter(|turn| matches!(turn, AnnounceTurn::Down { .. })).count(), 996);
     assert_eq!(
@@ -184,10 +184,10 @@ fn udp_and_http_of_one_host_are_two_and_paths_are_one() {
 enum Step {
     /// Some torrents of one tracker.
     LineUp(usize, usize),
-    /// The announce that is under way for the longest ends.
+    /// The announce that has been under way for longest ends.
     End,
     Wait(u64),
-    /// A tracker falls silent, or is back.
+    /// A tracker stops answering, or answers again.
     Turn(usize),
     Forget,
 }
@@ -203,8 +203,8 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever trackers do: places are never exceeded, nobody waits while there is a place for it,
-    /// and whoever stood in line is told something or announces, at last to a tracker that answers.
+    /// Whatever trackers do: places are never exceeded, no torrent waits while there is a place for it, and
+    /// each queued torrent is told something or announces, in the end to a tracker that answers.
     #[test]
     fn places_hold_and_nobody_is_forgotten(
         steps in proptest::collection::vec(any_step(), 1..150),
@@ -215,7 +215,7 @@ proptest! {
         let mut answers = [true, true, true, false, false, true];
         let mut now = at(0);
         let mut under_way: VecDeque<(Host, InfoHash)> = VecDeque::new();
-        // Who has not announced to a tracker that answered since it last wanted to.
+        // Torrents that have not announced to an answering tracker since they last wanted to.
         let mut wanting: BTreeSet<(usize, InfoHash)> = BTreeSet::new();
         let mut number = 0;
         let index = |host: &Host| (0..6).find(|at| host.has(&url(*at))).unwrap();
@@ -251,7 +251,7 @@ proptest! {
             prop_assert!(under_way.len() <= places);
             prop_assert!(hosts.deadline().is_none_or(|deadline| deadline > now));
         }
-        // All answer from now on, and whoever failed by itself wants to again.
+        // All answer from now on, and a torrent that failed by itself wants to announce again.
         answers = [true; 6];
         for _ in 0..10_000 {
             if let Some(place) = under_way.pop_front() {
