@@ -1,4 +1,4 @@
-//! Announces and scrapes over HTTP and UDP, in both directions; links.
+//! Targets of announces and scrapes over HTTP and UDP, in both directions, and of links.
 
 use std::str;
 
@@ -12,7 +12,7 @@ use piecework_proto::announce::{
 
 use crate::input::Input;
 
-/// What a tracker gets over HTTP: queries of announces, scrapes and of the catalogue.
+/// What a tracker receives over HTTP: queries of announces, scrapes and the catalogue.
 pub(crate) fn http_request(bytes: &[u8]) {
     let Ok(query) = str::from_utf8(bytes) else { return };
     if let Ok(announce) = http::decode_query(query) {
@@ -36,7 +36,7 @@ pub(crate) fn http_request(bytes: &[u8]) {
     }
 }
 
-/// What a tracker answers over HTTP, of which a peer believes nothing.
+/// What a tracker answers over HTTP. A peer trusts none of it.
 pub(crate) fn http_reply(bytes: &[u8]) {
     match http::decode_reply(bytes) {
         Ok(HttpReply::Reply(reply)) => {
@@ -61,10 +61,10 @@ pub(crate) fn http_reply(bytes: &[u8]) {
     }
 }
 
-/// An answer as our tracker would write it, compact and with its peers one by one.
+/// Writes an answer as our tracker would, compact and with its peers one by one.
 fn written_is_read(mut reply: AnnounceReply) {
     let mut announce = http::decode_query(ANNOUNCE).expect("an announce");
-    // Names come only from other trackers: ours knows addresses.
+    // Names come only from other trackers. Ours knows addresses.
     reply.named.clear();
     reply.peer_ids = vec![None; reply.peers.len()];
     for compact in [true, false] {
@@ -77,7 +77,7 @@ fn written_is_read(mut reply: AnnounceReply) {
     }
 }
 
-/// What a tracker gets over UDP.
+/// What a tracker receives over UDP.
 pub(crate) fn udp_request(bytes: &[u8]) {
     let header = Header::peek(bytes);
     let Ok(request) = Request::decode(bytes) else { return };
@@ -94,7 +94,7 @@ pub(crate) fn udp_reply(bytes: &[u8]) {
     let family = if input.flag() { Family::V6 } else { Family::V4 };
     let Ok(mut response) = Response::decode(input.rest(), family) else { return };
     if let Response::Announce { reply, .. } = &mut response {
-        // An IPv4 address in an IPv6 one is read as what it is, and belongs into no answer over IPv6.
+        // An IPv4-mapped IPv6 address is read as IPv4, and does not belong into an answer over IPv6.
         reply.peers.retain(|peer| Family::of(peer.ip()) == family);
     }
     let mut written = Vec::new();

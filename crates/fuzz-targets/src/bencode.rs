@@ -1,8 +1,8 @@
-//! The bencode scanner.
+//! The target of the bencode scanner.
 
 use piecework_core::bencode::{self, Kind, Limits, Node, Tolerance};
 
-/// Scans strictly, as a prefix, and tolerantly, and holds the three against each other.
+/// Scans strictly, as a prefix, and tolerantly, and compares the three results.
 pub(crate) fn scan(bytes: &[u8]) {
     let limits = Limits { bytes: 1 << 20, depth: 20, tokens: 1_000 };
     let strict = bencode::scan(bytes, &limits);
@@ -29,7 +29,7 @@ pub(crate) fn scan(bytes: &[u8]) {
     }
 }
 
-/// Looks at all that can be asked of a node.
+/// Calls every method of a node.
 fn visit(node: Node<'_, '_>, depth: usize, limits: &Limits) {
     assert!(depth <= limits.depth, "nested deeper than the limit");
     assert_eq!(node.raw().len(), node.span().len());

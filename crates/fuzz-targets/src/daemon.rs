@@ -1,5 +1,5 @@
-//! What the daemon reads: requests and answers of its two APIs, answers of web servers, block lists, its own
-//! state.
+//! Targets of what the daemon reads: requests and answers of its two APIs, answers of web servers, block
+//! lists, its own state.
 
 use std::fmt::Debug;
 
@@ -34,12 +34,12 @@ pub(crate) fn http_response(bytes: &[u8]) {
     engine::fuzzing::http_response(input.rest(), part_len, limit);
 }
 
-/// A checkpoint as the daemon keeps it, under the sum that belongs to it.
+/// A checkpoint as the daemon keeps it, with a valid checksum.
 pub(crate) fn resume(bytes: &[u8]) {
     fuzzing::resume(bytes);
 }
 
-/// A body of a request in Transmission's dialects.
+/// A request body in Transmission's dialects.
 pub(crate) fn rpc_json(bytes: &[u8]) {
     piecework_control::fuzzing::rpc(bytes);
 }
@@ -77,7 +77,7 @@ pub(crate) fn native_json(bytes: &[u8]) {
     if let Ok(batch) = serde_json::from_slice::<catalogue::HoldingsBatch>(bytes) {
         for report in &batch.torrents {
             report.key();
-            // Text that is no base64 is refused by whoever asks.
+            // Text that is not base64 is refused by the caller.
             let _ = report.bitfield(100);
         }
     }

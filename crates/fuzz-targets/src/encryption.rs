@@ -1,4 +1,4 @@
-//! Encrypted handshakes: both sides, with what travels cut and changed as the input says.
+//! Encrypted handshakes: both sides, with their bytes cut and changed as the input says.
 
 use piecework_core::{InfoHash, Rng};
 use piecework_proto::encryption::{
@@ -54,9 +54,9 @@ fn agree(ours: Agreement, theirs: Agreement, first: &[u8]) {
     assert_eq!(&said, b"what is said next");
 }
 
-/// Takes some of what is under way, and perhaps changes it.
+/// Takes some of the bytes under way, and perhaps changes them.
 fn portion(way: &mut Vec<u8>, input: &mut Input<'_>, is_honest: &mut bool) -> Vec<u8> {
-    // With no decisions left all of it goes at once.
+    // With no decisions left, all of them are taken at once.
     let len = if input.is_empty() { way.len() } else { 1 + usize::from(input.byte()) * 4 };
     let mut part: Vec<u8> = way.drain(..len.min(way.len())).collect();
     if input.below(8) == 1 {

@@ -19,7 +19,7 @@ impl<'a> Input<'a> {
         *first
     }
 
-    /// Returns a number below `end`, which is 1 at least. Takes one byte, or four for larger numbers.
+    /// Returns a number below `end`, which must not be 0. Takes one byte, or four for larger numbers.
     pub(crate) fn below(&mut self, end: u32) -> u32 {
         if end <= 256 { u32::from(self.byte()) % end } else { self.number() % end }
     }
@@ -39,7 +39,7 @@ impl<'a> Input<'a> {
         taken
     }
 
-    /// Takes all that is left.
+    /// Takes all bytes that are left.
     pub(crate) fn rest(&mut self) -> &'a [u8] {
         self.take(usize::MAX)
     }

@@ -1,7 +1,7 @@
 //! The functions that the fuzzers in `fuzz/` call, one for each decoder and each state machine.
 //!
-//! Each takes bytes and panics if what they lead to is wrong. `cargo fuzz` (nightly) looks for such
-//! bytes; `tests/corpus.rs` replays `fuzz/corpus/` with the stable compiler in every run of the tests.
+//! Each takes bytes and panics if they lead to a wrong result. `cargo fuzz` (nightly) looks for such bytes.
+//! `tests/corpus.rs` replays `fuzz/corpus/` with the stable compiler in every run of the tests.
 //!
 //! ```
 //! let bencode = piecework_fuzz_targets::TARGETS.iter().find(|target| target.name == "bencode");
@@ -20,7 +20,7 @@ mod registry;
 mod swarm;
 mod wire;
 
-/// Something to be fuzzed.
+/// A fuzz target.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
     /// The name of its program in `fuzz/fuzz_targets` and of its folder in `fuzz/corpus`.
@@ -61,7 +61,7 @@ pub const TARGETS: &[Target] = &[
 /// Runs the target called `name`.
 ///
 /// # Panics
-/// If there is none, or if it finds a fault.
+/// If there is no such target, or if it finds a fault.
 pub fn run(name: &str, bytes: &[u8]) {
     let target = TARGETS.iter().find(|target| target.name == name);
     (target.unwrap_or_else(|| panic!("there is no target `{name}`")).run)(bytes);

@@ -1,4 +1,4 @@
-//! `.torrent` files.
+//! The target of `.torrent` files.
 
 use std::collections::BTreeSet;
 use std::path::Component;
@@ -6,7 +6,7 @@ use std::path::Component;
 use piecework_core::is_harmless;
 use piecework_core::metainfo::{Metainfo, ParseLimits, original_name, safe_name, torrent_len};
 
-/// Parses, and checks what everybody takes for granted of a parsed torrent.
+/// Parses, and checks what all code assumes about a parsed torrent.
 pub(crate) fn parse(bytes: &[u8]) {
     let limits = ParseLimits {
         bytes: 1 << 20,
@@ -55,7 +55,7 @@ pub(crate) fn parse(bytes: &[u8]) {
 
     let safe = safe_name(torrent.info().name());
     assert!(safe.chars().all(is_harmless), "{safe:?}");
-    // One that was too long is cut.
+    // A name that was too long is cut.
     assert!(safe.contains("%~") || original_name(&safe) == torrent.info().name(), "{safe:?}");
     let found = torrent_len(bytes, torrent.info_hash()).expect("memory can be read");
     assert!(found.is_none_or(|len| len <= bytes.len() as u64));

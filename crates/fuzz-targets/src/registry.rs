@@ -1,4 +1,4 @@
-//! Sequences of events over a registry and an observer, wired together as the tracker does it.
+//! Sequences of events over a registry and an observer, connected as in the tracker.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -135,11 +135,11 @@ impl Tracker {
         let (ip, port) = (any_ip(input), u16::from(input.byte()) % 8);
         let reporter = Reporter { ip, port, key: any_key(input) };
         let (hash, len) = (any_hash(input), input.below(4) as usize);
-        // What is refused changes nothing, which `check` sees.
+        // A refused report changes nothing, which `check` would see.
         let _ = self.registry.report(self.now, hash, reporter, input.take(len));
     }
 
-    /// Something happens to a visit of the observer.
+    /// Passes an event of a visit of the observer.
     fn visit(&mut self, input: &mut Input<'_>) {
         if self.visits.is_empty() {
             return;
@@ -170,7 +170,7 @@ impl Tracker {
         self.observer.ended(self.now, visit, end);
     }
 
-    /// A peer shows what it holds to whoever is connected to it.
+    /// Passes what a peer shows to the observer about its pieces.
     fn show(&mut self, input: &mut Input<'_>) {
         let (hash, addr) = (any_hash(input), any_addr(input));
         let seen = (0..input.below(4)).map(|_| {
@@ -233,7 +233,7 @@ impl Tracker {
         self.registry.restore_peer(self.now, &mut self.rng, &kept);
     }
 
-    /// Tells the observer who is there, and does what it asks for.
+    /// Tells the observer which peers there are, and carries out its actions.
     fn observe(&mut self) {
         let mut sightings = Vec::new();
         self.registry.take_observer_events(&mut sightings);
@@ -259,7 +259,7 @@ impl Tracker {
         assert!(self.visits.len() <= 6, "more connections than there may be");
     }
 
-    /// Answers to all questions agree with each other.
+    /// Checks that the answers to all questions agree with each other.
     fn ask_everything(&mut self) {
         let mut peers = 0;
         for torrent in self.registry.torrents() {
@@ -286,11 +286,11 @@ impl Tracker {
             assert_eq!(swarm.at_risk(u32::MAX).pieces.count(), PIECES);
             all.iter().for_each(|addr| _ = swarm.missing(*addr));
         }
-        // Who has been silent for too long is counted until it is swept, and not shown.
+        // A peer that has been silent for too long is counted until it is swept, and not shown.
         assert!(peers <= self.registry.peer_count());
     }
 
-    /// What is kept can be put back.
+    /// Checks that what is kept can be restored.
     fn restart(&mut self) {
         let mut kept = Vec::new();
         for of in [KeptScope::Catalogue, KeptScope::Others] {
@@ -315,7 +315,7 @@ impl Tracker {
         again.check();
     }
 
-    /// Once everybody is silent, nobody is left.
+    /// Checks that no peer is left once all are silent.
     fn fall_silent(&mut self) {
         self.now = self.now + Duration::from_secs(100_000);
         let mut rounds = 0;

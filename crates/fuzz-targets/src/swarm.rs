@@ -1,4 +1,4 @@
-//! Sequences of events over a swarm: peers that say anything, and a driver that keeps its part of the
+//! Sequences of events over a swarm: peers that send anything, and a driver that keeps its part of the
 //! contract. Afterwards an honest peer must be able to finish the download.
 
 use std::collections::BTreeMap;
@@ -38,13 +38,13 @@ struct Driver {
     next_key: u32,
     next_buffer: u64,
     dials: Vec<SocketAddr>,
-    /// Requests of ours that peers may answer.
+    /// Our requests that peers may answer.
     owed: Vec<(PeerKey, BlockRef)>,
-    /// Blocks that we are to send.
+    /// Blocks that we must send.
     uploads: Vec<(PeerKey, BlockRef)>,
     /// Buffers that wait for an answer.
     buffers: Vec<BufferId>,
-    /// Blocks kept of each piece.
+    /// How many blocks are kept of each piece.
     kept: BTreeMap<PieceIndex, u32>,
     verifying: Vec<(PieceIndex, bool)>,
     completed: u32,
@@ -170,7 +170,7 @@ impl Driver {
         self.handle(Event::Message { peer, message });
     }
 
-    /// Whatever the codec makes of some bytes.
+    /// Passes whatever the codec decodes from some bytes.
     fn hear_bytes(&mut self, input: &mut Input<'_>) {
         let Some(peer) = self.any_peer(input) else { return };
         let len = input.below(40) as usize;
@@ -269,7 +269,7 @@ impl Driver {
 
     fn handle(&mut self, event: Event) {
         self.tell(event);
-        // What happened may make a timer due at once; it must not stay so.
+        // An event may make a timer due at once, but it must not stay so.
         for _ in 0..MOST_TIMEOUTS {
             if self.swarm.deadline().is_none_or(|due| due > self.now) {
                 return;
@@ -340,7 +340,7 @@ impl Driver {
         (count > 0).then(|| self.peers[input.below(count) as usize])
     }
 
-    /// All others leave, what is under way ends, and an honest peer serves what is missing.
+    /// All other peers leave, everything under way ends, and an honest peer serves what is missing.
     fn finish(&mut self) {
         for peer in std::mem::take(&mut self.peers) {
             self.forget(peer);
@@ -378,18 +378,18 @@ fn right(blocks: u32, wants_digests: bool) -> PieceOutcome {
     PieceOutcome::Verified { digests: vec![BlockDigest([0; 20]); count] }
 }
 
-/// Twelve pieces of four blocks, of which the last is shorter.
+/// Returns twelve pieces of four blocks. The last one is shorter.
 fn geometry() -> Geometry {
     let piece_len = 4 * BLOCK_LEN;
     Geometry::new(12 * u64::from(piece_len) - 20_000, piece_len).expect("a torrent's measures")
 }
 
-/// Almost always a piece that exists.
+/// Returns a piece that almost always exists.
 fn any_piece(input: &mut Input<'_>) -> PieceIndex {
     PieceIndex(input.below(geometry().pieces() + 1))
 }
 
-/// Almost always a block that exists.
+/// Returns a block that almost always exists.
 fn any_block(input: &mut Input<'_>) -> BlockRef {
     let piece = any_piece(input);
     let whole = geometry().contains(piece).then(|| geometry().blocks_in(piece));
@@ -406,5 +406,5 @@ fn any_block(input: &mut Input<'_>) -> BlockRef {
 
 const MOST_STEPS: usize = 400;
 
-/// Timers of a swarm: one call takes all that are due.
+/// The number of timers of a swarm. One call handles all that are due.
 const MOST_TIMEOUTS: usize = 8;

@@ -1,4 +1,4 @@
-//! What peers say to each other.
+//! Targets of what peers send to each other.
 
 use bytes::BytesMut;
 use piecework_core::{Bitfield, Geometry};
@@ -28,7 +28,7 @@ pub(crate) fn messages(bytes: &[u8]) {
     }
 }
 
-/// Decodes what stands at the front of `stream`; returns how long it is, if it is there.
+/// Decodes the message at the front of `stream`. Returns its length if it is whole.
 fn one(stream: &[u8], limits: &DecodeLimits) -> Option<usize> {
     match decode(stream, limits).ok()? {
         Decoded::Incomplete { need } => {
@@ -40,7 +40,7 @@ fn one(stream: &[u8], limits: &DecodeLimits) -> Option<usize> {
             let mut written = BytesMut::new();
             encode(&message, &mut written);
             assert_eq!(written, &stream[..consumed], "a message has one spelling");
-            // Whole only at its last byte.
+            // It is whole only with its last byte.
             for end in consumed.saturating_sub(3)..consumed {
                 assert!(matches!(decode(&stream[..end], limits), Ok(Decoded::Incomplete { .. })));
             }
@@ -71,7 +71,7 @@ fn one(stream: &[u8], limits: &DecodeLimits) -> Option<usize> {
     }
 }
 
-/// The extension protocol's handshake.
+/// The handshake of the extension protocol.
 pub(crate) fn extended(bytes: &[u8]) {
     let Ok(handshake) = ExtendedHandshake::decode(bytes) else { return };
     let again = ExtendedHandshake::decode(&handshake.encode());

@@ -1,4 +1,4 @@
-//! Replays the corpora of `fuzz/` and holds its programs against the list of targets.
+//! Replays the corpora of `fuzz/` and compares its programs with the list of targets.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,14 +21,14 @@ fn every_input_of_every_corpus_passes() {
         assert!(!inputs.is_empty(), "`{}` has no corpus", target.name);
         for input in inputs {
             let bytes = fs::read(&input).unwrap();
-            // The name of the input that is run last is shown if it panics.
+            // The name of the last input is shown if it panics.
             eprintln!("{}", input.display());
             (target.run)(&bytes);
         }
     }
 }
 
-// Of all targets, that is.
+// Without the feature, some targets are missing.
 #[cfg(feature = "daemon")]
 #[test]
 fn targets_have_a_program_a_corpus_and_nothing_else_has_one() {

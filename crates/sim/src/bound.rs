@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The least time in which everybody can have everything, whoever sends what to whom.
+/// The minimum time in which all peers can have everything, whoever sends what to whom.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Bound {
     /// All uplinks are equal: M pieces from one seed to N peers take M + ⌊log₂ N⌋ times as long as
@@ -15,7 +15,7 @@ pub enum Bound {
 }
 
 impl Bound {
-    /// The time.
+    /// Returns the time.
     pub fn time(self) -> Duration {
         match self {
             Self::EqualUplinks(time) | Self::Fluid(time) => time,
@@ -23,8 +23,8 @@ impl Bound {
     }
 }
 
-/// The bound for `bytes` in `pieces` pieces from seeds to leechers. Rates are bytes a second:
-/// `seeds` are those of the seeds' uplinks, `leechers` those of each leecher's uplink and downlink.
+/// Returns the bound for `bytes` in `pieces` pieces from seeds to leechers. Rates are bytes a second:
+/// `seeds` are those of the seeds' uplinks, `leechers` those of each leecher's uplink and downlink. Returns
 /// `None` if there is no seed or no leecher.
 pub fn broadcast_bound(
     bytes: u64,

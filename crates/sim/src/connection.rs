@@ -34,17 +34,17 @@ pub(crate) struct Side {
     later: Vec<Message>,
     /// On its way to the other side, with the time of its arrival.
     flight: VecDeque<(Moment, Transmission)>,
-    /// Blocks of that.
+    /// How many of these are blocks.
     blocks_in_flight: u32,
-    /// Blocks that may be on their way, so that a slow receiver does not fill its downlink's queue
-    /// with one peer's blocks.
+    /// How many blocks may be on their way, so that a slow receiver does not fill its downlink's queue with
+    /// one peer's blocks.
     window: u32,
     last_arrival: Moment,
-    /// It stands in the line of those that the uplink serves in turn, or is being served.
+    /// It is queued for the uplink, or is being served.
     pub(crate) is_in_turn: bool,
 }
 
-/// Something on its way.
+/// A transmission on its way.
 #[derive(Debug)]
 pub(crate) enum Transmission {
     Message(Message),
@@ -53,16 +53,16 @@ pub(crate) enum Transmission {
     End,
 }
 
-/// What a block's bytes are.
+/// Whether a block's bytes are right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BlockContent {
-    /// Those of the torrent.
+    /// The bytes of the torrent.
     Right,
-    /// Others, different each time.
+    /// Other bytes, different each time.
     Wrong(u64),
 }
 
-/// Which side of which connection sends.
+/// The side of a connection that sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Flow {
     pub(crate) connection: u32,
@@ -70,7 +70,7 @@ pub(crate) struct Flow {
 }
 
 impl Side {
-    /// `rate` is the most that the two lines can carry.
+    /// Creates a side. `rate` is the maximum that the two lines can carry.
     pub(crate) fn new(node: usize, key: PeerKey, rate: u64, delay: Duration) -> Self {
         let in_a_round_trip = u128::from(rate) * 2 * delay.as_nanos() / 1_000_000_000;
         let window = in_a_round_trip / u128::from(BLOCK_LEN) + u128::from(LEAST_WINDOW);
@@ -90,17 +90,17 @@ impl Side {
         }
     }
 
-    /// Has a message wait for the next one.
+    /// Makes a message wait for the next one.
     pub(crate) fn put_off(&mut self, message: Message) {
         self.later.push(message);
     }
 
-    /// Returns the messages that waited for this moment.
+    /// Returns the messages that wait.
     pub(crate) fn take_put_off(&mut self) -> Vec<Message> {
         std::mem::take(&mut self.later)
     }
 
-    /// Puts a message behind what was written before. Returns whether it is on its way.
+    /// Writes a message after everything written before. Returns whether it is on its way.
     pub(crate) fn write(&mut self, message: Message, arrival: Moment) -> bool {
         if self.written.is_empty() {
             self.launch(Transmission::Message(message), arrival);
@@ -110,8 +110,7 @@ impl Side {
         false
     }
 
-    /// Moves blocks from the outbox to the socket while it takes some. Returns how many, and their
-    /// bytes.
+    /// Moves blocks from the outbox to the socket while that has room. Returns how many, and their bytes.
     pub(crate) fn fill(
         &mut self,
         buffer: u64,
@@ -129,7 +128,7 @@ impl Side {
         (blocks, bytes)
     }
 
-    /// The block that the uplink is to carry next, if it may.
+    /// Returns the block that the uplink must carry next, if it may.
     pub(crate) fn next_block(&self) -> Option<BlockRef> {
         match self.written.front() {
             Some(Transmission::Block(block, _)) if self.blocks_in_flight < self.window => {
@@ -139,8 +138,8 @@ impl Side {
         }
     }
 
-    /// The first block has left the uplink: it will arrive at `arrival`, and the messages behind it
-    /// do not wait for a turn.
+    /// Handles that the first block has left the uplink: it will arrive at `arrival`, and the messages
+    /// behind it do not wait for a turn.
     pub(crate) fn first_block_left(&mut self, arrival: Moment) -> Option<(BlockRef, BlockContent)> {
         let Some(Transmission::Block(block, mark)) = self.written.pop_front() else { return None };
         self.written_bytes -= u64::from(block.len);
@@ -154,7 +153,7 @@ impl Side {
         Some((block, mark))
     }
 
-    /// The sender closes the connection. What the socket has not sent is lost.
+    /// Closes the connection by the sender. What the socket has not sent is lost.
     pub(crate) fn close(&mut self, arrival: Moment) {
         self.is_open = false;
         self.outbox = VecDeque::new();
@@ -164,7 +163,7 @@ impl Side {
         self.launch(Transmission::End, arrival);
     }
 
-    /// Takes out what has arrived by `now`.
+    /// Removes and returns what has arrived by `now`.
     pub(crate) fn land(&mut self, now: Moment) -> Option<Transmission> {
         let (arrival, _) = self.flight.front()?;
         if *arrival > now {
@@ -177,23 +176,23 @@ impl Side {
         Some(item)
     }
 
-    /// When the next thing arrives.
+    /// Returns when the next transmission arrives.
     pub(crate) fn next_arrival(&self) -> Option<Moment> {
         self.flight.front().map(|(arrival, _)| *arrival)
     }
 
-    /// Nothing overtakes what was sent before it.
+    /// Starts a transmission. It does not overtake earlier ones.
     fn launch(&mut self, item: Transmission, arrival: Moment) {
         self.last_arrival = self.last_arrival.max(arrival);
         self.flight.push_back((self.last_arrival, item));
     }
 }
 
-/// Blocks that may be on their way however near the peers are: enough that a line is never idle
-/// while a peer's turn comes.
+/// How many blocks may be on their way even between near peers: enough that a line is never idle while a
+/// peer waits for its turn.
 const LEAST_WINDOW: u32 = 4;
 
-/// Bytes on the wire of a message that is not a block.
+/// Returns the bytes on the wire of a message that is not a block.
 pub(crate) fn bytes_of(message: &Message) -> u64 {
     match message {
         Message::KeepAlive => 4,

@@ -1,12 +1,12 @@
-//! What will happen when.
+//! The queue of future events.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use piecework_core::Moment;
 
-/// Events in the order of their time. Events of the same moment come out in the order in which they
-/// were scheduled, so that a run depends on nothing but its seed.
+/// Events in the order of their time. Events of the same moment come out in the order in which they were
+/// scheduled, so that a run depends only on its seed.
 #[derive(Debug)]
 pub(crate) struct EventQueue<T> {
     heap: BinaryHeap<Entry<T>>,
@@ -30,7 +30,7 @@ impl<T> EventQueue<T> {
         self.scheduled += 1;
     }
 
-    /// Takes out the next event if it is due at `until` or before.
+    /// Removes and returns the next event if it is due at `until` or before.
     pub(crate) fn pop_until(&mut self, until: Moment) -> Option<(Moment, T)> {
         let next = self.heap.peek()?;
         if next.at > until {

@@ -1,21 +1,21 @@
-//! One direction of a peer's connection to the network.
+//! One direction of a peer's access line.
 
 use std::time::Duration;
 
 use piecework_core::Moment;
 
-/// A line that carries so many bytes a second, one thing after the other.
+/// A line that carries a number of bytes a second, one transmission after the other.
 #[derive(Debug, Clone)]
 pub(crate) struct Line {
     rate: u64,
-    /// Bytes of small messages that are carried along with the next block.
+    /// Bytes of small messages that are carried with the next block.
     small: u64,
-    /// When what it carries now, or carried last, is through.
+    /// When the current or last transmission is done.
     free_at: Moment,
 }
 
 impl Line {
-    /// A line of `rate` bytes a second, which is not 0.
+    /// Creates a line of `rate` bytes a second, which must not be 0.
     pub(crate) fn new(rate: u64) -> Self {
         Self { rate, small: 0, free_at: Moment::START }
     }
@@ -24,12 +24,12 @@ impl Line {
         self.rate
     }
 
-    /// Has it carry a small message. It takes no turn of its own, but makes the next block wait.
+    /// Adds a small message. It takes no turn of its own, but delays the next block.
     pub(crate) fn add_small(&mut self, bytes: u64) {
         self.small += bytes;
     }
 
-    /// Has it carry `bytes` that are there from `first` on and whole at `last`. Returns when they are
+    /// Carries `bytes` that are available from `first` on and complete at `last`. Returns when they are
     /// through.
     pub(crate) fn carry(&mut self, bytes: u64, first: Moment, last: Moment) -> Moment {
         let small = std::mem::take(&mut self.small);

@@ -1,4 +1,4 @@
-//! One peer: the shipped decisions, its lines, and what a driver keeps for it.
+//! One peer: the shipped state machines, its lines, and what a driver keeps for it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use crate::line::Line;
 
 #[derive(Debug)]
 pub(crate) struct Node {
-    /// Its group in the scenario.
+    /// The index of its group in the scenario.
     pub(crate) group: usize,
     pub(crate) addr: SocketAddr,
     pub(crate) id: PeerId,
@@ -27,15 +27,15 @@ pub(crate) struct Node {
     pub(crate) delay: Duration,
     /// Connections that have something for the uplink, the next one first.
     pub(crate) turns: VecDeque<Flow>,
-    /// Whose block the uplink carries.
+    /// The connection whose block the uplink is sending.
     pub(crate) sending: Option<Flow>,
 
-    /// The connection of each key. Keys are given upwards and never twice.
+    /// The connection of each key. Keys count up and are never reused.
     pub(crate) connections: Vec<Option<u32>>,
-    /// A block that the swarm has been told of and has not decided about.
+    /// A block that the swarm was told about and has not decided about.
     pub(crate) arrived: Option<(BlockRef, BlockContent)>,
     pub(crate) assemblies: BTreeMap<PieceIndex, Assembly>,
-    /// Blocks in memory: of all assemblies, and of pieces that are being verified.
+    /// How many blocks are in memory: of all assemblies, and of pieces that are being verified.
     pub(crate) blocks_in_memory: u32,
     /// Pieces whose bytes are those of the torrent.
     pub(crate) right: Bitfield,
@@ -58,7 +58,7 @@ pub(crate) enum Presence {
     Gone,
 }
 
-/// Blocks of a piece that is not whole yet.
+/// The blocks of a piece that is not whole yet.
 #[derive(Debug)]
 pub(crate) struct Assembly {
     kept: u32,
@@ -67,7 +67,7 @@ pub(crate) struct Assembly {
 }
 
 impl Node {
-    /// Gives a new connection its key.
+    /// Assigns a key to a new connection.
     pub(crate) fn next_key(&mut self, connection: u32) -> PeerKey {
         self.connections.push(Some(connection));
         PeerKey(self.connections.len() as u32 - 1)
@@ -87,7 +87,7 @@ impl Assembly {
         Self { kept: 0, bits: vec![0; blocks.div_ceil(64) as usize], wrong: Vec::new() }
     }
 
-    /// Puts a block in its place. Returns whether the place was free.
+    /// Keeps a block. Returns whether its place was free.
     pub(crate) fn keep(&mut self, index: u32, mark: BlockContent) -> bool {
         let Some(word) = self.bits.get_mut(index as usize / 64) else { return false };
         let bit = 1 << (index % 64);
@@ -110,7 +110,7 @@ impl Assembly {
         self.wrong.is_empty()
     }
 
-    /// A digest of each block, which differ where the bytes do.
+    /// Returns a digest of each block. Digests differ where the bytes do.
     pub(crate) fn digests(&self, blocks: u32) -> Vec<BlockDigest> {
         let mut digests = vec![BlockDigest([1; 20]); blocks as usize];
         for (index, number) in &self.wrong {

@@ -5,18 +5,18 @@ use std::time::Duration;
 
 use piecework_core::{BlockRef, PieceIndex};
 
-/// A run went wrong.
+/// A failed run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "seed `{seed}`: after {:.6} s of virtual time, `{peer}` {violation}",
     .at.as_secs_f64()
 )]
 pub struct Failure {
-    /// The seed that brings it back.
+    /// The seed that reproduces it.
     pub seed: u64,
-    /// Virtual time since the start.
+    /// The virtual time since the start.
     pub at: Duration,
-    /// Who did it.
+    /// The peer that did it.
     pub peer: String,
     /// What it did.
     pub violation: Violation,
@@ -27,15 +27,15 @@ pub struct Failure {
 pub enum Violation {
     /// It holds a piece whose bytes are not those of the torrent.
     HoldsWrongPiece(PieceIndex),
-    /// It asked for a block that does not exist.
+    /// It requested a block that does not exist.
     AskedOutside(BlockRef),
-    /// It asked a peer for a piece that this one does not hold.
+    /// It requested a piece from a peer that does not hold it.
     AskedForMissing(BlockRef),
     /// It serves a piece that it has not verified.
     ServedUnverified(BlockRef),
     /// It banned a peer that never sent a wrong block.
     BannedHonest(String),
-    /// It put a block twice into the same place, or into none.
+    /// It kept a block twice, or at no valid place.
     KeptTwice(BlockRef),
     /// It had a piece verified that is not whole.
     VerifiedIncomplete(PieceIndex),
@@ -43,14 +43,14 @@ pub enum Violation {
     ForgotBlock(BlockRef),
     /// It keeps more blocks in memory than it may.
     OverMemory {
-        /// As many.
+        /// How many blocks it keeps.
         blocks: u32,
-        /// As it may.
+        /// How many blocks it may keep.
         most: u32,
     },
     /// It does not complete although the pieces that it lacks are there.
     Stuck {
-        /// Pieces that it lacks.
+        /// How many pieces it lacks.
         missing: u32,
     },
 }

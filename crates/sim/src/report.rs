@@ -1,76 +1,78 @@
-//! What a run came to.
+//! Reports of runs.
 
 use serde::Serialize;
 
 /// What happened in a run. Times are seconds of virtual time.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
-    /// The scenario's name.
+    /// The name of the scenario.
     pub scenario: String,
-    /// The seed.
+    /// The seed of the run.
     pub seed: u64,
-    /// Peers that came with nothing.
+    /// How many peers came with nothing.
     pub leechers: usize,
-    /// Those of them that hold everything.
+    /// How many of these hold everything.
     pub completed: usize,
-    /// When the last one held everything; `None` if some do not.
+    /// When the last one held everything. `None` if some do not.
     pub makespan: Option<f64>,
-    /// The least that is possible; `None` without a seed.
+    /// The minimum time that is possible. `None` without a seed.
     pub bound: Option<f64>,
-    /// How many times longer it took than that.
+    /// How many times longer than the bound it took.
     pub makespan_to_bound: Option<f64>,
-    /// The mean of the leechers' times, by the bound.
+    /// The mean of the leechers' times, divided by the bound.
     pub mean_to_bound: Option<f64>,
     /// Times from arrival to completion.
     pub completion: Option<Spread>,
-    /// Copies of the content that seeds sent.
+    /// How many copies of the content seeds sent.
     pub copies_from_seeds: f64,
-    /// Bytes that all peers sent, by the bytes that leechers lacked.
+    /// Bytes that all peers sent, divided by the bytes that leechers lacked.
     pub copies_sent_each: f64,
-    /// Bytes that came and were of no use: twice, too late, or wrong; by the bytes that leechers lacked.
+    /// Received bytes that were of no use (duplicate, late, or wrong), divided by the bytes that leechers
+    /// lacked.
     pub wasted: f64,
-    /// Part of the time up to the last completion in which the uplinks sent something, by their rate.
+    /// The fraction of the time up to the last completion in which the uplinks were sending, weighted by
+    /// their rate.
     pub uplink_use: f64,
-    /// Connections closed for sending wrong data.
+    /// How many connections were closed for sending wrong data.
     pub bans: usize,
-    /// The groups of the scenario.
+    /// The reports of the groups of the scenario.
     pub groups: Vec<GroupReport>,
-    /// Events that were handled.
+    /// How many events were handled.
     pub events: u64,
 }
 
-/// What happened to peers that are alike.
+/// What happened to the peers of a group.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct GroupReport {
-    /// Their name.
+    /// The name of the group.
     pub name: String,
-    /// How many they are.
+    /// The number of peers.
     pub peers: usize,
     /// How many hold everything.
     pub completed: usize,
-    /// Times from arrival to completion; `None` of seeds, or if nobody completed.
+    /// Times from arrival to completion. `None` for seeds, or if no peer completed.
     pub completion: Option<Spread>,
-    /// Copies of the content that each sent, in the mean.
+    /// How many copies of the content each sent, on average.
     pub copies_sent: f64,
-    /// Part of the time in which their uplinks sent something.
+    /// The fraction of the time in which their uplinks were sending.
     pub uplink_use: f64,
 }
 
-/// How values are spread.
+/// The distribution of values.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Spread {
-    /// The mean.
+    /// The mean of all values.
     pub mean: f64,
     /// Half of them are at most this.
     pub p50: f64,
     /// 99 of a hundred are at most this.
     pub p99: f64,
-    /// The greatest.
+    /// The greatest value.
     pub last: f64,
 }
 
 impl Spread {
-    /// Of all `values`; `None` if there are none.
+    /// Returns the distribution of `values`, or `None` if there are none.
     pub fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_by(f64::total_cmp);
         let last = *values.last()?;

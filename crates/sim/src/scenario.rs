@@ -1,4 +1,4 @@
-//! The network that is to be simulated, as a TOML file describes it.
+//! The network to simulate, as a TOML file describes it.
 
 use std::time::Duration;
 
@@ -8,19 +8,19 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use piecework_core::Geometry;
 use piecework_swarm::ChokePolicy;
 
-/// A network and what it is to do. The TOML form has no key that is not a field here.
+/// A network and its task. The TOML form has exactly these fields as keys.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Scenario {
-    /// What it is called.
+    /// The name of the scenario.
     pub name: String,
-    /// The seed of all chance if the run is given none.
+    /// The seed if the run is given none.
     #[serde(default = "one")]
     pub seed: u64,
-    /// Bytes that are to be spread.
+    /// The size of the content in bytes.
     #[serde(deserialize_with = "size")]
     pub size: u64,
-    /// Bytes a piece.
+    /// The piece length in bytes.
     #[serde(deserialize_with = "piece_length")]
     pub piece_length: u32,
     /// Whom peers serve.
@@ -29,48 +29,48 @@ pub struct Scenario {
     /// Which addresses the peers have.
     #[serde(default)]
     pub addresses: Addresses,
-    /// Virtual time after which the run ends in any case.
+    /// The virtual time after which the run ends in any case.
     #[serde(default = "one_hour", deserialize_with = "time")]
     pub limit: Duration,
-    /// One-way delay between the tracker and everybody.
+    /// The one-way delay between the tracker and each peer.
     #[serde(default, deserialize_with = "time")]
     pub tracker_delay: Duration,
-    /// Bytes a second that a peer hashes and writes.
+    /// How many bytes a second a peer hashes and writes.
     #[serde(default = "default_hash_rate", deserialize_with = "rate")]
     pub hash_rate: u64,
-    /// Bytes of blocks that a connection takes before they are sent, as a socket does. They cannot be
+    /// How many bytes of blocks a connection accepts before they are sent, like a socket. These cannot be
     /// cancelled any more.
     #[serde(default = "default_send_buffer", deserialize_with = "size")]
     pub send_buffer: u64,
-    /// The peers.
+    /// The groups of peers.
     pub peers: Vec<PeerGroup>,
 }
 
-/// Peers that are alike.
+/// A group of peers with the same properties.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct PeerGroup {
-    /// What they are called.
+    /// The name of the group.
     pub name: String,
-    /// How many they are.
+    /// The number of peers.
     #[serde(default = "one_peer")]
     pub count: u32,
     /// What they hold at first.
     #[serde(default)]
     pub content: Content,
-    /// Bytes a second that each can send.
+    /// How many bytes a second each can send.
     #[serde(deserialize_with = "rate")]
     pub up: u64,
-    /// Bytes a second that each can receive.
+    /// How many bytes a second each can receive.
     #[serde(deserialize_with = "rate")]
     pub down: u64,
-    /// One-way delay between each and the middle of the network.
+    /// The one-way delay between each peer and the middle of the network.
     #[serde(default = "default_delay", deserialize_with = "time")]
     pub delay: Duration,
     /// When the first of them arrives.
     #[serde(default, deserialize_with = "time")]
     pub arrive: Duration,
-    /// Time over which the arrivals are spread, by chance.
+    /// The time over which the arrivals are spread at random.
     #[serde(default, deserialize_with = "time")]
     pub arrive_within: Duration,
     /// When they leave.
@@ -79,16 +79,16 @@ pub struct PeerGroup {
     /// Whether they can be dialled.
     #[serde(default = "yes")]
     pub dialable: bool,
-    /// Of a thousand blocks that each sends, how many are wrong.
+    /// How many of a thousand blocks that each sends are wrong.
     #[serde(default)]
     pub corrupt: u32,
-    /// Peers that each serves at a time.
+    /// How many peers each serves at a time.
     #[serde(default = "default_slots")]
     pub upload_slots: usize,
-    /// Connections that each has at most.
+    /// The maximum number of connections of each.
     #[serde(default = "default_max_peers")]
     pub max_peers: usize,
-    /// Bytes of unfinished pieces that each keeps in memory at most.
+    /// The maximum number of bytes of unfinished pieces that each keeps in memory.
     #[serde(default = "default_memory", deserialize_with = "size")]
     pub memory: u64,
 }
@@ -97,10 +97,10 @@ pub struct PeerGroup {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Choke {
-    /// As among strangers: who gives gets.
+    /// Tit for tat, as among strangers.
     #[default]
     TitForTat,
-    /// As among one's own machines: everybody.
+    /// Everybody, as among machines of one owner.
     Closed,
 }
 
@@ -108,10 +108,10 @@ pub enum Choke {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Addresses {
-    /// One after the other, as in a local network: 250 in each /24.
+    /// Consecutive addresses, as in a local network: 250 in each /24.
     #[default]
     Lan,
-    /// Each in a /24 of its own.
+    /// Each peer in a separate /24.
     Scattered,
 }
 
@@ -130,28 +130,28 @@ pub enum Content {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Leave {
-    /// At the end.
+    /// At the end of the run.
     #[default]
     Never,
     /// As soon as it holds everything.
     WhenComplete,
 }
 
-/// The text describes no network.
+/// Why a text is not a valid scenario.
 #[derive(Debug, thiserror::Error)]
 pub enum ScenarioError {
-    /// It is no TOML of that form.
+    /// It is not TOML of the expected form.
     #[error("line {line}: {}", .source.message())]
     Toml {
-        /// Where it begins to be wrong, from 1.
+        /// The line of the error, from 1.
         line: usize,
         /// What is wrong there.
         source: toml::de::Error,
     },
-    /// A value makes no sense.
+    /// A value is invalid.
     #[error("`{key}` {what}")]
     Value {
-        /// Which.
+        /// The key of the value.
         key: &'static str,
         /// What is wrong with it.
         what: &'static str,
@@ -162,7 +162,7 @@ impl Scenario {
     /// Reads a scenario from TOML.
     ///
     /// # Errors
-    /// If it is no TOML, a key is unknown, or a value makes no sense.
+    /// If it is not TOML, a key is unknown, or a value is invalid.
     pub fn parse(text: &str) -> Result<Self, ScenarioError> {
         let scenario: Self = toml::from_str(text).map_err(|source| {
             let before = source.span().map_or(0, |span| span.start.min(text.len()));
@@ -173,10 +173,10 @@ impl Scenario {
         Ok(scenario)
     }
 
-    /// Says whether the values make sense together.
+    /// Checks that the values are valid together.
     ///
     /// # Errors
-    /// If one does not.
+    /// If a value is invalid.
     pub fn check(&self) -> Result<(), ScenarioError> {
         let value = |key, what| Err(ScenarioError::Value { key, what });
         if self.size == 0 || self.geometry().is_none() {
@@ -200,14 +200,14 @@ impl Scenario {
         Ok(())
     }
 
-    /// How the content is cut; `None` if it cannot be.
+    /// Returns how the content is divided into pieces. `None` if that is impossible.
     pub fn geometry(&self) -> Option<Geometry> {
         Geometry::new(self.size, self.piece_length).ok()
     }
 }
 
 impl PeerGroup {
-    /// Peers with nothing in particular, linked at `rate` both ways.
+    /// Creates a group of default peers whose lines have `rate` in both directions.
     pub fn new(name: &str, count: u32, content: Content, rate: u64) -> Self {
         Self {
             name: name.to_owned(),
@@ -229,8 +229,8 @@ impl PeerGroup {
 }
 
 impl Scenario {
-    /// A broadcast from one seed to `leechers` peers, all linked at `rate` both ways in a local
-    /// network.
+    /// Creates a broadcast from one seed to `leechers` peers in a local network. All lines have `rate` in
+    /// both directions.
     pub fn broadcast(leechers: u32, size: u64, piece_length: u32, rate: u64) -> Self {
         Self {
             name: "broadcast".to_owned(),
@@ -277,7 +277,7 @@ fn piece_length<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
         .ok_or_else(|| de::Error::custom("a piece length is a power of two from 16KiB to 64MiB"))
 }
 
-/// Bytes a second, as `12.5MB` or `100Mbit`.
+/// Reads bytes a second, such as `12.5MB` or `100Mbit`.
 fn rate<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     let text = String::deserialize(from)?;
     let bits = text.strip_suffix("bit");
@@ -311,12 +311,12 @@ fn one_hour() -> Duration {
     Duration::from_secs(3_600)
 }
 
-/// That of a switch and two network stacks.
+/// Returns the delay of a switch and two network stacks.
 fn default_delay() -> Duration {
     Duration::from_micros(200)
 }
 
-/// Of one core with the SHA instructions, and a disk that keeps up.
+/// Returns the rate of one core with SHA instructions, and a disk that keeps up.
 fn default_hash_rate() -> u64 {
     500 << 20
 }
@@ -337,7 +337,7 @@ fn default_memory() -> u64 {
     64 << 20
 }
 
-/// Peers at most: each in a /24 of its own beneath 10.0.0.0/8.
+/// Maximum number of peers: each in a separate /24 of 10.0.0.0/8.
 const MAX_PEERS: u64 = 60_000;
 
 #[cfg(test)]

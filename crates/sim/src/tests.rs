@@ -55,7 +55,7 @@ fn every_leecher_completes_under_both_policies_no_faster_than_the_bound() {
     }
 }
 
-/// Whose lines are alike share a seed's uplink alike; who has a thin line takes what it can, and the
+/// Peers with equal lines share a seed's uplink equally. A peer with a thin line takes what it can, and the
 /// others have the rest.
 #[test]
 fn rates_are_max_min_fair() {
@@ -67,7 +67,7 @@ fn rates_are_max_min_fair() {
     let mut world = World::new(&scenario, 3).unwrap();
     assert_eq!(world.run_until(Duration::from_secs(10)), Ok(RunOutcome::Running));
     let held: Vec<u64> = world.bytes_verified();
-    // 4,000,000 less 400,000 are 1,200,000 for each of three; the first seconds are for beginning.
+    // 4,000,000 less 400,000 are 1,200,000 for each of three. The first seconds are needed to begin.
     let rate = |bytes: u64| bytes as f64 / 10.0;
     for bytes in &held[1..4] {
         assert!((1_000_000.0..1_250_000.0).contains(&rate(*bytes)), "{held:?}");
@@ -104,8 +104,9 @@ fn who_can_never_complete_ends_the_run_without_a_fault() {
     assert_eq!(world.report().makespan, None);
 }
 
-/// Ten times as many peers: the time an event takes grows with the neighbours of a peer, which are
-/// bounded, and not with the peers. Compared by work done, since a machine's speed is its own.
+/// With ten times as many peers, the time of an event grows with the neighbours of a peer, which are
+/// bounded, and not with the number of peers. The test compares work done, since the speed of a machine
+/// varies.
 #[test]
 fn events_for_each_block_do_not_grow_with_the_peers() {
     let events = |leechers: u32| {

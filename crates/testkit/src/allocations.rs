@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Mutex;
 
-/// The system's allocator, with counters of the whole process.
+/// The system's allocator, with counters for the whole process.
 pub struct CountingAllocator;
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
@@ -13,32 +13,32 @@ static PEAK: AtomicUsize = AtomicUsize::new(0);
 static CALLS: AtomicUsize = AtomicUsize::new(0);
 static BYTES: AtomicUsize = AtomicUsize::new(0);
 
-/// The figures are the whole process's, so that tests that measure run one at a time.
+/// The counters are those of the whole process, so tests that measure must run one at a time.
 pub static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
-/// Bytes that are allocated now.
+/// Returns how many bytes are allocated now.
 pub fn live() -> usize {
     LIVE.load(Ordering::Relaxed)
 }
 
-/// The most bytes that were allocated at a time since [`begin_peak`].
+/// Returns the peak of allocated bytes since [`begin_peak`].
 pub fn peak() -> usize {
     PEAK.load(Ordering::Relaxed)
 }
 
-/// Begins to look for a peak. Returns what is allocated now.
+/// Starts to measure a peak. Returns how many bytes are allocated now.
 pub fn begin_peak() -> usize {
     let live = live();
     PEAK.store(live, Ordering::Relaxed);
     live
 }
 
-/// Allocations so far.
+/// Returns the number of allocations so far.
 pub fn calls() -> usize {
     CALLS.load(Ordering::Relaxed)
 }
 
-/// Bytes of all allocations so far.
+/// Returns the bytes of all allocations so far.
 pub fn bytes() -> usize {
     BYTES.load(Ordering::Relaxed)
 }

@@ -1,4 +1,4 @@
-//! What the tests of the daemon share: homes for daemons, and waiting for what they tell.
+//! Helpers that the tests of the daemon share: homes for daemons, and waiting for their events.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -17,10 +17,10 @@ use piecework_storage::{CreateOptions, create};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// A test that waits longer than this has failed; nothing in a passing test depends on it.
+/// A test that waits longer than this has failed. Nothing in a passing test depends on it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Settings of a control server on a port of its own, without the port of Transmission's RPC.
+/// Returns the configuration of a control server on a free port, without the port of Transmission's RPC.
 pub fn control_config() -> ControlConfig {
     ControlConfig {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
@@ -29,7 +29,7 @@ pub fn control_config() -> ControlConfig {
     }
 }
 
-/// A folder that a daemon lives in.
+/// A folder with the files of a daemon.
 pub struct Home {
     dir: tempfile::TempDir,
 }
@@ -96,7 +96,7 @@ impl Home {
         self.path("state.sqlite")
     }
 
-    /// Writes a file and gives its path.
+    /// Writes a file and returns its path.
     pub fn file(&self, below: &str, bytes: &[u8]) -> PathBuf {
         let path = self.path(below);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -104,37 +104,37 @@ impl Home {
         path
     }
 
-    /// A program that runs these lines.
+    /// Writes a shell script with these lines and returns its path.
     pub fn script(&self, name: &str, lines: &str) -> PathBuf {
         let path = self.file(name, format!("#!/bin/sh\n{lines}\n").as_bytes());
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         path
     }
 
-    /// To share a new file outside the downloads.
+    /// Returns a request to share a new file outside the downloads.
     pub fn seed_request(&self, name: &str, len: usize) -> SeedRequest {
         let seed = name.bytes().map(u64::from).sum();
         let input = self.file(&format!("shared/{name}"), &content(len, seed));
         SeedRequest { input, ..SeedRequest::default() }
     }
 
-    /// A torrent of a new file that lies where no daemon looks.
+    /// Creates a torrent of a new file where no daemon looks for it.
     pub fn made(&self, name: &str, len: usize) -> Metainfo {
         let seed = name.bytes().map(u64::from).sum();
         made(&self.file(&format!("made/{name}"), &content(len, seed)))
     }
 
-    /// The same, to be added.
+    /// Creates such a torrent, ready to be added.
     pub fn new_torrent(&self, name: &str, len: usize) -> NewTorrent {
         new_torrent(&self.made(name, len))
     }
 
-    /// The torrent of what is there, to be added.
+    /// Creates the torrent of existing content, ready to be added.
     pub fn torrent_of(&self, below: &str) -> NewTorrent {
         new_torrent(&made(&self.path(below)))
     }
 
-    /// The `n`th of many torrents of which nothing is there.
+    /// Creates the `n`th of many torrents of which nothing is there.
     pub fn tiny(&self, n: u32) -> NewTorrent {
         let builder = MetainfoBuilder::single_file(format!("tiny {n}"), 100);
         new_torrent(&builder.build(vec![7; 20]).unwrap())
@@ -146,7 +146,7 @@ fn made(path: &Path) -> Metainfo {
     create(path, options, 2, |_| {}, &AtomicBool::new(false)).unwrap().metainfo
 }
 
-/// To be added as it is, into the downloads.
+/// Returns a torrent to be added as it is, into the downloads.
 pub fn new_torrent(metainfo: &Metainfo) -> NewTorrent {
     NewTorrent {
         source: AddSource::Bytes(metainfo.bytes().unwrap().as_ref().to_vec()),
@@ -160,7 +160,7 @@ pub fn new_torrent(metainfo: &Metainfo) -> NewTorrent {
     }
 }
 
-/// `len` bytes that no compression would shorten, the same for the same seed.
+/// Returns `len` incompressible bytes, the same ones for the same seed.
 pub fn content(len: usize, seed: u64) -> Vec<u8> {
     let mut rng = Rng::from_seed(seed);
     let mut bytes = Vec::with_capacity(len + 8);
@@ -171,19 +171,19 @@ pub fn content(len: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// Waits for `future`, not for ever.
+/// Waits for `future`, but not for ever.
 pub async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("the test waited in vain")
 }
 
-/// Asks a daemon over HTTP.
+/// A client of a daemon's HTTP API.
 pub struct ControlClient {
     addr: SocketAddr,
     session_id: String,
 }
 
 impl ControlClient {
-    /// With the session's id that Transmission's RPC wants.
+    /// Creates a client with the session id that Transmission's RPC requires.
     pub async fn new(addr: SocketAddr) -> Self {
         let mut asker = Self { addr, session_id: String::new() };
         let mut head = Vec::new();
@@ -194,7 +194,7 @@ impl ControlClient {
         asker
     }
 
-    /// Sends a request and passes on what comes; gives the number of bytes.
+    /// Sends a request and passes on each part of the answer. Returns the number of bytes.
     pub async fn ask(
         &self,
         method: &str,
@@ -224,7 +224,7 @@ impl ControlClient {
     }
 }
 
-/// All fields of the RPC that are asked for of every torrent.
+/// Returns a request for all fields of every torrent over the RPC.
 pub fn all_fields(more: &str) -> String {
     let names = "activityDate addedDate bandwidthPriority comment corruptEver creator dateCreated \
                  doneDate downloadDir downloadedEver downloadLimit error errorString eta fileCount \
@@ -240,7 +240,7 @@ pub fn all_fields(more: &str) -> String {
         .replace("\"arguments\":{", &format!("\"arguments\":{{{more}"))
 }
 
-/// Waits until `wanted` holds of an event.
+/// Waits until `wanted` returns true for an event, and returns it.
 pub async fn until_event(listener: &mut Listener, wanted: impl Fn(&Event) -> bool) -> Event {
     within(async {
         loop {
@@ -253,7 +253,7 @@ pub async fn until_event(listener: &mut Listener, wanted: impl Fn(&Event) -> boo
     .await
 }
 
-/// Waits until `wanted` holds of the torrent.
+/// Waits until `wanted` returns true for the torrent, and returns it.
 pub async fn until(
     daemon: &Daemon,
     info_hash: InfoHash,

@@ -1,5 +1,5 @@
-//! What the tests of several crates share: content, torrents, sessions on loopback, and peers that
-//! can be made to misbehave; with the feature `daemon` homes for daemons, too.
+//! Helpers that tests of several crates share: content, torrents, sessions on loopback, and peers that can
+//! be made to misbehave. With the feature `daemon`, also homes for daemons.
 //!
 //! ```
 //! let bytes = piecework_testkit::content(100_000, 1);
@@ -35,10 +35,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
 
-/// A test that waits longer than this has failed; nothing in a passing test depends on it.
+/// A test that waits longer than this has failed. Nothing in a passing test depends on it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A torrent of one piece that nobody has, another one for each number.
+/// Returns a torrent of one piece that nobody has, a different one for each number.
 pub fn one_piece(number: usize) -> Arc<Metainfo> {
     let builder = MetainfoBuilder::single_file(format!("file-{number}"), 16_000);
     let mut digest = vec![0; 20];
@@ -46,7 +46,7 @@ pub fn one_piece(number: usize) -> Arc<Metainfo> {
     Arc::new(builder.build(digest).unwrap())
 }
 
-/// A tracker's reply that gives `peers`, IPv4 ones, and an interval of half an hour.
+/// Returns a tracker's reply that gives `peers`, which must be IPv4, and an interval of half an hour.
 pub fn announce_reply(peers: &[SocketAddr]) -> Vec<u8> {
     let mut body = b"d8:intervali1800e5:peers".to_vec();
     body.extend_from_slice(format!("{}:", peers.len() * 6).as_bytes());
@@ -59,8 +59,7 @@ pub fn announce_reply(peers: &[SocketAddr]) -> Vec<u8> {
     body
 }
 
-/// A tracker that never answers: the system takes its connections, which are counted, and nobody the
-/// questions.
+/// Starts a tracker that never answers: connections are accepted and counted, and requests are not read.
 pub async fn silent_tracker() -> (TrackerUrl, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/announce", listener.local_addr().unwrap()).parse().unwrap();
@@ -76,7 +75,7 @@ pub async fn silent_tracker() -> (TrackerUrl, Arc<AtomicUsize>) {
     (url, asked)
 }
 
-/// `len` bytes that no compression would shorten, the same for the same seed.
+/// Returns `len` incompressible bytes, the same ones for the same seed.
 pub fn content(len: usize, seed: u64) -> Vec<u8> {
     let mut rng = Rng::from_seed(seed);
     let mut bytes = Vec::with_capacity(len + 8);
@@ -87,14 +86,14 @@ pub fn content(len: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// A torrent of what lies at `path`.
+/// Creates a torrent of the content at `path`.
 pub fn torrent_of(path: &Path, piece_len: u32) -> Arc<Metainfo> {
     let options = CreateOptions { piece_len: Some(piece_len), ..CreateOptions::default() };
     let created = create(path, options, 2, |_| {}, &AtomicBool::new(false)).unwrap();
     Arc::new(created.metainfo)
 }
 
-/// A folder with one file of `bytes` named `name`, and its torrent.
+/// Creates a folder with one file of `bytes` named `name`, and its torrent.
 pub fn seeded(name: &str, bytes: &[u8], piece_len: u32) -> (tempfile::TempDir, Arc<Metainfo>) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(name);
@@ -103,12 +102,12 @@ pub fn seeded(name: &str, bytes: &[u8], piece_len: u32) -> (tempfile::TempDir, A
     (dir, metainfo)
 }
 
-/// A session on loopback with a port of its own.
+/// Starts a session on loopback with a free port.
 pub fn session(observer: Option<Arc<dyn Observer>>) -> Session {
     session_with(|config| config.observer = observer)
 }
 
-/// The same, its configuration changed.
+/// Starts such a session with a changed configuration.
 pub fn session_with(change: impl FnOnce(&mut SessionConfig)) -> Session {
     let mut config = SessionConfig {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
@@ -119,12 +118,12 @@ pub fn session_with(change: impl FnOnce(&mut SessionConfig)) -> Session {
     Session::start(config).unwrap()
 }
 
-/// Waits for `future`, not for ever.
+/// Waits for `future`, but at most [`PATIENCE`].
 pub async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("the test waited in vain")
 }
 
-/// Adds `metainfo` beneath `root` to `session`, with `peers` to begin with.
+/// Adds `metainfo` in the folder `root` to `session`, with `peers` to begin with.
 pub fn add(
     session: &Session,
     metainfo: &Arc<Metainfo>,
@@ -136,7 +135,7 @@ pub fn add(
     session.add(add).unwrap()
 }
 
-/// Waits until `wanted` holds of the torrent.
+/// Waits until `wanted` returns true for the torrent.
 pub async fn until(handle: &TorrentHandle, wanted: impl Fn(&TorrentHandle) -> bool) {
     let mut handle = handle.clone();
     within(async {
@@ -147,7 +146,7 @@ pub async fn until(handle: &TorrentHandle, wanted: impl Fn(&TorrentHandle) -> bo
     .await;
 }
 
-/// Keeps every event and wakes those who wait for one.
+/// Records every event and wakes tests that wait for one.
 #[derive(Default)]
 pub struct EventRecorder {
     pub events: Mutex<Vec<TorrentEvent>>,
@@ -162,7 +161,7 @@ impl Observer for EventRecorder {
 }
 
 impl EventRecorder {
-    /// Waits until `wanted` holds of some event.
+    /// Waits until `wanted` returns true for some event.
     pub async fn saw(&self, wanted: impl Fn(&TorrentEvent) -> bool) {
         within(async {
             loop {
@@ -179,14 +178,14 @@ impl EventRecorder {
     }
 }
 
-/// A peer that does what the test tells it, on one connection behind its handshake.
+/// A peer that does what the test wants, on one connection after its handshake.
 pub struct RawPeer {
     stream: TcpStream,
     limits: DecodeLimits,
     buffer: BytesMut,
 }
 
-/// What a raw peer hears.
+/// What a raw peer receives.
 #[derive(Debug)]
 pub enum PeerMessage {
     Message(Message),
@@ -194,19 +193,19 @@ pub enum PeerMessage {
 }
 
 impl RawPeer {
-    /// Connects and shakes hands as `id`.
+    /// Connects and makes a handshake as `id`.
     pub async fn connect(addr: SocketAddr, metainfo: &Metainfo, id: PeerId) -> io::Result<Self> {
         Self::greet(TcpStream::connect(addr).await?, metainfo, id).await
     }
 
-    /// The same, with a system that takes little before it is read.
+    /// Does the same with a small receive buffer.
     pub async fn narrow(addr: SocketAddr, metainfo: &Metainfo, id: PeerId) -> io::Result<Self> {
         let socket = TcpSocket::new_v4()?;
         socket.set_recv_buffer_size(16 * 1024)?;
         Self::greet(socket.connect(addr).await?, metainfo, id).await
     }
 
-    /// Shakes hands as `id` over a connection that was made.
+    /// Makes a handshake as `id` over an existing connection.
     pub async fn greet(mut stream: TcpStream, metainfo: &Metainfo, id: PeerId) -> io::Result<Self> {
         stream.write_all(&Handshake::ours(metainfo.info_hash(), id).encode()).await?;
         let mut theirs = [0; Handshake::LEN];
@@ -214,7 +213,7 @@ impl RawPeer {
         Ok(Self::on(stream, metainfo))
     }
 
-    /// Answers one handshake on a connection that came in.
+    /// Accepts a connection and answers its handshake.
     pub async fn accept(
         listener: &TcpListener,
         metainfo: &Metainfo,
@@ -232,7 +231,7 @@ impl RawPeer {
         Self { stream, limits, buffer: BytesMut::new() }
     }
 
-    /// The address of its end of the connection.
+    /// Returns the address of its end of the connection.
     pub fn addr(&self) -> SocketAddr {
         self.stream.local_addr().unwrap()
     }
@@ -252,7 +251,7 @@ impl RawPeer {
         self.stream.write_all(bytes).await
     }
 
-    /// The next thing said; `None` when the other side has closed.
+    /// Returns the next message. `None` when the other side has closed.
     pub async fn hear(&mut self) -> Option<PeerMessage> {
         loop {
             match wire::decode(&self.buffer, &self.limits).unwrap() {
@@ -271,28 +270,28 @@ impl RawPeer {
                 }
                 _ => {}
             }
-            // A reset is as much an end as a close.
+            // A reset is an end like a close.
             if self.stream.read_buf(&mut self.buffer).await.unwrap_or(0) == 0 {
                 return None;
             }
         }
     }
 
-    /// Waits until the other side drops us, whatever it says before.
+    /// Waits until the other side drops us, whatever it sends before.
     pub async fn dropped(mut self) {
         within(async { while self.hear().await.is_some() {} }).await;
     }
 }
 
-/// A peer id that is not ours.
+/// Returns a peer id that is not ours.
 pub fn stranger(last: u8) -> PeerId {
     let mut id = *b"-XX0001-abcdefghijk0";
     id[19] = last;
     PeerId(id)
 }
 
-/// Seeds `bytes` to whoever connects, each block through `twist` first, until dropped. Gives its
-/// address.
+/// Seeds `bytes` to every peer that connects, and passes each block through `twist` first. Ends when the
+/// runtime does. Returns its address.
 pub async fn twisted_seed(
     metainfo: Arc<Metainfo>,
     bytes: Arc<Vec<u8>>,
@@ -336,7 +335,7 @@ async fn serve(
     }
 }
 
-/// Bytes of a handshake for `info_hash`.
+/// Returns the bytes of a handshake for `info_hash`.
 pub fn handshake(info_hash: InfoHash, id: PeerId) -> [u8; Handshake::LEN] {
     Handshake::ours(info_hash, id).encode()
 }

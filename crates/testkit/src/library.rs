@@ -1,5 +1,5 @@
 //! A daemon with many torrents of one kind, and what each part of its life costs. `daemon/tests/growth.rs`
-//! holds how that grows, `benches/growth` prints it.
+//! tests how that grows, and `benches/growth` prints it.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,14 +13,14 @@ use crate::allocations::{begin_peak, bytes, calls, live, peak};
 use crate::daemon::{ControlClient, Home, all_fields, control_config, new_torrent};
 use crate::own_tracker::{OwnTracker, TrackerBehavior};
 
-/// What all torrents of a library are.
+/// The kind of all torrents of a library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LibraryKind {
     /// Whole, without a tracker.
     Seeds,
-    /// Nothing of them is there, and nobody has them.
+    /// Nothing of them is there, and no peer has them.
     Unfinished,
-    /// Whole, announced and reported to a tracker of ours.
+    /// Whole, announced and reported to our own kind of tracker.
     OwnTracker,
 }
 
@@ -35,29 +35,29 @@ impl LibraryKind {
         }
     }
 
-    /// What its torrents come to be.
+    /// Returns the state that its torrents reach.
     fn state(self) -> State {
         if self == Self::Unfinished { State::Downloading } else { State::Seeding }
     }
 }
 
-/// What was spent on something.
+/// The cost of something.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cost {
-    /// Allocations.
+    /// The number of allocations.
     pub calls: usize,
-    /// Bytes of these.
+    /// The number of bytes allocated.
     pub bytes: usize,
-    /// Bytes that are allocated after it and were not before.
+    /// Bytes that are allocated afterwards and were not before.
     pub kept: usize,
-    /// Bytes that were allocated at a time, beyond those before.
+    /// The peak of allocated bytes, beyond those before.
     pub peak: usize,
-    /// Processor time of the process.
+    /// The CPU time of the process.
     pub cpu: Duration,
     pub took: Duration,
 }
 
-/// Counts what is spent from its beginning on.
+/// Measures costs from its beginning on.
 pub struct Meter {
     calls: usize,
     bytes: usize,
@@ -84,7 +84,7 @@ impl Meter {
     }
 }
 
-/// User and system time of this process.
+/// Returns the user and system time of this process.
 pub fn cpu_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: it writes to `time` and nowhere else, while it is called.
@@ -93,14 +93,14 @@ pub fn cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// What a daemon with so many torrents spends on each part of its life.
+/// What each part of a daemon's life costs with a number of torrents.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LifeCosts {
-    /// Adding all of them, one after the other, until each is where it belongs.
+    /// Adding all of them, one after the other, until each has its final state.
     pub adding: Cost,
-    /// Adding [`MORE`] beside them, each for itself.
+    /// Adding [`MORE`] to them, each separately.
     pub more: Cost,
-    /// Doing nothing, for [`IDLE`].
+    /// Doing nothing for [`IDLE`].
     pub idle: Cost,
     /// `GET /status`.
     pub status: Cost,
@@ -111,20 +111,20 @@ pub struct LifeCosts {
     /// `GET /status` of fifty torrents.
     pub page: Cost,
     pub stopping: Cost,
-    /// Until each torrent is where it belongs.
+    /// Starting, until each torrent has its final state.
     pub starting: Cost,
 }
 
-/// Torrents that are added beside the others.
+/// How many torrents are added to the others.
 pub const MORE: usize = 20;
 
-/// How long nothing is done.
+/// How long the daemon does nothing.
 pub const IDLE: Duration = Duration::from_secs(3);
 
-/// Torrents before the first that is counted: what is needed once is there then.
+/// How many torrents are added before measuring, so that everything needed once is there.
 const FIRST: usize = 20;
 
-/// Lives with `torrents` of a kind.
+/// Measures the life of a daemon with `torrents` torrents of a kind.
 pub async fn live_with(kind: LibraryKind, torrents: usize) -> LifeCosts {
     let mut life = LifeCosts::default();
     let library = Library::new(kind, FIRST + torrents + MORE).await;
@@ -134,11 +134,11 @@ pub async fn live_with(kind: LibraryKind, torrents: usize) -> LifeCosts {
     library.add(&daemon, FIRST..FIRST + torrents, Duration::ZERO).await;
     life.adding = meter.end();
     let meter = Meter::begin();
-    // Each is looked at by itself: changes gather for 100 ms.
+    // Each is handled separately: changes gather for 100 ms.
     let pause = Duration::from_millis(150);
     library.add(&daemon, FIRST + torrents..FIRST + torrents + MORE, pause).await;
     life.more = meter.end();
-    // What gives back memory and closes files has done so.
+    // By then, memory is released and files are closed.
     tokio::time::sleep(Duration::from_secs(4)).await;
     let meter = Meter::begin();
     tokio::time::sleep(IDLE).await;
@@ -167,7 +167,7 @@ struct Library {
 }
 
 impl Library {
-    /// Makes torrents, and the files of those that are whole.
+    /// Creates torrents, and the files of those that are whole.
     async fn new(kind: LibraryKind, torrents: usize) -> Self {
         let home = Home::new();
         let tracker = match kind {
@@ -206,7 +206,7 @@ impl Library {
         self.settled(daemon, all).await;
     }
 
-    /// Waits until `torrents` are where they belong, and nothing is left to do.
+    /// Waits until `torrents` torrents have their final state and nothing is left to do.
     async fn settled(&self, daemon: &Daemon, torrents: usize) {
         let patience = Duration::from_secs(60) + Duration::from_millis(20) * torrents as u32;
         let settled = async {
@@ -216,7 +216,7 @@ impl Library {
                 if is(daemon) == torrents as u64 {
                     break;
                 }
-                // So that looking costs little beside what is looked at.
+                // So that looking costs little compared with what is measured.
                 tokio::time::sleep(began.elapsed() * 20 + Duration::from_millis(5)).await;
             }
             if let Some(tracker) = &self.tracker {
@@ -246,7 +246,7 @@ impl Library {
             (&mut life.since, "GET", &*since, "", 100),
             (&mut life.page, "GET", "/status?offset=20&limit=50", "", 50 * 100),
         ] {
-            // What the first answer needs that is needed once.
+            // The first answer pays for what is needed once.
             asker.ask(method, path, "", body, |_| {}).await;
             let meter = Meter::begin();
             let mut is_fine = false;

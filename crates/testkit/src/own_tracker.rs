@@ -1,4 +1,4 @@
-//! A tracker of ours that is invented: it counts what it is asked, and may refuse.
+//! A fake tracker of our own kind: it counts what it is asked, and may refuse.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,32 +14,32 @@ use piecework_proto::announce::http::decode_query;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What an invented tracker of ours was asked.
+/// What a fake tracker was asked.
 #[derive(Default)]
 pub struct TrackerRecord {
     pub connections: usize,
     pub open: usize,
     pub most_open: usize,
-    /// `started` of each torrent.
+    /// How many `started` events it received for each torrent.
     pub started: BTreeMap<InfoHash, usize>,
     /// The key of each `started`.
     pub keys: Vec<AnnounceKey>,
-    /// Reports in each batch.
+    /// The number of reports in each batch.
     pub batches: Vec<usize>,
-    /// Reports that were taken of each torrent.
+    /// How many reports it accepted for each torrent.
     pub taken: BTreeMap<InfoHash, usize>,
     pub refused: usize,
 }
 
-/// How it differs from a tracker of ours.
+/// How it differs from our own tracker.
 #[derive(Clone, Copy, Default)]
 pub struct TrackerBehavior {
     pub single_only: bool,
-    /// It forgets each torrent once: it takes no report before a second `started`.
+    /// It forgets each torrent once: it accepts no report before a second `started`.
     pub forgetful: bool,
 }
 
-/// A tracker over HTTP that takes reports of holdings, as ours do, and knows no peers.
+/// A tracker over HTTP that accepts reports of holdings, as ours do, and knows no peers.
 pub struct OwnTracker {
     pub addr: String,
     pub seen: Arc<Mutex<TrackerRecord>>,
@@ -61,7 +61,7 @@ impl OwnTracker {
                         seen.open += 1;
                         seen.most_open = seen.most_open.max(seen.open);
                     }
-                    // It ends when the client goes.
+                    // It ends when the client disconnects.
                     let _ = serve(stream, &seen, behavior).await;
                     seen.lock().open -= 1;
                 });
@@ -70,7 +70,7 @@ impl OwnTracker {
         Self { addr, seen }
     }
 
-    /// Waits until what was seen is as wanted.
+    /// Waits until `wanted` returns true for the record.
     pub async fn saw(&self, wanted: impl Fn(&TrackerRecord) -> bool) {
         super::within(async {
             while !wanted(&self.seen.lock()) {

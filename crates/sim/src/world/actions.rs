@@ -1,4 +1,4 @@
-//! What swarms want done.
+//! Carries out the actions of swarms.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ impl World {
     pub(super) fn act(&mut self, at: usize, action: Action) {
         match action {
             Action::Dial { addr } => {
-                // A round trip for the connection, half of one for the handshake.
+                // A round trip for the connection, and half of one for the handshake.
                 let delay = self.nodes[at].delay * 3;
                 let delay =
                     delay + self.by_addr.get(&addr).map_or(delay, |n| self.nodes[*n].delay * 3);
@@ -64,17 +64,17 @@ impl World {
         }
     }
 
-    /// A block has arrived.
+    /// Handles the arrival of a block.
     pub(super) fn deliver(&mut self, at: usize, key: PeerKey, block: BlockRef, mark: BlockContent) {
         self.nodes[at].arrived = Some((block, mark));
-        // There is never more than one, so that one number does for all.
+        // There is never more than one buffer, so one number is enough.
         self.tell(at, Event::Block { peer: key, block, buffer: BufferId(0) });
         if let Some((block, _)) = self.nodes[at].arrived.take() {
             self.violated(at, Violation::ForgotBlock(block));
         }
     }
 
-    /// Says whether a request may be sent.
+    /// Checks that a request may be sent.
     pub(super) fn check_request(&mut self, at: usize, to: usize, message: &Message) {
         let Message::Request(block) = message else { return };
         if self.geometry.block_index(*block).is_none() {
@@ -103,7 +103,7 @@ impl World {
         }
     }
 
-    /// Blocks that a peer may have in memory: one piece in any case.
+    /// Returns how many blocks a peer may have in memory. At least one piece is allowed.
     fn memory_of(&self, at: usize) -> u32 {
         let bytes = self.scenario.peers[self.nodes[at].group].memory;
         let blocks = u32::try_from(bytes / u64::from(piecework_core::BLOCK_LEN));

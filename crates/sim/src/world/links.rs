@@ -1,4 +1,4 @@
-//! From what peers send to what arrives.
+//! Transmission: from what peers send to what arrives.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::{SimEvent, World};
 use crate::connection::{BlockContent, Connection, Flow, Side, Transmission, bytes_of};
 
 impl World {
-    /// A dial reaches its address.
+    /// Handles a dial that reaches its address.
     pub(super) fn connect(&mut self, by: usize, addr: SocketAddr) {
         let answers = |at: &usize| {
             let node = &self.nodes[*at];
@@ -90,11 +90,11 @@ impl World {
         self.await_arrival(flow, before);
     }
 
-    /// The block that an uplink was carrying is through.
+    /// Handles that an uplink has sent a block.
     pub(super) fn block_sent(&mut self, at: usize) {
         let Some(flow) = self.nodes[at].sending.take() else { return };
         let now = self.now;
-        // It may have been closed meanwhile. Then the block is lost.
+        // The connection may have been closed meanwhile. Then the block is lost.
         if let Some(connection) = self.connections[flow.connection as usize].as_mut()
             && connection.sides[usize::from(flow.side)].is_open
         {
@@ -122,7 +122,7 @@ impl World {
         self.start_sending(at);
     }
 
-    /// Something arrives that the other side of a connection sent.
+    /// Handles transmissions that arrive from the other side of a connection.
     pub(super) fn arrive(&mut self, flow: Flow) {
         let (number, from) = (flow.connection as usize, usize::from(flow.side));
         loop {
@@ -178,7 +178,7 @@ impl World {
         }
     }
 
-    /// The side of a connection on which a peer sends.
+    /// Returns the side of a connection on which a peer sends.
     fn side_of(&mut self, at: usize, key: PeerKey) -> Option<(Flow, &mut Side)> {
         let connection = self.nodes[at].connection(key)?;
         let sides = &mut self.connections[connection as usize].as_mut()?.sides;
@@ -186,7 +186,7 @@ impl World {
         Some((Flow { connection, side: side as u8 }, &mut sides[side]))
     }
 
-    /// Has the socket take what it has room for, and tells the swarm that it has gone out.
+    /// Moves blocks to the socket while it has room, and tells the swarm that they were sent.
     fn fill_socket(&mut self, flow: Flow) {
         let buffer = self.scenario.send_buffer.max(1);
         let Some(connection) = self.connections[flow.connection as usize].as_mut() else { return };
@@ -208,7 +208,7 @@ impl World {
         }
     }
 
-    /// Puts a connection in the line of its sender's uplink, if it has a block that may go.
+    /// Queues a connection for its sender's uplink, if it has a block that may be sent.
     fn take_turn(&mut self, flow: Flow) {
         let Some(connection) = self.connections[flow.connection as usize].as_mut() else { return };
         let side = &mut connection.sides[usize::from(flow.side)];
@@ -236,8 +236,8 @@ impl World {
         }
     }
 
-    /// Schedules the next arrival of what this side has sent, unless that is scheduled: `before` is
-    /// what was on its way first until now.
+    /// Schedules the next arrival from this side, unless one is scheduled: `before` is when the first
+    /// transmission was due to arrive until now.
     fn await_arrival(&mut self, flow: Flow, before: Option<Moment>) {
         let Some(connection) = self.connections[flow.connection as usize].as_ref() else { return };
         let side = &connection.sides[usize::from(flow.side)];

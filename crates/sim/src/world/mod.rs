@@ -31,7 +31,7 @@ pub struct World {
     geometry: Geometry,
     now: Moment,
     events: EventQueue<SimEvent>,
-    /// What swarms are to be told before time goes on.
+    /// Events that swarms must be told before time goes on.
     to_tell: VecDeque<(usize, Event)>,
     nodes: Vec<Node>,
     by_addr: BTreeMap<SocketAddr, usize>,
@@ -39,7 +39,7 @@ pub struct World {
     connections: Vec<Option<Box<Connection>>>,
     tracker: Tracker,
     rng: Rng,
-    /// Leechers that have not completed.
+    /// The number of leechers that have not completed.
     unfinished: usize,
     bytes_held: u64,
     handled: u64,
@@ -49,14 +49,14 @@ pub struct World {
     failure: Option<Failure>,
 }
 
-/// How a run stands.
+/// The state of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunOutcome {
-    /// Something is still to happen.
+    /// More events will follow.
     Running,
-    /// Every leecher that is there holds everything.
+    /// Every leecher that is present holds everything.
     Complete,
-    /// The scenario's time is over, or nothing is left to happen.
+    /// The scenario's time is over, or there are no more events.
     Ended,
 }
 
@@ -64,14 +64,14 @@ pub enum RunOutcome {
 enum SimEvent {
     Joins(usize),
     Leaves(usize),
-    /// The peer dials the address of the other one.
+    /// A peer dials an address.
     Dialled {
         by: usize,
         addr: SocketAddr,
     },
     /// The uplink of a peer has sent its block.
     Sent(usize),
-    /// Something arrives that this side sent.
+    /// A transmission of this side arrives.
     Arrives(Flow),
     Wakes(usize),
     Checked {
@@ -87,7 +87,7 @@ enum SimEvent {
         node: usize,
         event: AnnounceEvent,
     },
-    /// Its answer reaches the peer.
+    /// The answer to an announce reaches the peer.
     Answered {
         node: usize,
         answer: Result<Vec<SocketAddr>, Refusal>,
@@ -111,10 +111,10 @@ impl std::fmt::Debug for OpaqueRegistry {
 }
 
 impl World {
-    /// The network of `scenario`. All its chance comes from `seed`.
+    /// Builds the network of `scenario`. All randomness comes from `seed`.
     ///
     /// # Errors
-    /// If the scenario makes no sense.
+    /// If a value of the scenario is invalid.
     pub fn new(scenario: &Scenario, seed: u64) -> Result<Self, ScenarioError> {
         scenario.check()?;
         let key = "size";
@@ -155,39 +155,39 @@ impl World {
         Ok(world)
     }
 
-    /// Keeps a line for each thing that a peer does, for [`World::take_log`].
+    /// Records a line for each action of a peer, for [`World::take_log`].
     pub fn keep_log(&mut self) {
         self.log = Some(String::new());
     }
 
-    /// Returns the lines since last asked.
+    /// Returns the recorded lines since the last call.
     pub fn take_log(&mut self) -> String {
         self.log.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// Has every swarm check what it remembers after each `events`th event. It looks at every
-    /// piece and peer, which takes much longer than the event.
+    /// Has every swarm check its invariants after each `events`th event. That looks at every piece and
+    /// peer, which takes much longer than the event.
     pub fn check_each(&mut self, events: u64) {
         self.check_each = Some(events.max(1));
     }
 
-    /// Virtual time since the start.
+    /// Returns the virtual time since the start.
     pub fn elapsed(&self) -> Duration {
         self.now.since(START)
     }
 
-    /// Events that peers have been told so far.
+    /// Returns how many events peers have been told so far.
     pub fn events(&self) -> u64 {
         self.handled
     }
 
-    /// Leechers that hold everything, and all of them.
+    /// Returns how many leechers hold everything, and how many there are.
     pub fn completed(&self) -> (usize, usize) {
         let leechers = self.leechers().count();
         (leechers - self.unfinished, leechers)
     }
 
-    /// Bytes of verified pieces that leechers hold, and those that they are to hold.
+    /// Returns how many verified bytes leechers hold, and how many they will hold in the end.
     pub fn bytes_held(&self) -> (u64, u64) {
         let leechers = self.leechers().count() as u64;
         (self.bytes_held, leechers * self.geometry.total_len())
@@ -196,10 +196,10 @@ impl World {
     /// Lets time pass until `until` after the start, or until every leecher holds everything.
     ///
     /// # Errors
-    /// If something happens that must not.
+    /// If something happens that must not happen.
     ///
     /// # Panics
-    /// If a swarm finds that what it remembers does not fit together ([`World::check_each`]).
+    /// If the state of a swarm is inconsistent ([`World::check_each`]).
     pub fn run_until(&mut self, until: Duration) -> Result<RunOutcome, Failure> {
         let limit = START + self.scenario.limit;
         let until = (START + until).min(limit);
@@ -248,7 +248,7 @@ impl World {
         }
     }
 
-    /// Tells a swarm what happened, and does what it wants done.
+    /// Passes an event to a swarm and carries out its actions.
     fn tell(&mut self, at: usize, event: Event) {
         if !self.nodes[at].is_here() {
             return;
@@ -370,7 +370,7 @@ impl World {
         self.failure.get_or_insert(Failure { seed, at: at_time, peer, violation });
     }
 
-    /// The name of a peer: its group's, and its number there.
+    /// Returns the name of a peer: the name of its group and its number there.
     fn name_of(&self, at: usize) -> String {
         let group = self.nodes[at].group;
         let first = self.nodes.iter().position(|node| node.group == group).unwrap_or(0);
@@ -383,7 +383,7 @@ impl World {
     }
 }
 
-/// The address of the peer with that number.
+/// Returns the address of the peer with that number.
 fn address(addresses: Addresses, number: usize) -> IpAddr {
     let number = number as u32;
     let low = match addresses {
@@ -393,10 +393,10 @@ fn address(addresses: Addresses, number: usize) -> IpAddr {
     Ipv4Addr::from((10 << 24) + low).into()
 }
 
-/// Peers in each /24 of a local network.
+/// How many peers are in each /24 of a local network.
 const LAN: u32 = 250;
 
-/// When a run begins: late enough that a moment before it exists.
+/// When a run begins: late enough that earlier moments exist.
 const START: Moment = Moment::from_secs(1_000);
 
 const PORT: u16 = 6881;

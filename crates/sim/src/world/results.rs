@@ -1,4 +1,4 @@
-//! What a run has come to so far.
+//! The results of a run so far.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::report::{GroupReport, Report, Spread};
 use crate::scenario::Content;
 
 impl World {
-    /// What has happened so far.
+    /// Returns a report of what has happened so far.
     pub fn report(&self) -> Report {
         let total = self.geometry.total_len() as f64;
         let leechers: Vec<&Node> = self.leechers().map(|(_, node)| node).collect();
@@ -66,7 +66,7 @@ impl World {
         }
     }
 
-    /// Bytes that each peer has verified or held from the start, in the scenario's order.
+    /// Returns how many bytes each peer has verified or held from the start, in the scenario's order.
     pub fn bytes_verified(&self) -> Vec<u64> {
         self.nodes.iter().map(|node| node.swarm.progress().bytes_have).collect()
     }
@@ -85,7 +85,8 @@ impl World {
         broadcast_bound(bytes, pieces, &seeds, &leechers).map(|bound| bound.time().as_secs_f64())
     }
 
-    /// The run is over and not everybody is complete: that is a fault if somebody could be.
+    /// Judges a run that is over before every leecher is complete. That is a fault if a leecher could be
+    /// complete.
     pub(super) fn judge_end(&mut self) -> Result<RunOutcome, Failure> {
         let mut offered = Bitfield::empty(self.geometry.pieces());
         for node in self.nodes.iter().filter(|node| node.is_here()) {
@@ -106,8 +107,8 @@ impl World {
     }
 }
 
-/// The part of the bytes that uplinks could have sent while their peers were there, up to `end`,
-/// that they sent.
+/// Returns the fraction of the possible bytes that uplinks sent, up to `end`, while their peers were
+/// present.
 fn uplink_use(nodes: &[&Node], end: Moment) -> f64 {
     let (mut sent, mut possible) = (0.0, 0.0);
     for node in nodes {

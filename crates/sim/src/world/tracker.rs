@@ -1,4 +1,4 @@
-//! The tracker, and the peers' talk with it.
+//! The tracker, and the announces of peers.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use piecework_swarm::{Event, Source};
 use super::{INFO_HASH, PORT, SimEvent, World};
 
 impl World {
-    /// Sends the announces that a peer's announcer wishes for.
+    /// Sends the announces of a peer's announcer.
     pub(super) fn announce(&mut self, at: usize) {
         let (now, delay) = (self.now, self.scenario.tracker_delay + self.nodes[at].delay);
         let node = &mut self.nodes[at];
@@ -42,7 +42,7 @@ impl World {
         let want = PeerQuery::any(PEERS_AN_ANSWER);
         let answer = registry.announce(self.now, &mut self.tracker.rng, ip, &announce, want);
         registry.expire(self.now, LOOKS_AN_ANNOUNCE);
-        // Who leaves does not wait for the answer.
+        // A peer that leaves does not wait for the answer.
         if event != AnnounceEvent::Stopped {
             let addrs =
                 |answer: AnnounceAnswer| answer.peers.into_iter().map(|peer| peer.addr).collect();
@@ -88,10 +88,10 @@ fn reply(peers: Vec<SocketAddr>) -> AnnounceReply {
     }
 }
 
-/// As `torrent-tracker` has them if nothing else is configured.
+/// The defaults of `torrent-tracker`.
 const INTERVAL: Duration = Duration::from_secs(120);
 const LEAST_INTERVAL: Duration = Duration::from_secs(15);
 const PEERS_AN_ANSWER: usize = 50;
 
-/// Peers that are looked at with each announce, whether they have been silent for too long.
+/// How many peers are checked with each announce for having been silent too long.
 const LOOKS_AN_ANNOUNCE: usize = 4;

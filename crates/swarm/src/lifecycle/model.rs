@@ -289,7 +289,7 @@ impl Model {
         self.leaving.then_some(E::Left)
     }
 
-    /// Whether the torrent will be tried again after its fault without a user.
+    /// Returns whether the torrent will be retried after its fault without a user.
     fn recovers(&self) -> bool {
         !self.closed && self.keeps && self.fault == Some(FaultKind::Passing) && !self.paused
     }
@@ -482,7 +482,7 @@ impl Model {
         self.paused || self.fault.is_some()
     }
 
-    /// Whether nothing keeps the torrent from what it would do by itself.
+    /// Returns whether nothing keeps the torrent from what it would do by itself.
     fn is_free(&self) -> bool {
         !self.closed && !self.recheck && self.work_wanted.is_none() && self.work.is_none()
     }
