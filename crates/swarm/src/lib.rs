@@ -273,7 +273,7 @@ impl Swarm {
         }
         self.offer_all();
         if self.wake_is_stale {
-            self.reckon_wake();
+            self.update_wake();
         }
     }
 
@@ -393,7 +393,7 @@ impl Swarm {
         }
     }
 
-    fn reckon_wake(&mut self) {
+    fn update_wake(&mut self) {
         self.wake_is_stale = false;
         let peers = self.timers.next();
         let dial =

@@ -40,13 +40,13 @@ impl Picker {
             return None;
         }
         let giver_of = self.begun[slot as usize].giver_of_each();
-        let mut givers = self.unbegin(slot).givers;
+        let mut givers = self.remove_assembly(slot).givers;
         assembly::note_ranges(&mut givers, &giver_of);
         Some(CheckedPiece { givers, giver_of })
     }
 
     pub(super) fn abandon(&mut self, slot: u32, park: bool) -> AbandonedPiece {
-        let Assembly { piece, givers, .. } = self.unbegin(slot);
+        let Assembly { piece, givers, .. } = self.remove_assembly(slot);
         self.put_back(piece, park);
         AbandonedPiece { piece, givers }
     }
@@ -78,7 +78,7 @@ impl Picker {
     }
 
     /// Removes an assembly and releases its memory. Its piece has no stage until one is set.
-    pub(super) fn unbegin(&mut self, slot: u32) -> Assembly {
+    pub(super) fn remove_assembly(&mut self, slot: u32) -> Assembly {
         let mut assembly = self.begun.remove(slot as usize);
         if let Some(place) = assembly.place.take() {
             self.unplace(place);

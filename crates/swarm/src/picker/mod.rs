@@ -375,7 +375,7 @@ impl Picker {
                 }
                 Stage::Skipped if is_wanted => self.stages[at] = Stage::Open,
                 Stage::Begun(slot) if !is_wanted && !self.begun[slot as usize].verifying => {
-                    let givers = self.unbegin(slot).givers;
+                    let givers = self.remove_assembly(slot).givers;
                     out.give_up(AbandonedPiece { piece, givers });
                     self.stages[at] = Stage::Skipped;
                 }
