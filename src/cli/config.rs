@@ -18,10 +18,10 @@ use piecework_swarm::ChokePolicy;
 use piecework_swarm::announcer::TierPolicy;
 use piecework_tracker::TrackerConfig;
 
-use super::config_keys::{Misplaced, is_ours, misplaced};
+use super::config_keys::{MisplacedKey, is_ours, misplaced};
 use super::daemon::DaemonSection;
+use super::default_paths::DefaultPaths;
 use super::format::{RateLimit, parse_duration, parse_rate, parse_size, shown};
-use super::places::Places;
 use super::{CliError, Env, LogConfig};
 
 /// The whole configuration.
@@ -133,7 +133,7 @@ pub enum Choke {
 
 impl Config {
     /// Loads the configuration of this run: the file named by `--config` or `PIECEWORK_CONFIG`,
-    /// else the first existing one of those that [`Places`] names. Environment variables override
+    /// else the first existing one of those that [`DefaultPaths`] names. Environment variables override
     /// it.
     ///
     /// # Errors If a named file cannot be read, or if the file or a variable is not valid.
@@ -159,7 +159,7 @@ impl Config {
             ))
         };
         // Serde knows the keys of a section, but not the section of a key.
-        if let Some(Misplaced { at, what }) = misplaced(text) {
+        if let Some(MisplacedKey { at, what }) = misplaced(text) {
             return Err(wrong(at, &what));
         }
         let parsed = Self::parse(text).and_then(|config| Ok((config, toml::from_str(text)?)));
@@ -174,14 +174,14 @@ impl Config {
 pub(super) struct Sources {
     pub(super) config: Config,
     /// Every file that was searched for.
-    pub(super) files: Vec<(PathBuf, Found)>,
+    pub(super) files: Vec<(PathBuf, ConfigFileState)>,
     /// The keys of the file.
     given: toml::Table,
 }
 
 /// The result of the search for a configuration file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum ConfigFileState {
     /// It is used.
     Read,
     NotThere,
@@ -196,20 +196,20 @@ pub(super) enum Found {
 impl Sources {
     /// Does the work of [`Config::load`].
     pub(super) fn find(env: &Env, named: Option<&Path>) -> Result<Self, CliError> {
-        let places = Places::find(env);
+        let default_paths = DefaultPaths::find(env);
         let named = named.or_else(|| env.var("PIECEWORK_CONFIG").map(Path::new));
         let mut files = Vec::new();
         let mut text = None;
         let looked_for = match named {
             Some(path) => vec![path.to_owned()],
-            None => places.configs.clone(),
+            None => default_paths.configs.clone(),
         };
         for path in looked_for {
             let found = match (&text, look(env, &path, named.is_some())?) {
-                (Some(_), _) => Found::NotNeeded,
+                (Some(_), _) => ConfigFileState::NotNeeded,
                 (None, Ok(read)) => {
                     text = Some((path.clone(), read));
-                    Found::Read
+                    ConfigFileState::Read
                 }
                 (None, Err(found)) => found,
             };
@@ -220,8 +220,9 @@ impl Sources {
             None => Default::default(),
         };
         let sources = Self { config: Config::default(), files, given };
-        let Places { torrents, downloads, daemon_state, tracker_torrents, tracker_state, .. } =
-            places;
+        let DefaultPaths {
+            torrents, downloads, daemon_state, tracker_torrents, tracker_state, ..
+        } = default_paths;
         for (section, key, place, usual) in [
             ("peer", "torrents", &mut config.peer.torrents, torrents),
             ("peer", "downloads", &mut config.peer.downloads, downloads),
@@ -254,18 +255,22 @@ impl Sources {
 }
 
 /// Returns the text of a configuration file, or why it is not used.
-fn look(env: &Env, path: &Path, is_named: bool) -> Result<Result<String, Found>, CliError> {
+fn look(
+    env: &Env,
+    path: &Path,
+    is_named: bool,
+) -> Result<Result<String, ConfigFileState>, CliError> {
     let is_here = path.is_relative();
     match std::fs::read_to_string(env.path(path)) {
         Ok(text) if is_named || !is_here || is_ours(&text) => Ok(Ok(text)),
-        Ok(_) => Ok(Err(Found::NotOurs)),
+        Ok(_) => Ok(Err(ConfigFileState::NotOurs)),
         Err(error) if is_named => Err(cannot_be_read(path, &error)),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            Ok(Err(Found::NotThere))
+            Ok(Err(ConfigFileState::NotThere))
         }
         // Other users need not be able to read a service's configuration.
         Err(error) if error.kind() == ErrorKind::PermissionDenied && !is_here => {
-            Ok(Err(Found::Unreadable))
+            Ok(Err(ConfigFileState::Unreadable))
         }
         Err(error) => Err(cannot_be_read(path, &error)),
     }
@@ -577,8 +582,8 @@ mod tests {
         assert_eq!(memory(), 2);
         assert_eq!(torrents(), home.join(".local/share/piecework/torrents"));
         let found = Sources::find(&env(), None).unwrap().files;
-        let found: Vec<Found> = found.into_iter().map(|(_, found)| found).collect();
-        assert_eq!(found[..2], [Found::Read, Found::NotNeeded]);
+        let found: Vec<ConfigFileState> = found.into_iter().map(|(_, found)| found).collect();
+        assert_eq!(found[..2], [ConfigFileState::Read, ConfigFileState::NotNeeded]);
     }
 
     #[test]

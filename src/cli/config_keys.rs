@@ -11,7 +11,7 @@ use piecework_core::printable;
 
 /// An unknown or misplaced section or key of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Misplaced {
+pub struct MisplacedKey {
     /// The byte position in the text.
     pub at: usize,
     /// What is wrong, as a part of a sentence.
@@ -20,7 +20,7 @@ pub struct Misplaced {
 
 /// Returns the first section or key of `text` that is unknown or belongs elsewhere. Text that is
 /// not TOML has none.
-pub fn misplaced(text: &str) -> Option<Misplaced> {
+pub fn misplaced(text: &str) -> Option<MisplacedKey> {
     let known = &shipped();
     let whole = DeTable::parse(text).ok()?;
     let mut found = Vec::new();
@@ -30,13 +30,13 @@ pub fn misplaced(text: &str) -> Option<Misplaced> {
         match (table_of(value), known.get(name)) {
             (Some(table), Some(_)) => found.extend(table.iter().filter_map(|(key, _)| {
                 let what = wrong_key(key.get_ref(), name, known)?;
-                Some(Misplaced { at: at(key.span()), what })
+                Some(MisplacedKey { at: at(key.span()), what })
             })),
             (Some(_), None) => {
-                found.push(Misplaced { at: at(key.span()), what: wrong_section(name, known) });
+                found.push(MisplacedKey { at: at(key.span()), what: wrong_section(name, known) });
             }
             (None, _) => {
-                found.push(Misplaced { at: at(key.span()), what: outside(name, known) });
+                found.push(MisplacedKey { at: at(key.span()), what: outside(name, known) });
             }
         }
     }

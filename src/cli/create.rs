@@ -178,7 +178,7 @@ impl Drop for HashJob {
 }
 
 fn run(args: CreateArgs, env: &Env) -> Result<(), CliError> {
-    super::ending::tidy_on_signals(env);
+    super::exit_deadline::tidy_on_signals(env);
     env.warn_of_hashing()?;
     let mut options = options();
     options.piece_len = args.piece_length;

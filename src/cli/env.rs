@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use piecework_storage::hashing_notice;
 
-use super::margin::Margin;
+use super::live_stderr::LiveStderr;
 use super::output::Output;
 use super::{CliError, Exit};
 
@@ -21,7 +21,7 @@ pub struct Env {
     stdin: Input,
     pub(super) stdout: Output,
     pub(super) stderr: Output,
-    margin: Margin,
+    live_stderr: LiveStderr,
     /// Whether it is the process's own environment. Only then may the program start logging.
     is_process: bool,
 }
@@ -53,8 +53,8 @@ impl Env {
         let stdout = Output::new(stdout, out_tty, out_tty && !plain);
         let stderr = Output::new(stderr, err_tty, err_tty && !plain);
         let args = std::env::args_os().collect();
-        let margin = Margin::new(stderr.clone());
-        Ok(Self { args, cwd, vars, stdin: input, stdout, stderr, margin, is_process: true })
+        let live_stderr = LiveStderr::new(stderr.clone());
+        Ok(Self { args, cwd, vars, stdin: input, stdout, stderr, live_stderr, is_process: true })
     }
 
     /// Runs a program with the environment of this process.
@@ -81,7 +81,7 @@ impl Env {
         let args =
             std::iter::once(program.into()).chain(args.into_iter().map(Into::into)).collect();
         let stdin = Input::new(io::empty(), false);
-        let margin = Margin::new(stderr.clone());
+        let live_stderr = LiveStderr::new(stderr.clone());
         Self {
             args,
             cwd: cwd.to_owned(),
@@ -89,7 +89,7 @@ impl Env {
             stdin,
             stdout,
             stderr,
-            margin,
+            live_stderr,
             is_process: false,
         }
     }
@@ -137,8 +137,8 @@ impl Env {
     }
 
     /// Returns stderr above the live lines, for the log.
-    pub fn margin(&self) -> &Margin {
-        &self.margin
+    pub fn live_stderr(&self) -> &LiveStderr {
+        &self.live_stderr
     }
 
     /// Returns an environment variable. An empty one counts as not set.

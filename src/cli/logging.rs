@@ -15,7 +15,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry};
 use piecework_core::{Unwritable, printable};
 
 use super::format::shown;
-use super::margin::Margin;
+use super::live_stderr::LiveStderr;
 use super::{CliError, Env};
 
 /// Logging options of the command line.
@@ -82,7 +82,7 @@ pub fn start(env: &Env, config: &LogConfig) -> Result<(), CliError> {
     };
     // systemd's journal records the time of each line itself.
     let untimed = env.var("JOURNAL_STREAM").is_some() && !env.stderr().is_terminal();
-    let stderr = StderrWriter(env.margin().clone());
+    let stderr = StderrWriter(env.live_stderr().clone());
     let mut layers = vec![layer(stderr, config.json, !untimed, env.stderr().paint().is_on())];
     layers.extend(file.map(|file| layer(file, config.json, true, false)));
     if env.is_process() {
@@ -127,7 +127,7 @@ fn parse(filter: &str) -> Result<EnvFilter, CliError> {
 
 /// Writes each event to stderr in one call.
 #[derive(Clone)]
-struct StderrWriter(Margin);
+struct StderrWriter(LiveStderr);
 
 impl<'a> MakeWriter<'a> for StderrWriter {
     type Writer = Self;
@@ -236,9 +236,9 @@ mod tests {
         let path = dir.path().join("log");
         std::fs::write(&path, "before\n").unwrap();
         let (stderr, said) = Output::captured();
-        let margin = Margin::new(stderr);
+        let live_stderr = LiveStderr::new(stderr);
         let layers = vec![
-            layer(StderrWriter(margin.clone()), false, false, false),
+            layer(StderrWriter(live_stderr.clone()), false, false, false),
             layer(LogFile::open(&path).unwrap(), true, true, false),
         ];
         let filter = parse("warn").unwrap();
@@ -247,10 +247,10 @@ mod tests {
             tracing::warn!("data could not be flushed to disk");
             tracing::info!("not told");
             let bar = ProgressBar::hidden();
-            margin.paint_bar(&bar);
+            live_stderr.paint_bar(&bar);
             tracing::error!("above a bar");
-            margin.bar_ended();
-            margin.bar_ended();
+            live_stderr.bar_ended();
+            live_stderr.bar_ended();
         });
         let told = said.text();
         assert_eq!(told, " WARN data could not be flushed to disk\nERROR above a bar\n");

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::config::{Found, Sources};
+use super::config::{ConfigFileState, Sources};
 use super::format::shown;
 use super::{CliError, Config, Env, token, tracker};
 
@@ -17,11 +17,11 @@ pub fn tell(env: &Env, args: &[OsString]) -> Result<(), CliError> {
     let mut text = String::from("configuration, the first of these:\n");
     for (path, found) in &sources.files {
         let state = match found {
-            Found::Read => "read",
-            Found::NotThere => "not there",
-            Found::NotOurs => "another program's",
-            Found::Unreadable => "may not be read by this user",
-            Found::NotNeeded => "not needed",
+            ConfigFileState::Read => "read",
+            ConfigFileState::NotThere => "not there",
+            ConfigFileState::NotOurs => "another program's",
+            ConfigFileState::Unreadable => "may not be read by this user",
+            ConfigFileState::NotNeeded => "not needed",
         };
         text.push_str(&format!("  {}  {state}\n", shown(&env.path(path))));
     }

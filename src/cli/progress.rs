@@ -10,7 +10,7 @@ use piecework_core::{columns, printable};
 
 use super::format::{Paint, bar_line, rate, seconds, size};
 use super::live_lines::live_bar;
-use super::margin::Margin;
+use super::live_stderr::LiveStderr;
 use super::output::terminal_width;
 use super::{Env, Output};
 
@@ -22,7 +22,7 @@ pub struct WorkBar {
     name: String,
     begun: Instant,
     /// Where the bar is painted, until it is removed.
-    margin: Mutex<Option<Margin>>,
+    live_stderr: Mutex<Option<LiveStderr>>,
 }
 
 enum WorkDisplay {
@@ -41,16 +41,16 @@ impl WorkBar {
     /// is known.
     pub fn new(env: &Env, doing: &str, name: &str) -> Self {
         let (stderr, begun) = (env.stderr(), Instant::now());
-        let (display, margin) = if stderr.is_terminal() {
+        let (display, live_stderr) = if stderr.is_terminal() {
             let bar = live_bar(stderr);
-            env.margin().paint_bar(&bar);
+            env.live_stderr().paint_bar(&bar);
             let display = WorkDisplay::Bar { bar, paint: stderr.paint(), next: Mutex::new(begun) };
-            (display, Some(env.margin().clone()))
+            (display, Some(env.live_stderr().clone()))
         } else {
             (WorkDisplay::Lines { output: stderr.clone(), tenths: AtomicU64::new(0) }, None)
         };
         let (doing, name) = (doing.to_owned(), name.to_owned());
-        Self { display, doing, name, begun, margin: Mutex::new(margin) }
+        Self { display, doing, name, begun, live_stderr: Mutex::new(live_stderr) }
     }
 
     /// Reports that `done` of `total` bytes are done.
@@ -81,10 +81,10 @@ impl WorkBar {
     /// Removes the bar when the work has ended.
     pub fn clear(&self) {
         if let WorkDisplay::Bar { bar, .. } = &self.display
-            && let Some(margin) = self.margin.lock().take()
+            && let Some(live_stderr) = self.live_stderr.lock().take()
         {
             bar.finish_and_clear();
-            margin.bar_ended();
+            live_stderr.bar_ended();
         }
     }
 

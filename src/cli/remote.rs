@@ -51,7 +51,7 @@ pub struct Remote {
 }
 
 /// The daemon's events.
-pub struct Follow<'a> {
+pub struct EventFollower<'a> {
     remote: &'a Remote,
     events: Events,
 }
@@ -199,9 +199,9 @@ impl Remote {
     /// Returns the events from now on, beginning with every existing torrent.
     ///
     /// # Errors If the daemon does not answer.
-    pub async fn events(&self) -> Result<Follow<'_>, CliError> {
+    pub async fn events(&self) -> Result<EventFollower<'_>, CliError> {
         let events = self.client.events().await.map_err(|error| self.fault(&error))?;
-        Ok(Follow { remote: self, events })
+        Ok(EventFollower { remote: self, events })
     }
 
     /// Prints the answer: `json`, or `text` for people.
@@ -231,7 +231,7 @@ impl Remote {
     }
 }
 
-impl Follow<'_> {
+impl EventFollower<'_> {
     /// Returns the next event, or `None` if the daemon has ended. Cancel-safe.
     ///
     /// # Errors If the stream is not valid.

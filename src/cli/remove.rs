@@ -42,7 +42,7 @@ struct RemoveArgs {
 
 /// The answer with `--json`.
 #[derive(Serialize)]
-struct Removed {
+struct RemoveAnswer {
     removed: Vec<InfoHash>,
 }
 
@@ -86,7 +86,7 @@ async fn remove(args: &RemoveArgs, env: &mut Env, remote: &Remote) -> Result<(),
     }
     match failed {
         Some(error) => Err(error),
-        None if remote.json() => remote::print_json(env, &Removed { removed }),
+        None if remote.json() => remote::print_json(env, &RemoveAnswer { removed }),
         None if removed.is_empty() => Ok(env.stdout().line("no torrents")?),
         None => Ok(()),
     }

@@ -29,7 +29,7 @@ use piecework_core::{columns, cut_end};
 
 use super::completion::Completion;
 use super::live_lines::{AlternateScreen, live_bar};
-use super::margin::LiveArea;
+use super::live_stderr::LiveArea;
 use super::output::terminal_width;
 use super::{CliError, Env, Input, Output, Paint};
 
@@ -41,7 +41,7 @@ pub struct Screen {
 
 /// Input from the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Typed {
+pub enum ConsoleInput {
     /// A line.
     Line(String),
     /// Ctrl-C at the prompt.
@@ -52,7 +52,7 @@ pub enum Typed {
 
 /// The typed commands, one at a time. The next prompt appears after the answer to the last one.
 pub struct Commands {
-    typed: mpsc::Receiver<Typed>,
+    typed: mpsc::Receiver<ConsoleInput>,
     go: Option<std_mpsc::SyncSender<()>>,
     owes_go: bool,
 }
@@ -69,13 +69,13 @@ enum ScreenKind {
     /// Stderr is a terminal, but nobody types.
     Bar(ProgressBar),
     /// The same, for many lines.
-    Full(Mutex<Full>),
+    FullScreen(Mutex<FullScreen>),
     /// Somebody types at a prompt.
     Prompt(Arc<Prompt>),
 }
 
 /// Lines on a terminal's alternate screen.
-struct Full {
+struct FullScreen {
     screen: AlternateScreen,
     lines: Vec<String>,
 }
@@ -119,7 +119,7 @@ impl Screen {
         let kind = match looks {
             true => {
                 let screen = AlternateScreen::new(env.stderr());
-                ScreenKind::Full(Mutex::new(Full { screen, lines: Vec::new() }))
+                ScreenKind::FullScreen(Mutex::new(FullScreen { screen, lines: Vec::new() }))
             }
             false => ScreenKind::Plain,
         };
@@ -163,7 +163,7 @@ impl Screen {
         match &self.shared.kind {
             ScreenKind::Plain => {}
             ScreenKind::Bar(bar) => bar.set_message(text.to_owned()),
-            ScreenKind::Full(full) => {
+            ScreenKind::FullScreen(full) => {
                 let mut full = full.lock();
                 full.lines = text.lines().map(str::to_owned).collect();
                 full.paint();
@@ -223,7 +223,7 @@ impl Screen {
         match &self.shared.kind {
             ScreenKind::Plain => {}
             ScreenKind::Bar(bar) => bar.finish_and_clear(),
-            ScreenKind::Full(full) => {
+            ScreenKind::FullScreen(full) => {
                 let mut full = full.lock();
                 full.lines.clear();
                 full.leave();
@@ -235,7 +235,7 @@ impl Screen {
     fn of(env: &Env, kind: ScreenKind) -> Self {
         let (stdout, stderr) = (env.stdout().clone(), env.stderr().clone());
         let screen = Self { shared: Arc::new(ScreenParts { stdout, stderr, kind }) };
-        env.margin().paint_area(screen.clone());
+        env.live_stderr().paint_area(screen.clone());
         screen
     }
 
@@ -277,7 +277,7 @@ impl Screen {
         match &self.shared.kind {
             ScreenKind::Plain => drop(output.line(text)),
             ScreenKind::Bar(bar) => bar.suspend(|| drop(output.line(text))),
-            ScreenKind::Full(full) => {
+            ScreenKind::FullScreen(full) => {
                 let mut full = full.lock();
                 full.leave();
                 drop(output.line(text));
@@ -302,7 +302,7 @@ impl LiveArea for Screen {
     }
 }
 
-impl Full {
+impl FullScreen {
     fn paint(&mut self) {
         if !self.lines.is_empty() {
             // Errors do not matter: only the display is affected.
@@ -323,7 +323,7 @@ impl Commands {
     }
 
     /// Waits for the next input, forever if nobody types or a pipe has ended. Cancel-safe.
-    pub async fn next(&mut self) -> Typed {
+    pub async fn next(&mut self) -> ConsoleInput {
         if std::mem::take(&mut self.owes_go)
             && let Some(go) = &self.go
         {
@@ -427,7 +427,7 @@ impl Pending {
 fn edit(
     mut editor: Editor<Painter, DefaultHistory>,
     prompt: &Prompt,
-    typed: &mpsc::Sender<Typed>,
+    typed: &mpsc::Sender<ConsoleInput>,
     go: &std_mpsc::Receiver<()>,
 ) {
     // A terminal may mark pasted text. Then one edit returns several lines.
@@ -442,10 +442,10 @@ fn edit(
             match editor.readline("\n> ") {
                 Ok(text) => {
                     tidy(&text);
-                    pasted.extend(text.split('\n').map(|line| Typed::Line(line.to_owned())));
+                    pasted.extend(text.split('\n').map(|line| ConsoleInput::Line(line.to_owned())));
                 }
-                Err(ReadlineError::Interrupted) => pasted.push_back(Typed::Interrupt),
-                Err(_) => pasted.push_back(Typed::End),
+                Err(ReadlineError::Interrupted) => pasted.push_back(ConsoleInput::Interrupt),
+                Err(_) => pasted.push_back(ConsoleInput::End),
             }
         }
         if let Some(event) = pasted.pop_front()
@@ -474,7 +474,7 @@ fn piped(stdin: Input) -> Commands {
     let mut reader = stdin.into_reader();
     let read = move || {
         while let Some(line) = read_line(&mut *reader) {
-            if typed_tx.blocking_send(Typed::Line(line)).is_err() {
+            if typed_tx.blocking_send(ConsoleInput::Line(line)).is_err() {
                 return;
             }
         }
@@ -599,8 +599,8 @@ mod tests {
             .with_stdin(Input::new(std::io::Cursor::new("peers\nquit\n"), false));
         let (screen, mut commands) = Screen::with_console(&mut env).unwrap();
         assert!(!screen.is_live());
-        assert_eq!(commands.next().await, Typed::Line("peers".to_owned()));
-        assert_eq!(commands.next().await, Typed::Line("quit".to_owned()));
+        assert_eq!(commands.next().await, ConsoleInput::Line("peers".to_owned()));
+        assert_eq!(commands.next().await, ConsoleInput::Line("quit".to_owned()));
         let after = std::pin::pin!(commands.next());
         assert!(futures_poll(after).is_none());
     }

@@ -37,7 +37,7 @@ pub fn main(env: Env) -> Exit {
         let path = env.path(&args.torrent);
         let (metainfo, report) = torrent_file::read_reported(&path, &args.torrent)?;
         let sources = metainfo.other_sources().map_err(CliError::failed_by)?;
-        let shown = Shown::of(&metainfo, &report, &sources);
+        let shown = TorrentSummary::of(&metainfo, &report, &sources);
         if args.json {
             let text = serde_json::to_string_pretty(&shown).map_err(std::io::Error::from)?;
             env.stdout().line(printable_json(&text))?;
@@ -77,7 +77,7 @@ fn show_link(env: &Env, link: &Magnet, json: bool) -> Result<(), CliError> {
 
 /// The content, in the order in which it is shown.
 #[derive(Serialize)]
-struct Shown<'a> {
+struct TorrentSummary<'a> {
     name: &'a str,
     /// The name in the torrent, if a file cannot have it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,11 +104,11 @@ struct Shown<'a> {
     /// Sentences on what was ignored or repaired.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notices: Vec<String>,
-    files: Vec<ShownFile<'a>>,
+    files: Vec<FileSummary<'a>>,
 }
 
 #[derive(Serialize)]
-struct ShownFile<'a> {
+struct FileSummary<'a> {
     path: &'a str,
     /// The path in the torrent, if it differs.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -122,7 +122,7 @@ struct ShownFile<'a> {
     executable: bool,
 }
 
-impl<'a> Shown<'a> {
+impl<'a> TorrentSummary<'a> {
     fn of(metainfo: &'a Metainfo, report: &'a ParseReport, sources: &'a OtherSources) -> Self {
         let info = metainfo.info();
         let safe = info.files().safe_names();
@@ -145,7 +145,7 @@ impl<'a> Shown<'a> {
             nodes: &sources.nodes,
             notices: [announce::unusable(metainfo.trackers()), report.notices()].concat(),
             files: real
-                .map(|(file, entry)| ShownFile {
+                .map(|(file, entry)| FileSummary {
                     path: entry.path.as_str(),
                     in_torrent: report.paths.get(&file).map(String::as_str),
                     executable: entry.executable,
@@ -199,7 +199,7 @@ impl<'a> Shown<'a> {
         for (at, notice) in self.notices.iter().enumerate() {
             row(if at == 0 { "notices" } else { "" }, notice);
         }
-        let any = |of: fn(&ShownFile<'a>) -> bool| self.files.iter().any(of);
+        let any = |of: fn(&FileSummary<'a>) -> bool| self.files.iter().any(of);
         // Both names of a file are shown if they differ.
         let (raw, disk) = (any(|it| it.in_torrent.is_some()), any(|it| it.on_disk.is_some()));
         let rows = self.files.iter().map(|file| {

@@ -16,7 +16,7 @@ use piecework_core::{Table, columns, cut_end, padded, printable};
 use piecework_engine::{TorrentState, TorrentStatus};
 use piecework_storage::free_space;
 
-use super::ending::{self, LastMoment};
+use super::exit_deadline::{self, ExitDeadline};
 use super::format::{
     Paint, RateLimit, bar_line, count, counted, parse_rate, parse_size, percent, rate, short_time,
     shown, size, table_text,
@@ -24,7 +24,7 @@ use super::format::{
 use super::progress::WorkBar;
 use super::signals::Signals;
 use super::{CliError, Env, Exit, LogArgs, LogConfig, Screen, create, logging};
-use virtual_time::{Plain, VirtualArgs};
+use virtual_time::{PlainNetwork, VirtualArgs};
 
 /// Run a whole swarm on this machine: a tracker, seeders and leechers over real sockets.
 #[derive(Parser)]
@@ -80,8 +80,8 @@ impl SimArgs {
     }
 
     /// Returns the network that these flags describe.
-    fn plain(&self) -> Plain {
-        Plain {
+    fn plain(&self) -> PlainNetwork {
+        PlainNetwork {
             seeders: self.seeders().into(),
             leechers: self.peers().into(),
             size: self.size,
@@ -92,7 +92,7 @@ impl SimArgs {
 }
 
 pub fn main(env: Env) -> Exit {
-    let last_moment = Arc::new(LastMoment::new(&env));
+    let exit_deadline = Arc::new(ExitDeadline::new(&env));
     env.run(|args: SimArgs, env| {
         logging::start(env, &LogConfig::of_level("warn").with(&args.log))?;
         if args.in_virtual_time.r#virtual {
@@ -131,11 +131,11 @@ pub fn main(env: Env) -> Exit {
                 () = signals.next() => {}
             }
             // Cleaning up has a time limit, and a second signal ends it.
-            last_moment.set(ending::TO_END, Exit::Interrupted);
-            let last_moment = Arc::clone(&last_moment);
+            exit_deadline.set(exit_deadline::TO_END, Exit::Interrupted);
+            let exit_deadline = Arc::clone(&exit_deadline);
             tokio::spawn(async move {
                 signals.next().await;
-                last_moment.set(ending::AT_ONCE, Exit::Interrupted);
+                exit_deadline.set(exit_deadline::AT_ONCE, Exit::Interrupted);
             });
             Err(CliError::silent(Exit::Interrupted))
         });
@@ -358,7 +358,7 @@ async fn show_until<T>(screen: &Screen, members: &[Member], work: impl Future<Ou
         tokio::select! {
             value = &mut work => return value,
             _ = ticks.tick() => {
-                let looks: Vec<Look> = members.iter().map(Look::of).collect();
+                let looks: Vec<MemberProgress> = members.iter().map(MemberProgress::of).collect();
                 if screen.is_live() {
                     let (width, height) = (screen.width(), screen.height());
                     screen.live(&bars(&looks, width, height, screen.live_paint()).join("\n"));
@@ -379,7 +379,7 @@ async fn show_until<T>(screen: &Screen, members: &[Member], work: impl Future<Ou
 
 /// A member's progress.
 #[derive(Debug, Clone)]
-struct Look {
+struct MemberProgress {
     name: String,
     is_seeder: bool,
     have: u64,
@@ -390,7 +390,7 @@ struct Look {
     peers: u64,
 }
 
-impl Look {
+impl MemberProgress {
     fn of(member: &Member) -> Self {
         let status: TorrentStatus = member.handle().status();
         Self {
@@ -420,9 +420,9 @@ impl Look {
 
 /// Returns a line for each member: fewer than `height` lines, each of fewer than `width` columns.
 /// If there are more members, complete ones are left out.
-fn bars(looks: &[Look], width: usize, height: usize, paint: Paint) -> Vec<String> {
+fn bars(looks: &[MemberProgress], width: usize, height: usize, paint: Paint) -> Vec<String> {
     let room = height.saturating_sub(1).max(1);
-    let mut order: Vec<&Look> = looks.iter().collect();
+    let mut order: Vec<&MemberProgress> = looks.iter().collect();
     let mut more = None;
     if order.len() > room {
         order.sort_by_key(|look| look.have >= look.total);
@@ -439,7 +439,7 @@ fn bars(looks: &[Look], width: usize, height: usize, paint: Paint) -> Vec<String
     // All have one width, so that the bars have one length.
     let tail_width = |level: usize| tails.iter().map(|tails| columns(&tails[level])).max();
     let tail_widths = [0, 1, 2].map(|level| tail_width(level).unwrap_or(0));
-    let line = |(look, tails): (&&Look, &[String; 3])| {
+    let line = |(look, tails): (&&MemberProgress, &[String; 3])| {
         let name = padded(&look.name, name_width, false);
         let tails = [0, 1, 2].map(|level| padded(&tails[level], tail_widths[level], false));
         let line = bar_line(&name, look.have, look.total, &tails, width, paint);
@@ -468,8 +468,8 @@ const LAST_WORK: Duration = Duration::from_secs(5);
 mod tests {
     use super::*;
 
-    fn look(number: usize, is_seeder: bool) -> Look {
-        Look {
+    fn look(number: usize, is_seeder: bool) -> MemberProgress {
+        MemberProgress {
             name: format!("{} {number}", if is_seeder { "seeder" } else { "leecher" }),
             is_seeder,
             have: if is_seeder { 100 } else { number as u64 % 100 },
@@ -484,7 +484,7 @@ mod tests {
     #[test]
     fn bars_fit_their_terminal_and_are_of_one_length() {
         for peers in [1, 12, 200] {
-            let looks: Vec<Look> =
+            let looks: Vec<MemberProgress> =
                 (1..=2).map(|n| look(n, true)).chain((1..=peers).map(|n| look(n, false))).collect();
             for (width, height) in [(60, 24), (80, 24), (120, 50), (20, 3)] {
                 let lines = bars(&looks, width, height, Paint::new(false));
@@ -496,7 +496,7 @@ mod tests {
                 assert!(width < 60 || ends.iter().all(|end| *end == ends[0]), "{lines:#?}");
             }
         }
-        let many: Vec<Look> = (1..=200).map(|n| look(n, false)).collect();
+        let many: Vec<MemberProgress> = (1..=200).map(|n| look(n, false)).collect();
         let lines = bars(&many, 80, 24, Paint::new(false));
         assert_eq!(lines.last().unwrap(), "and 178 more peers, 0 whole");
     }

@@ -14,11 +14,11 @@ use piecework_tracker::{
 };
 
 use super::completion::{Completion, begins};
-use super::ending::{self, LastMoment};
 use super::error::listen_advice;
+use super::exit_deadline::{self, ExitDeadline};
 use super::notify::Supervisor;
 use super::signals::Signals;
-use super::{CliError, Config, Env, Exit, LogArgs, LogConfig, Screen, Typed, logging};
+use super::{CliError, Config, ConsoleInput, Env, Exit, LogArgs, LogConfig, Screen, logging};
 
 /// Run a tracker, which keeps the torrents of a network and knows who holds which pieces.
 #[derive(Parser)]
@@ -52,7 +52,7 @@ struct TrackerArgs {
 
 pub fn main(env: Env) -> Exit {
     env.run(|args: TrackerArgs, env| {
-        let last_moment = LastMoment::new(env);
+        let exit_deadline = ExitDeadline::new(env);
         let (config, log) = configuration(env, &args)?;
         logging::start(env, &log.with(&args.log))?;
         // Clients and observed peers each need a file descriptor, so raise the limit as far as the
@@ -64,7 +64,7 @@ pub fn main(env: Env) -> Exit {
             tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
                 CliError::failed(format_args!("no threads can be started: {error}")).because(error)
             })?;
-        let result = runtime.block_on(run(env, config, &last_moment));
+        let result = runtime.block_on(run(env, config, &exit_deadline));
         // What still runs waits for stdin, or had time to end.
         runtime.shutdown_background();
         result
@@ -173,7 +173,7 @@ fn start_error(error: TrackerStartError) -> CliError {
 async fn run(
     env: &mut Env,
     config: TrackerConfig,
-    last_moment: &LastMoment,
+    exit_deadline: &ExitDeadline,
 ) -> Result<(), CliError> {
     let (mut end, mut hangup) = (Signals::end()?, Signals::hangup()?);
     let supervisor = Supervisor::from_env(env);
@@ -200,14 +200,14 @@ async fn run(
             () = end.next() => break,
             () = hangup.next() => break,
         };
-        let Typed::Line(line) = typed else { break };
+        let ConsoleInput::Line(line) = typed else { break };
         match answer(&tracker, line, screen.terminal_width()).await? {
             ConsoleReply::Text(text) if text.is_empty() => {}
             ConsoleReply::Text(text) => screen.line(text),
             ConsoleReply::Quit => break,
         }
     }
-    last_moment.set(ending::TO_END, Exit::Failed);
+    exit_deadline.set(exit_deadline::TO_END, Exit::Failed);
     supervisor.stopping();
     screen.close();
     // In its own task, so that a second signal is handled whatever this waits for.
@@ -220,7 +220,7 @@ async fn run(
     tokio::select! {
         ended = ending => ended
             .map_err(|panic| CliError::failed(format_args!("shutting down failed: {panic}")).because(panic)),
-        () = end.next() => at_once(last_moment),
+        () = end.next() => at_once(exit_deadline),
     }
 }
 
@@ -231,8 +231,8 @@ const NAMING: [&str; 8] =
     ["at_risk", "file_logs", "holders", "missing", "observe", "remove", "swarm", "without"];
 
 /// Handles a second signal: waits for nothing any more.
-fn at_once(last_moment: &LastMoment) -> Result<(), CliError> {
-    last_moment.set(ending::AT_ONCE, Exit::Interrupted);
+fn at_once(exit_deadline: &ExitDeadline) -> Result<(), CliError> {
+    exit_deadline.set(exit_deadline::AT_ONCE, Exit::Interrupted);
     Err(CliError::silent(Exit::Interrupted))
 }
 

@@ -68,7 +68,7 @@ pub fn content_root(metainfo: &Metainfo, data: &Path, named: &Path) -> Result<Pa
 }
 
 fn run(args: &VerifyArgs, env: &Env) -> Result<(), CliError> {
-    super::ending::tidy_on_signals(env);
+    super::exit_deadline::tidy_on_signals(env);
     env.warn_of_hashing()?;
     let metainfo = torrent_file::read(&env.path(&args.torrent), &args.torrent)?;
     let root = content_root(&metainfo, &env.path(&args.data), &args.data)?;

@@ -2,8 +2,8 @@
 //! real sockets on loopback.
 
 mod content;
-mod home;
-mod local;
+mod local_swarm;
+mod local_tracker;
 
 pub use content::{Content, TempFolder};
-pub use local::{Copy, LocalSwarm, Member, SimError, SimOptions, Tally};
+pub use local_swarm::{Copy, LocalSwarm, Member, SimError, SimOptions, Tally};

@@ -15,8 +15,8 @@ use piecework_daemon::{Daemon, DaemonConfig, StartError};
 use piecework_engine as session;
 use piecework_proto::announce::TrackerTarget;
 
-use super::ending::{self, LastMoment};
 use super::error::listen_advice;
+use super::exit_deadline::{self, ExitDeadline};
 use super::notify::Supervisor;
 use super::signals::Signals;
 use super::token::{self, TokenFiles};
@@ -73,7 +73,7 @@ struct DaemonArgs {
 
 pub fn main(env: Env) -> Exit {
     env.run(|args: DaemonArgs, env| {
-        let last_moment = LastMoment::new(env);
+        let exit_deadline = ExitDeadline::new(env);
         let config = configuration(env, &args)?;
         logging::start(env, &config.daemon.log().with(&args.log))?;
         // Peers, files and clients each need a file descriptor, so raise the limit as far as the
@@ -86,7 +86,7 @@ pub fn main(env: Env) -> Exit {
             tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
                 CliError::failed(format_args!("no threads can be started: {error}")).because(error)
             })?;
-        let result = runtime.block_on(run(env, &config, &args, &last_moment));
+        let result = runtime.block_on(run(env, &config, &args, &exit_deadline));
         // What still runs was told to stop and had time to do so.
         runtime.shutdown_background();
         result
@@ -130,7 +130,7 @@ async fn run(
     env: &Env,
     config: &Config,
     args: &DaemonArgs,
-    last_moment: &LastMoment,
+    exit_deadline: &ExitDeadline,
 ) -> Result<(), CliError> {
     let (mut end, mut hangup) = (Signals::end()?, Signals::hangup()?);
     let supervisor = Supervisor::from_env(env);
@@ -175,9 +175,9 @@ async fn run(
     }
     supervisor.ready(&ready);
     let result = serve(&daemon, &control, &supervisor, &mut end, &mut hangup).await;
-    last_moment.set(ending::TO_END, Exit::Failed);
+    exit_deadline.set(exit_deadline::TO_END, Exit::Failed);
     supervisor.stopping();
-    let deadline = Instant::now() + ending::TO_TIDY_UP;
+    let deadline = Instant::now() + exit_deadline::TO_TIDY_UP;
     let leaving = daemon.clone();
     // In its own task, so that a second signal is handled whatever this waits for.
     let ending = tokio::spawn(async move {
@@ -190,7 +190,7 @@ async fn run(
             Err(panic) => Err(CliError::failed(format_args!("shutting down failed: {panic}")).because(panic)),
         },
         () = end.next() => {
-            last_moment.set(ending::AT_ONCE, Exit::Interrupted);
+            exit_deadline.set(exit_deadline::AT_ONCE, Exit::Interrupted);
             Err(CliError::silent(Exit::Interrupted))
         }
     }

@@ -62,7 +62,7 @@ struct FetchArgs {
 
 /// The answer with `--json` after saving a file.
 #[derive(Serialize)]
-struct Saved {
+struct FetchAnswer {
     info_hash: InfoHash,
     name: String,
     torrent_file: PathBuf,
@@ -97,7 +97,8 @@ async fn fetch(args: FetchArgs, env: &mut Env, remote: &Remote) -> Result<(), Cl
     let path = save(env, remote, &args, &metainfo)?;
     let name = metainfo.info().name().to_owned();
     if !args.leech || !remote.json() {
-        let saved = Saved { info_hash: chosen, name: name.clone(), torrent_file: env.path(&path) };
+        let saved =
+            FetchAnswer { info_hash: chosen, name: name.clone(), torrent_file: env.path(&path) };
         remote.answer(env, &saved, || {
             let name = env.stdout().paint().bold(printable(&name));
             format!("saved {name} as `{}`", shown(&path))

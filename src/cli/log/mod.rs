@@ -1,10 +1,10 @@
 //! `torrent-log`: asks a journal who gave which piece, and a tracker who holds which piece.
 
-mod asked;
 mod sheet;
 mod source;
 mod stream;
 mod tracker;
+mod tracker_answers;
 mod view;
 
 use std::net::SocketAddr;
@@ -152,7 +152,7 @@ async fn ask(
         let mut bad = Vec::new();
         for torrent in meant {
             for piece in source.bad(torrent).await? {
-                bad.push(view::Bad::new(torrent, piece));
+                bad.push(view::BadPieceReport::new(torrent, piece));
             }
         }
         bad.retain(|bad| args.is_meant(&bad.piece.time));

@@ -17,8 +17,8 @@ use super::super::pick::{ambiguous, meant_by};
 use super::super::remote::Remote;
 use super::super::signals::Signals;
 use super::super::{CliError, Env};
-use super::asked::{self, Held, Holder, Request, RiskGroup};
 use super::stream::RowWriter;
+use super::tracker_answers::{self, Holder, PieceRanges, Request, RiskGroup};
 use super::{JournalArgs, PACE, SHOWN, answer, source};
 
 /// Answer to who holds a piece.
@@ -93,7 +93,7 @@ pub async fn ask(
         torrent => {
             let requests = requests(&tracker, args, torrent).await?;
             let rows = requests.iter().map(parsed).collect::<Result<Vec<Request>, _>>()?;
-            answer(env, remote, args, &requests, asked::requests(&rows))
+            answer(env, remote, args, &requests, tracker_answers::requests(&rows))
         }
     }
 }
@@ -135,8 +135,10 @@ pub fn show(
         None => None,
     };
     if args.csv || remote.json() {
-        let mut rows = RowWriter::new(env, remote, asked::REQUEST_COLUMNS);
-        each_meant(journal, args, torrent, |row| rows.row(&row, || asked::request_row(&row)))?;
+        let mut rows = RowWriter::new(env, remote, tracker_answers::REQUEST_COLUMNS);
+        each_meant(journal, args, torrent, |row| {
+            rows.row(&row, || tracker_answers::request_row(&row))
+        })?;
         return rows.end();
     }
     let mut last = VecDeque::new();
@@ -147,7 +149,7 @@ pub fn show(
         last.push_back(row);
         Ok(())
     })?;
-    let sheet = asked::requests(last.make_contiguous()).shortened(SHOWN);
+    let sheet = tracker_answers::requests(last.make_contiguous()).shortened(SHOWN);
     answer(env, remote, args, &last, sheet)
 }
 
@@ -181,13 +183,13 @@ async fn question(
     if let Some(piece) = args.piece {
         let path = format!("torrents/{torrent}/pieces/{piece}");
         let (json, Holders { piece, count, holders }) = fetched(tracker, &path, &[]).await?;
-        return answer(env, remote, args, &json, asked::holders(piece, count, &holders));
+        return answer(env, remote, args, &json, tracker_answers::holders(piece, count, &holders));
     }
     if let Some(k) = args.at_risk {
         let (path, k) = (format!("torrents/{torrent}/at-risk"), k.to_string());
         let (json, few) = fetched::<AtRisk>(tracker, &path, &[("k", &k)]).await?;
         let AtRisk { k, count, groups, more } = few;
-        return answer(env, remote, args, &json, asked::at_risk(k, count, &groups, more));
+        return answer(env, remote, args, &json, tracker_answers::at_risk(k, count, &groups, more));
     }
     if let Some(peer) = args.missing {
         let (path, peer) = (format!("torrents/{torrent}/missing"), peer.to_string());
@@ -196,10 +198,16 @@ async fn question(
         let head = match count {
             None => format!("what {peer} holds is not known"),
             Some(0) => format!("{peer} misses nothing"),
-            Some(count) => format!("{peer} misses {}", asked::pieces(count)),
+            Some(count) => format!("{peer} misses {}", tracker_answers::pieces(count)),
         };
         let (count, pieces) = (count.unwrap_or(0), pieces.unwrap_or_default());
-        return answer(env, remote, args, &json, asked::ranges(head, Held { count, pieces }));
+        return answer(
+            env,
+            remote,
+            args,
+            &json,
+            tracker_answers::ranges(head, PieceRanges { count, pieces }),
+        );
     }
     let path = format!("torrents/{torrent}/without");
     let peers: Vec<String> = args.without.iter().map(ToString::to_string).collect();
@@ -210,11 +218,11 @@ async fn question(
     let head = match can_complete {
         true => format!("without {whom} everybody can complete: {copies:.2} copies are left"),
         false => {
-            let lost = asked::pieces(count);
+            let lost = tracker_answers::pieces(count);
             format!("without {whom} nobody can complete: {lost} would be lost")
         }
     };
-    answer(env, remote, args, &json, asked::ranges(head, Held { count, pieces }))
+    answer(env, remote, args, &json, tracker_answers::ranges(head, PieceRanges { count, pieces }))
 }
 
 /// Prints requests as they come.
@@ -236,7 +244,7 @@ async fn follow(
                 for request in requests.iter().filter(|one| !seen.contains(&one.to_string())) {
                     let line = match remote.json() {
                         true => printable_json(&request.to_string()),
-                        false => asked::request_line(&parsed(request)?, env.stdout()),
+                        false => tracker_answers::request_line(&parsed(request)?, env.stdout()),
                     };
                     env.stdout().line(line)?;
                 }

@@ -16,7 +16,7 @@ use super::source::LoggedTorrent;
 
 /// A bad piece, and its torrent.
 #[derive(Debug, Clone, Serialize)]
-pub struct Bad {
+pub struct BadPieceReport {
     info_hash: InfoHash,
     torrent: String,
     #[serde(flatten)]
@@ -34,7 +34,7 @@ pub struct TorrentSum {
     sent_bytes: u64,
 }
 
-impl Bad {
+impl BadPieceReport {
     pub fn new(torrent: &LoggedTorrent, piece: BadPiece) -> Self {
         Self { info_hash: torrent.info_hash, torrent: torrent.name.clone(), piece }
     }
@@ -319,7 +319,7 @@ pub fn story(story: &PieceStory) -> Sheet {
 }
 
 /// Returns every piece that arrived wrong.
-pub fn bad(all: &[Bad]) -> Sheet {
+pub fn bad(all: &[BadPieceReport]) -> Sheet {
     let several = all.iter().any(|bad| bad.info_hash != all[0].info_hash);
     let mut notes = Vec::new();
     for bad in all {
@@ -333,7 +333,7 @@ pub fn bad(all: &[Bad]) -> Sheet {
         notes.extend(evidence(&bad.piece, &what));
     }
     let rows = all.iter().map(|bad| {
-        let Bad { info_hash, torrent, piece } = bad;
+        let BadPieceReport { info_hash, torrent, piece } = bad;
         vec![
             Cell::text(&piece.time),
             Cell::text(torrent),
@@ -372,7 +372,7 @@ pub fn bad(all: &[Bad]) -> Sheet {
     Sheet { notes, nothing: "no piece arrived wrong", ..Sheet::for_programs(grid) }
 }
 
-fn piece_name(bad: &Bad) -> String {
+fn piece_name(bad: &BadPieceReport) -> String {
     format!("piece {}", count(bad.piece.piece.into()))
 }
 
@@ -527,7 +527,7 @@ mod tests {
             block_right: Some("dd".repeat(20)),
             ..piece.clone()
         };
-        let sheet = bad(&[Bad::new(&known, piece), Bad::new(&known, guilty)]);
+        let sheet = bad(&[BadPieceReport::new(&known, piece), BadPieceReport::new(&known, guilty)]);
         let text = sheet.text(usize::MAX, Paint::new(false));
         assert!(text.contains("piece 17: wrong, given by 2 peers"), "{text}");
         assert!(text.contains("block 2 (from byte 32,768) was sent wrong by 10.0.0.1:5"), "{text}");

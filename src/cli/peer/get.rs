@@ -19,17 +19,17 @@ use piecework_proto::announce::{
 };
 use piecework_storage::disk_names;
 
-use super::super::ending::LastMoment;
+use super::super::exit_deadline::ExitDeadline;
 use super::super::format::{
     Paint, RateLimit, count, counted, parse_duration, parse_rate, shown, size,
 };
 use super::super::torrent_file::Existing;
 use super::super::{CliError, Env, Exit, PeerConfig, torrent_file};
 use super::arguments::{listen_arg, positional};
-use super::node::{Ended, Node, NodeOptions, Role};
+use super::node::{EndReason, Node, NodeOptions, Role};
+use super::query::{TorrentQuery, find_or_kept};
 use super::share::{serve, torrent_path};
 use super::tracker::{Tracker, catalogue_of};
-use super::wanted::{Wanted, find_or_kept};
 
 /// Download a file or folder, verify it, then stay and seed it.
 #[derive(Args)]
@@ -102,7 +102,7 @@ pub async fn run(
     args: GetArgs,
     env: &mut Env,
     mut config: PeerConfig,
-    last_moment: &LastMoment,
+    exit_deadline: &ExitDeadline,
 ) -> Result<(), CliError> {
     let (wanted, tracker, listen) = positionals(&args, env, &config)?;
     if let Some(limit) = args.download_limit {
@@ -122,9 +122,9 @@ pub async fn run(
     target.folder = args.output.unwrap_or(target.folder);
     (target.rename, target.overwrite) = (args.rename, args.overwrite);
     // The tracker that provided the torrent already knows it.
-    target.publish_private = args.publish_private || !matches!(wanted, Wanted::File(_));
+    target.publish_private = args.publish_private || !matches!(wanted, TorrentQuery::File(_));
     let mut peers = look_up_peers(&args.peer).await.map_err(CliError::failed_by)?;
-    if let Wanted::Link(link) = wanted {
+    if let TorrentQuery::Link(link) = wanted {
         peers.extend(peers_of_link(env, &link, &metainfo).await?);
         target.trackers = link.trackers;
     }
@@ -136,13 +136,13 @@ pub async fn run(
     }
     .await;
     let unfinished = node.unfinished();
-    let exit = node.leave(last_moment).await;
+    let exit = node.leave(exit_deadline).await;
     let ended = result?;
     if exit != Exit::Fine {
         return Err(CliError::silent(exit));
     }
     match unfinished.first() {
-        Some(status) if ended == Ended::Asked => Err(CliError::failed(format_args!(
+        Some(status) if ended == EndReason::Asked => Err(CliError::failed(format_args!(
             "ended before `{}` was complete: {} of {} are here, the same command continues with them",
             printable(&status.name),
             count(status.pieces_have.into()),
@@ -157,14 +157,14 @@ fn positionals(
     args: &GetArgs,
     env: &Env,
     config: &PeerConfig,
-) -> Result<(Wanted, Option<Tracker>, Option<SocketAddr>), CliError> {
+) -> Result<(TorrentQuery, Option<Tracker>, Option<SocketAddr>), CliError> {
     let mut rest = args.args.iter();
     let what = rest.next().ok_or_else(|| CliError::usage("say what to get; see --help"))?;
-    let wanted = Wanted::parse(env, what)?;
+    let wanted = TorrentQuery::parse(env, what)?;
     let named = rest.next().map(|text| positional(text, "TRACKER")).transpose()?;
     let tracker = match (named, &wanted) {
         (Some(named), _) => Some(Tracker::named(named)?),
-        (None, Wanted::File(_)) => None,
+        (None, TorrentQuery::File(_)) => None,
         (None, _) => Some(Tracker::named(&config.tracker)?),
     };
     let listen = listen_arg(rest.next(), args.listen.as_deref())?;

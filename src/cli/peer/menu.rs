@@ -7,18 +7,22 @@ use piecework_core::printable;
 
 use super::super::completion::{Completion, begins};
 use super::super::console::ConsoleCommand;
-use super::super::ending::LastMoment;
+use super::super::exit_deadline::ExitDeadline;
 use super::super::format::{counted, shown};
 use super::super::pick::meant_by;
 use super::super::{CliError, Config, Env, Exit, PeerConfig, torrent_file};
 use super::get::{self, Target};
 use super::node::{Node, NodeOptions, Role, Turn};
+use super::query::{self, TorrentQuery};
 use super::share::{self, ShareOptions};
 use super::tracker::Tracker;
-use super::wanted::{self, Wanted};
 
 /// Runs the menu.
-pub async fn run(env: &mut Env, config: Config, last_moment: &LastMoment) -> Result<(), CliError> {
+pub async fn run(
+    env: &mut Env,
+    config: Config,
+    exit_deadline: &ExitDeadline,
+) -> Result<(), CliError> {
     let config = config.peer;
     let mut node = Node::start(env, &config, &NodeOptions::default())?;
     let mut menu = PeerMenu { tracker: Tracker::named(&config.tracker)?, config, question: None };
@@ -40,7 +44,7 @@ pub async fn run(env: &mut Env, config: Config, last_moment: &LastMoment) -> Res
             Err(error) => env.complain(&error),
         }
     };
-    match node.leave(last_moment).await {
+    match node.leave(exit_deadline).await {
         Exit::Fine => result,
         exit => Err(CliError::silent(exit)),
     }
@@ -72,7 +76,7 @@ enum Choice<'a> {
 }
 
 /// A torrent that we registered with a tracker.
-struct Mine {
+struct RegisteredTorrent {
     path: PathBuf,
     token: String,
     metainfo: Metainfo,
@@ -119,15 +123,15 @@ impl PeerMenu {
                 );
             }
             Choice::Request(what) => {
-                let wanted = Wanted::parse(env, what.as_ref())?;
-                let tracker = (!matches!(wanted, Wanted::File(_))).then_some(&self.tracker);
-                let found = node.unless_ended(wanted::find(env, &wanted, tracker, false));
+                let wanted = TorrentQuery::parse(env, what.as_ref())?;
+                let tracker = (!matches!(wanted, TorrentQuery::File(_))).then_some(&self.tracker);
+                let found = node.unless_ended(query::find(env, &wanted, tracker, false));
                 let Some(found) = found.await else { return Ok(()) };
                 let (metainfo, tracker) = found?;
                 let role = Role::Get { nobody: None, seed_for: None };
                 // The tracker that provided the torrent already knows it.
                 let mut target = Target { publish_private: true, ..Target::of(&self.config) };
-                if let Wanted::Link(link) = wanted {
+                if let TorrentQuery::Link(link) = wanted {
                     link.unused.iter().for_each(|notice| node.screen().notice(notice));
                     target.trackers = link.trackers;
                 }
@@ -148,7 +152,7 @@ impl PeerMenu {
             0 => format!("the catalogue of {} is empty", tracker.shown),
             _ => {
                 let screen = node.screen();
-                wanted::catalogue(&entries, screen.answer_width(), screen.paint())
+                query::catalogue(&entries, screen.answer_width(), screen.paint())
             }
         };
         self.tracker = tracker;
@@ -182,7 +186,7 @@ impl PeerMenu {
             self.ask(node, Question::WhatToDelete, &text);
             return Ok(());
         }
-        let chosen: Vec<&Mine> = match which.parse::<usize>() {
+        let chosen: Vec<&RegisteredTorrent> = match which.parse::<usize>() {
             Ok(number) => number.checked_sub(1).and_then(|at| mine.get(at)).into_iter().collect(),
             Err(_) if which == "all" => mine.iter().collect(),
             Err(_) => meant_by(which, &mine, |mine| {
@@ -209,7 +213,7 @@ impl PeerMenu {
     }
 
     /// Returns the torrents in our folder that have a token.
-    fn mine(&self, env: &Env) -> Result<Vec<Mine>, CliError> {
+    fn mine(&self, env: &Env) -> Result<Vec<RegisteredTorrent>, CliError> {
         let folder = env.path(&self.config.torrents);
         let cannot = |error: std::io::Error| {
             CliError::failed(format_args!("`{}` cannot be read: {error}", shown(&folder)))
@@ -229,7 +233,7 @@ impl PeerMenu {
             let torrent = path.with_extension("");
             let Ok(metainfo) = torrent_file::read(&torrent, &torrent) else { continue };
             let token = std::fs::read_to_string(&path).map_err(cannot)?.trim().to_owned();
-            mine.push(Mine { path, token, metainfo });
+            mine.push(RegisteredTorrent { path, token, metainfo });
         }
         mine.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(mine)

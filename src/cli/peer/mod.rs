@@ -1,25 +1,25 @@
 //! `torrent-peer`: shares and gets files.
 
 mod arguments;
-mod embedded;
+mod embedded_tracker;
 mod get;
 mod menu;
 mod node;
+mod query;
 mod share;
 pub(super) mod tracker;
 mod view;
-mod wanted;
 
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use super::ending::LastMoment;
+use super::exit_deadline::ExitDeadline;
 use super::{CliError, Config, Env, Exit, LogArgs, logging};
 
 pub use get::GetArgs;
+pub(super) use query::catalogue;
 pub use share::ShareArgs;
-pub(super) use wanted::catalogue;
 
 /// Share files, and get files from other peers.
 #[derive(Parser)]
@@ -50,7 +50,7 @@ enum PeerCommand {
 
 pub fn main(env: Env) -> Exit {
     env.run(|args: PeerArgs, env| {
-        let last_moment = LastMoment::new(env);
+        let exit_deadline = ExitDeadline::new(env);
         let config = Config::load(env, args.config.as_deref())?;
         logging::start(env, &config.peer.log().with(&args.log))?;
         let command = match args.command {
@@ -68,9 +68,9 @@ pub fn main(env: Env) -> Exit {
             })?;
         let result = runtime.block_on(async {
             match command {
-                PeerCommand::Share(args) => share::run(*args, env, config, &last_moment).await,
-                PeerCommand::Get(args) => get::run(*args, env, config.peer, &last_moment).await,
-                PeerCommand::Menu => menu::run(env, config, &last_moment).await,
+                PeerCommand::Share(args) => share::run(*args, env, config, &exit_deadline).await,
+                PeerCommand::Get(args) => get::run(*args, env, config.peer, &exit_deadline).await,
+                PeerCommand::Menu => menu::run(env, config, &exit_deadline).await,
             }
         });
         // What still runs was told to stop and had time to do so, or need not be waited for.

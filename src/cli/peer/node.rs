@@ -23,11 +23,11 @@ use piecework_swarm::hang_ups;
 
 use super::super::completion::Completion;
 use super::super::console::ConsoleCommand;
-use super::super::ending::{self, LastMoment};
 use super::super::error::listen_advice;
+use super::super::exit_deadline::{self, ExitDeadline};
 use super::super::format::{counted, percent, seconds, shown};
 use super::super::signals::Signals;
-use super::super::{CliError, Commands, Env, Exit, PeerConfig, Screen, Typed};
+use super::super::{CliError, Commands, ConsoleInput, Env, Exit, PeerConfig, Screen};
 use super::view;
 
 /// Options of a node in addition to the configuration.
@@ -61,7 +61,7 @@ pub struct Node {
 
 /// Why the loop of a node ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub enum EndReason {
     /// The user asked for it: `quit`, Ctrl-C, or a signal.
     Asked,
     /// The work is done.
@@ -72,7 +72,7 @@ pub enum Ended {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Turn {
     /// The node should end.
-    Over(Ended),
+    Over(EndReason),
     /// A typed line that is not a command of the console.
     Line(String),
 }
@@ -206,7 +206,7 @@ impl Node {
     pub async fn turn(&mut self) -> Result<Turn, CliError> {
         loop {
             if self.asked {
-                return Ok(Turn::Over(Ended::Asked));
+                return Ok(Turn::Over(EndReason::Asked));
             }
             let look_at = self.looked + self.spacing();
             let (changed, deadline) = (Arc::clone(&self.changed), self.deadline());
@@ -216,7 +216,7 @@ impl Node {
                         return Ok(turn);
                     }
                 }
-                () = self.signals.next() => return Ok(Turn::Over(Ended::Asked)),
+                () = self.signals.next() => return Ok(Turn::Over(EndReason::Asked)),
                 () = async { changed.notified().await; sleep_until(look_at).await } => {}
                 () = sleep_until(deadline.unwrap_or(look_at)), if deadline.is_some() => {}
             }
@@ -242,8 +242,8 @@ impl Node {
     }
 
     /// Leaves all swarms and tells trackers, within ten seconds. A second signal ends this at once.
-    pub async fn leave(mut self, last_moment: &LastMoment) -> Exit {
-        last_moment.set(ending::TO_END, Exit::Failed);
+    pub async fn leave(mut self, exit_deadline: &ExitDeadline) -> Exit {
+        exit_deadline.set(exit_deadline::TO_END, Exit::Failed);
         self.screen.close();
         if self.screen.is_live() {
             let note = "leaving the network; Ctrl-C again leaves at once";
@@ -258,7 +258,7 @@ impl Node {
         let closed = tokio::select! {
             left = leaving => left.flatten(),
             () = self.signals.next() => {
-                last_moment.set(ending::AT_ONCE, Exit::Interrupted);
+                exit_deadline.set(exit_deadline::AT_ONCE, Exit::Interrupted);
                 return Exit::Interrupted;
             }
         };
@@ -292,10 +292,12 @@ impl Node {
         self.torrents.iter().filter(getting).map(|torrent| torrent.handle.status()).collect()
     }
 
-    async fn typed(&mut self, typed: Typed) -> Option<Turn> {
+    async fn typed(&mut self, typed: ConsoleInput) -> Option<Turn> {
         let line = match typed {
-            Typed::Interrupt | Typed::End => return Some(Turn::Over(Ended::Asked)),
-            Typed::Line(line) => line,
+            ConsoleInput::Interrupt | ConsoleInput::End => {
+                return Some(Turn::Over(EndReason::Asked));
+            }
+            ConsoleInput::Line(line) => line,
         };
         let command = match ConsoleCommand::parse(&line) {
             Ok(command) => command,
@@ -305,7 +307,7 @@ impl Node {
         let answer = match command {
             // An empty line may answer a question.
             ConsoleCommand::Nothing => return Some(Turn::Line(line)),
-            ConsoleCommand::Quit => return Some(Turn::Over(Ended::Asked)),
+            ConsoleCommand::Quit => return Some(Turn::Over(EndReason::Asked)),
             ConsoleCommand::Help => explained(ConsoleCommand::HELP, width),
             ConsoleCommand::Status => view::status(&self.statuses(), paint),
             ConsoleCommand::Peers => {
@@ -347,7 +349,7 @@ impl Node {
     }
 
     /// Checks every torrent, reports news, and returns whether the node should end.
-    async fn look(&mut self) -> Result<Option<Ended>, CliError> {
+    async fn look(&mut self) -> Result<Option<EndReason>, CliError> {
         self.looked = Instant::now();
         let statuses = self.statuses();
         let live = self.screen.is_live();
@@ -368,7 +370,7 @@ impl Node {
                 return Err(nobody(status, torrent.added.elapsed(), doors));
             }
             if torrent.until.is_some_and(|until| until <= Instant::now()) {
-                ended = Some(Ended::Done);
+                ended = Some(EndReason::Done);
             }
         }
         Ok(ended)

@@ -17,14 +17,14 @@ use piecework_proto::announce::catalogue::RegisterOptions;
 use piecework_proto::announce::{AnnouncePlan, CatalogueUrl, NamedTrackers, TrackerUrl};
 use piecework_storage::content_names;
 
-use super::super::ending::LastMoment;
+use super::super::exit_deadline::ExitDeadline;
 use super::super::format::{RateLimit, counted, parse_rate, shown, size};
 use super::super::torrent_file::Existing;
 use super::super::{CliError, Config, Env, Exit, PeerConfig, Screen, create, torrent_file, verify};
 use super::arguments::{listen_arg, positional};
-use super::embedded::Embedded;
-use super::node::{Ended, Node, NodeOptions, Role, Turn};
-use super::tracker::{Registering, Tracker, catalogue_of};
+use super::embedded_tracker::EmbeddedTracker;
+use super::node::{EndReason, Node, NodeOptions, Role, Turn};
+use super::tracker::{Registration, Tracker, catalogue_of};
 
 /// Make a torrent of a file or folder, register it with the tracker, and seed it.
 #[derive(Args)]
@@ -98,7 +98,7 @@ pub struct ShareOptions {
 }
 
 /// A torrent that is ready to share.
-pub struct Sharable {
+pub struct ShareableTorrent {
     metainfo: Arc<Metainfo>,
     root: PathBuf,
     /// Names on disk that differ from those in the torrent, if it was hashed just now.
@@ -111,7 +111,7 @@ pub async fn run(
     args: ShareArgs,
     env: &mut Env,
     config: Config,
-    last_moment: &LastMoment,
+    exit_deadline: &ExitDeadline,
 ) -> Result<(), CliError> {
     let Config { peer: mut config, tracker: tracker_config, .. } = config;
     let Positional { path, named, listen } = Positional::of(&args)?;
@@ -135,13 +135,14 @@ pub async fn run(
         None => true,
     };
     let mut node = Node::start(env, &config, &NodeOptions { listen, log: args.log })?;
-    let (tracker, embedded) = match named {
+    let (tracker, embedded_tracker) = match named {
         Some(tracker) => (Some(tracker), None),
         None if !needs_tracker => (None, None),
         None => {
             let section = super::super::tracker::section(env, &tracker_config)?;
-            let embedded = Embedded::start(&section, listen.map(|addr| addr.ip())).await?;
-            (Some(Tracker::named(&embedded.address().to_string())?), Some(embedded))
+            let embedded_tracker =
+                EmbeddedTracker::start(&section, listen.map(|addr| addr.ip())).await?;
+            (Some(Tracker::named(&embedded_tracker.address().to_string())?), Some(embedded_tracker))
         }
     };
     let result = async {
@@ -151,13 +152,13 @@ pub async fn run(
                 let paths = if args.each { files_in(env, path)? } else { vec![path.clone()] };
                 match make_each(&mut node, env, &paths, &options, tracker, &config).await? {
                     Some(ready) => ready,
-                    None => return Ok(Ended::Asked),
+                    None => return Ok(EndReason::Asked),
                 }
             }
             _ => return Err(CliError::usage("--torrent needs --data")),
         };
         node.open_console(env)?;
-        if let (Some(tracker), Some(_)) = (&tracker, &embedded) {
+        if let (Some(tracker), Some(_)) = (&tracker, &embedded_tracker) {
             node.screen().line(format_args!("tracker {} runs in this process", tracker.shown));
         }
         for sharable in &ready {
@@ -166,9 +167,9 @@ pub async fn run(
         serve(&mut node).await
     }
     .await;
-    let exit = node.leave(last_moment).await;
-    if let Some(embedded) = embedded.filter(|_| exit == Exit::Fine) {
-        embedded.stop().await;
+    let exit = node.leave(exit_deadline).await;
+    if let Some(embedded_tracker) = embedded_tracker.filter(|_| exit == Exit::Fine) {
+        embedded_tracker.stop().await;
     }
     result?;
     if exit == Exit::Fine { Ok(()) } else { Err(CliError::silent(exit)) }
@@ -210,7 +211,7 @@ async fn make_each(
     options: &ShareOptions,
     tracker: &Tracker,
     config: &PeerConfig,
-) -> Result<Option<Vec<Sharable>>, CliError> {
+) -> Result<Option<Vec<ShareableTorrent>>, CliError> {
     let mut ready = Vec::new();
     for path in paths {
         let Some(sharable) = make(node, env, path, options, tracker, config).await? else {
@@ -222,7 +223,7 @@ async fn make_each(
 }
 
 /// Runs a node until it should end.
-pub async fn serve(node: &mut Node) -> Result<Ended, CliError> {
+pub async fn serve(node: &mut Node) -> Result<EndReason, CliError> {
     loop {
         match node.turn().await? {
             Turn::Over(ended) => return Ok(ended),
@@ -246,7 +247,7 @@ pub async fn make(
     options: &ShareOptions,
     tracker: &Tracker,
     config: &PeerConfig,
-) -> Result<Option<Sharable>, CliError> {
+) -> Result<Option<ShareableTorrent>, CliError> {
     let mut create = create::options();
     create.piece_len = options.piece_len;
     create.private = options.private;
@@ -262,10 +263,10 @@ pub async fn make(
     torrent_file::write(&env.path(&path), &path, &created.metainfo, Existing::Replace)?;
     let metainfo = Arc::new(created.metainfo);
     let (root, names) = (created.root, created.names);
-    Ok(Some(Sharable { metainfo, root, names, whole: true }))
+    Ok(Some(ShareableTorrent { metainfo, root, names, whole: true }))
 }
 
-impl Sharable {
+impl ShareableTorrent {
     /// Returns whether it needs a new tracker to be found. `publish` says that it may be announced
     /// to trackers that it does not name.
     fn needs_tracker(&self, publish: bool) -> Result<bool, CliError> {
@@ -318,7 +319,7 @@ impl Sharable {
 pub async fn publish(
     node: &mut Node,
     env: &Env,
-    sharable: &Sharable,
+    sharable: &ShareableTorrent,
     options: &ShareOptions,
     tracker: Option<&Tracker>,
     config: &PeerConfig,
@@ -373,7 +374,7 @@ pub async fn publish(
 async fn register(
     node: &mut Node,
     env: &Env,
-    sharable: &Sharable,
+    sharable: &ShareableTorrent,
     options: &ShareOptions,
     tracker: &Tracker,
     config: &PeerConfig,
@@ -393,7 +394,7 @@ async fn register(
     let registering = node.unless_ended(tracker.register(metainfo, register.clone()));
     let Some(registering) = registering.await else { return false };
     match registering {
-        Registering::Done(registered) => {
+        Registration::Done(registered) => {
             keep_token(&screen, &token_path, registered.token.as_deref());
             let name = match info.is_private() {
                 true => None,
@@ -413,19 +414,20 @@ async fn register(
                 if tracker.is_local() { "in another terminal" } else { "on another machine" };
             screen.line(format_args!("{place}: {}", paint.bold(command)));
         }
-        Registering::Refused(why) => screen.notice(format_args!(
+        Registration::Refused(why) => screen.notice(format_args!(
             "{} the tracker {} keeps no catalogue for us ({why}); others need the file `{}`",
             screen.live_paint().yellow("notice:"),
             tracker.shown,
             shown(&file),
         )),
-        Registering::Absent(why) => {
+        Registration::Absent(why) => {
             screen.notice(format_args!(
                 "{} {why}; continuing, and trying again every {} s",
                 screen.live_paint().yellow("notice:"),
                 REGISTER_AGAIN.as_secs(),
             ));
-            let again = Again { tracker: tracker.clone(), register, token_path, screen };
+            let again =
+                PendingRegistration { tracker: tracker.clone(), register, token_path, screen };
             tokio::spawn(again.run(Arc::clone(metainfo)));
         }
     }
@@ -433,23 +435,23 @@ async fn register(
 }
 
 /// Registration that continues in the background until the tracker answers.
-struct Again {
+struct PendingRegistration {
     tracker: Tracker,
     register: RegisterOptions,
     token_path: PathBuf,
     screen: Screen,
 }
 
-impl Again {
+impl PendingRegistration {
     async fn run(self, metainfo: Arc<Metainfo>) {
         let name = printable(metainfo.info().name());
         match self.tracker.register_later(&metainfo, self.register).await {
-            Registering::Done(registered) => {
+            Registration::Done(registered) => {
                 keep_token(&self.screen, &self.token_path, registered.token.as_deref());
                 let shown = &self.tracker.shown;
                 self.screen.notice(format_args!("{name} is registered with {shown} now"));
             }
-            Registering::Refused(why) | Registering::Absent(why) => {
+            Registration::Refused(why) | Registration::Absent(why) => {
                 self.screen.notice(format_args!("{name} is not registered: {why}"));
             }
         }
@@ -468,10 +470,15 @@ fn keep_token(screen: &Screen, path: &Path, token: Option<&str>) {
     }
 }
 
-fn existing(env: &Env, torrent: &Path, data: &Path) -> Result<Sharable, CliError> {
+fn existing(env: &Env, torrent: &Path, data: &Path) -> Result<ShareableTorrent, CliError> {
     let metainfo = torrent_file::read(&env.path(torrent), torrent)?;
     let root = verify::content_root(&metainfo, &env.path(data), data)?;
-    Ok(Sharable { metainfo: Arc::new(metainfo), root, names: BTreeMap::new(), whole: false })
+    Ok(ShareableTorrent {
+        metainfo: Arc::new(metainfo),
+        root,
+        names: BTreeMap::new(),
+        whole: false,
+    })
 }
 
 /// Returns the files in a folder, ordered by name.

@@ -23,7 +23,7 @@ pub struct Tracker(NamedTracker);
 
 /// The result of an attempt to register.
 #[derive(Debug)]
-pub enum Registering {
+pub enum Registration {
     /// It is in the catalogue.
     Done(Registered),
     /// This tracker has no catalogue or refuses us, with the reason.
@@ -89,10 +89,10 @@ impl Tracker {
     }
 
     /// Registers a torrent in the catalogue.
-    pub async fn register(&self, metainfo: &Metainfo, options: RegisterOptions) -> Registering {
+    pub async fn register(&self, metainfo: &Metainfo, options: RegisterOptions) -> Registration {
         match metainfo.bytes() {
-            Ok(torrent) => Registering::of(self.0.register(&torrent, options).await),
-            Err(error) => Registering::Refused(error.to_string()),
+            Ok(torrent) => Registration::of(self.0.register(&torrent, options).await),
+            Err(error) => Registration::Refused(error.to_string()),
         }
     }
 
@@ -101,10 +101,10 @@ impl Tracker {
         &self,
         metainfo: &Metainfo,
         options: RegisterOptions,
-    ) -> Registering {
+    ) -> Registration {
         match metainfo.bytes() {
-            Ok(torrent) => Registering::of(self.0.register_later(&torrent, options).await),
-            Err(error) => Registering::Refused(error.to_string()),
+            Ok(torrent) => Registration::of(self.0.register_later(&torrent, options).await),
+            Err(error) => Registration::Refused(error.to_string()),
         }
     }
 
@@ -150,7 +150,7 @@ impl Deref for Tracker {
     }
 }
 
-impl Registering {
+impl Registration {
     fn of(outcome: Result<Registered, UnansweredLookup>) -> Self {
         match outcome {
             Ok(registered) => Self::Done(registered),

@@ -50,7 +50,7 @@ enum ChokeArg {
 }
 
 /// A network without a scenario.
-pub(super) struct Plain {
+pub(super) struct PlainNetwork {
     pub(super) seeders: u32,
     pub(super) leechers: u32,
     pub(super) size: u64,
@@ -69,7 +69,7 @@ pub(super) fn run(
     args: &VirtualArgs,
     env: &Env,
     file: Option<&Path>,
-    plain: &Plain,
+    plain: &PlainNetwork,
 ) -> Result<(), CliError> {
     let mut scenario = match file {
         Some(file) => read(file)?,
@@ -163,7 +163,7 @@ fn cannot_write(error: std::io::Error) -> CliError {
     CliError::failed(format_args!("the trace cannot be written: {error}"))
 }
 
-impl Plain {
+impl PlainNetwork {
     fn scenario(&self) -> Scenario {
         let rate = self.upload_limit.unwrap_or(FAST_ETHERNET);
         let mut scenario = Scenario::broadcast(self.leechers, self.size, self.piece_length, rate);
@@ -269,7 +269,7 @@ mod tests {
     use super::*;
 
     fn a_run() -> Run {
-        let plain = Plain {
+        let plain = PlainNetwork {
             seeders: 1,
             leechers: 3,
             size: 2 << 20,

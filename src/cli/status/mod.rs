@@ -50,7 +50,7 @@ struct Login<'a> {
 
 /// Everything about one torrent, for `--json`.
 #[derive(Serialize)]
-struct Whole {
+struct TorrentReport {
     #[serde(flatten)]
     detail: TorrentDetail,
     peer_list: Vec<PeerInfo>,
@@ -113,7 +113,7 @@ async fn one(env: &Env, remote: &Remote, text: &str, args: &StatusArgs) -> Resul
         true => Some(client.log(info_hash, MOST_LOG).await.map_err(fault)?),
         false => None,
     };
-    let whole = Whole { detail, peer_list, log };
+    let whole = TorrentReport { detail, peer_list, log };
     let (width, paint) = (env.stdout().width(), env.stdout().paint());
     remote.answer(env, &whole, || {
         let mut parts = vec![view::detail(&whole.detail, paint)];

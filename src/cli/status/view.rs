@@ -96,7 +96,7 @@ pub fn detail(detail: &TorrentDetail, paint: Paint) -> String {
         row("done", moment(done));
     }
     row("active", activity(torrent));
-    for (key, value) in wishes(torrent) {
+    for (key, value) in settings_rows(torrent) {
         row(key, value);
     }
     if torrent.private {
@@ -415,7 +415,7 @@ fn activity(torrent: &Torrent) -> String {
 }
 
 /// Returns the settings of a torrent that are not the default.
-fn wishes(torrent: &Torrent) -> Vec<(&'static str, String)> {
+fn settings_rows(torrent: &Torrent) -> Vec<(&'static str, String)> {
     let settings = &torrent.settings;
     let mut out = Vec::new();
     if !settings.labels.is_empty() {

@@ -9,9 +9,9 @@ use super::output::Output;
 
 /// Stderr, above whatever is painted there. Cheap to clone.
 #[derive(Clone)]
-pub struct Margin {
+pub struct LiveStderr {
     stderr: Output,
-    painted: Arc<Mutex<Vec<Painted>>>,
+    painted: Arc<Mutex<Vec<LiveItem>>>,
 }
 
 /// Live lines that a program paints at the lower end of a terminal.
@@ -22,12 +22,12 @@ pub trait LiveArea: Send + Sync {
     fn remove(&self);
 }
 
-enum Painted {
+enum LiveItem {
     Area(Box<dyn LiveArea>),
     Bar(ProgressBar),
 }
 
-impl Margin {
+impl LiveStderr {
     /// Creates it for `stderr`, where nothing is painted yet.
     pub fn new(stderr: Output) -> Self {
         Self { stderr, painted: Arc::default() }
@@ -35,18 +35,18 @@ impl Margin {
 
     /// Records that `area` is painted now, instead of everything else.
     pub fn paint_area(&self, area: impl LiveArea + 'static) {
-        *self.painted.lock() = vec![Painted::Area(Box::new(area))];
+        *self.painted.lock() = vec![LiveItem::Area(Box::new(area))];
     }
 
-    /// Records that `bar` is painted too, until [`Margin::bar_ended`].
+    /// Records that `bar` is painted too, until [`LiveStderr::bar_ended`].
     pub fn paint_bar(&self, bar: &ProgressBar) {
-        self.painted.lock().push(Painted::Bar(bar.clone()));
+        self.painted.lock().push(LiveItem::Bar(bar.clone()));
     }
 
     /// Records that the last bar was removed.
     pub fn bar_ended(&self) {
         let mut painted = self.painted.lock();
-        if let Some(last) = painted.iter().rposition(|it| matches!(it, Painted::Bar(_))) {
+        if let Some(last) = painted.iter().rposition(|it| matches!(it, LiveItem::Bar(_))) {
             painted.remove(last);
         }
     }
@@ -55,8 +55,8 @@ impl Margin {
     pub fn clear(&self) {
         for painted in self.painted.lock().drain(..).rev() {
             match painted {
-                Painted::Area(area) => area.remove(),
-                Painted::Bar(bar) => bar.finish_and_clear(),
+                LiveItem::Area(area) => area.remove(),
+                LiveItem::Bar(bar) => bar.finish_and_clear(),
             }
         }
     }
@@ -65,8 +65,8 @@ impl Margin {
     pub(super) fn line(&self, line: &str) {
         // A reader that has left, or a full disk behind a redirect, does not stop a program.
         match self.painted.lock().last() {
-            Some(Painted::Area(area)) => area.print_above(line),
-            Some(Painted::Bar(bar)) => bar.suspend(|| drop(self.stderr.line(line))),
+            Some(LiveItem::Area(area)) => area.print_above(line),
+            Some(LiveItem::Bar(bar)) => bar.suspend(|| drop(self.stderr.line(line))),
             None => drop(self.stderr.line(line)),
         }
     }

@@ -48,7 +48,7 @@ pub struct Request {
 
 /// Some pieces, as ranges.
 #[derive(Debug, Clone)]
-pub struct Held {
+pub struct PieceRanges {
     pub count: u64,
     /// Such as `0-41,57`.
     pub pieces: String,
@@ -105,7 +105,7 @@ pub fn at_risk(k: u32, number: u64, groups: &[RiskGroup], more: u64) -> Sheet {
 }
 
 /// Returns some pieces below a sentence.
-pub fn ranges(head: String, held: Held) -> Sheet {
+pub fn ranges(head: String, held: PieceRanges) -> Sheet {
     let rows = match held.count {
         0 => Vec::new(),
         count => vec![vec![Cell::number(count), Cell::text(held.pieces)]],

@@ -18,7 +18,7 @@ use super::Env;
 /// The default places, used unless the configuration, the environment or the command line names
 /// others.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Places {
+pub struct DefaultPaths {
     /// Configuration files, in search order.
     pub configs: Vec<PathBuf>,
     /// Folder for `.torrent` files of peers and daemon.
@@ -33,7 +33,7 @@ pub struct Places {
     pub tracker_state: PathBuf,
 }
 
-impl Places {
+impl DefaultPaths {
     /// Returns the places of this run.
     pub fn find(env: &Env) -> Self {
         let home = home(env);
@@ -182,8 +182,8 @@ mod tests {
         let (home, work) = (dir.path().join("home"), dir.path().join("work"));
         fs::create_dir(&home).unwrap();
         fs::create_dir(&work).unwrap();
-        let places = Places::find(&env(&work, &[("HOME", &home)]));
-        let expected = Places {
+        let places = DefaultPaths::find(&env(&work, &[("HOME", &home)]));
+        let expected = DefaultPaths {
             configs: vec![
                 "config.toml".into(),
                 home.join(".config/piecework/config.toml"),
@@ -207,14 +207,14 @@ mod tests {
             ("XDG_DATA_HOME", &data),
             ("XDG_STATE_HOME", &state),
         ];
-        let places = Places::find(&env(&work, &vars));
+        let places = DefaultPaths::find(&env(&work, &vars));
         assert_eq!(places.configs[1], config.join("piecework/config.toml"));
         assert_eq!(places.torrents, data.join("piecework/torrents"));
         assert_eq!(places.daemon_state, state.join("piecework/daemon.sqlite"));
         assert_eq!(places.downloads, home.join("Geladenes"));
         // Relative paths are to be ignored.
         let vars = [("HOME", &*home), ("XDG_DATA_HOME", Path::new("data"))];
-        assert_eq!(Places::find(&env(&work, &vars)), expected);
+        assert_eq!(DefaultPaths::find(&env(&work, &vars)), expected);
     }
 
     #[test]
@@ -223,7 +223,7 @@ mod tests {
         let (home, work) = (dir.path().join("home"), dir.path().join("work"));
         fs::create_dir_all(work.join("torrents")).unwrap();
         fs::create_dir(&home).unwrap();
-        let places = || Places::find(&env(&work, &[("HOME", &home)]));
+        let places = || DefaultPaths::find(&env(&work, &[("HOME", &home)]));
         assert_eq!(places().torrents, Path::new("torrents"));
         assert_eq!(places().daemon_state, Path::new("torrents/daemon.sqlite"));
         assert_eq!(places().tracker_state, Path::new("torrents/tracker.sqlite"));
@@ -233,7 +233,7 @@ mod tests {
         // Whoever works in the fixed folder itself does not have it change its state.
         let data = home.join(".local/share/piecework");
         fs::create_dir_all(data.join("torrents")).unwrap();
-        let inside = Places::find(&env(&data, &[("HOME", &home)]));
+        let inside = DefaultPaths::find(&env(&data, &[("HOME", &home)]));
         assert_eq!(inside.daemon_state, home.join(".local/state/piecework/daemon.sqlite"));
     }
 
@@ -243,17 +243,17 @@ mod tests {
         let state = dir.path().join("var");
         fs::create_dir_all(state.join("torrents")).unwrap();
         let vars = [("HOME", Path::new("/")), ("STATE_DIRECTORY", &state)];
-        let places = Places::find(&env(&state, &vars));
+        let places = DefaultPaths::find(&env(&state, &vars));
         assert_eq!(places.torrents, state.join("torrents"));
         assert_eq!(places.daemon_state, state.join("torrents/daemon.sqlite"));
         assert_eq!(places.downloads, state.join("downloads"));
         let etc = dir.path().join("etc");
         let vars = [("STATE_DIRECTORY", &*state), ("CONFIGURATION_DIRECTORY", &etc)];
-        assert_eq!(Places::find(&env(&state, &vars)).configs[1], etc.join("config.toml"));
-        let root = Places::find(&env(Path::new("/"), &[]));
+        assert_eq!(DefaultPaths::find(&env(&state, &vars)).configs[1], etc.join("config.toml"));
+        let root = DefaultPaths::find(&env(Path::new("/"), &[]));
         assert_eq!(root.torrents, Path::new("/var/lib/piecework/torrents"));
         for nowhere in ["/", "/no/such/home", "relative"] {
-            let places = Places::find(&env(dir.path(), &[("HOME", Path::new(nowhere))]));
+            let places = DefaultPaths::find(&env(dir.path(), &[("HOME", Path::new(nowhere))]));
             assert_eq!(places.torrents, Path::new("torrents"), "{nowhere}");
             assert_eq!(places.daemon_state, Path::new("torrents/daemon.sqlite"), "{nowhere}");
         }

@@ -17,7 +17,7 @@ use super::tracker::{LookupError, Tracker};
 
 /// What to get.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum TorrentQuery {
     /// A torrent file.
     File(PathBuf),
     /// An info-hash in the tracker's catalogue.
@@ -28,7 +28,7 @@ pub enum Wanted {
     Name(String),
 }
 
-impl Wanted {
+impl TorrentQuery {
     /// Parses what to get.
     ///
     /// # Errors If it is not UTF-8, or names a torrent file that does not exist.
@@ -57,7 +57,7 @@ impl Wanted {
 pub async fn find_or_kept(
     env: &Env,
     config: &PeerConfig,
-    wanted: &Wanted,
+    wanted: &TorrentQuery,
     tracker: Option<&Tracker>,
     wait: bool,
 ) -> Result<(Metainfo, Option<Tracker>), CliError> {
@@ -85,21 +85,21 @@ pub async fn find_or_kept(
 }
 
 /// Returns the matching torrents in the torrents folder, with their paths.
-fn kept(env: &Env, config: &PeerConfig, wanted: &Wanted) -> Vec<(PathBuf, Metainfo)> {
+fn kept(env: &Env, config: &PeerConfig, wanted: &TorrentQuery) -> Vec<(PathBuf, Metainfo)> {
     let Ok(entries) = std::fs::read_dir(env.path(&config.torrents)) else { return Vec::new() };
     let mut found = Vec::new();
     for entry in entries.flatten().take(MOST_KEPT) {
         let path = config.torrents.join(entry.file_name());
         let file = entry.file_name();
         let is_likely = match wanted {
-            Wanted::File(_) => false,
-            Wanted::Hash(_) | Wanted::Link(_) => {
+            TorrentQuery::File(_) => false,
+            TorrentQuery::Hash(_) | TorrentQuery::Link(_) => {
                 path.extension().is_some_and(|end| end == "torrent")
             }
-            Wanted::Name(name) if first_digits(name).is_some() => {
+            TorrentQuery::Name(name) if first_digits(name).is_some() => {
                 path.extension().is_some_and(|end| end == "torrent")
             }
-            Wanted::Name(name) => file
+            TorrentQuery::Name(name) => file
                 .to_str()
                 .is_some_and(|file| file.starts_with(name.as_str()) && file.ends_with(".torrent")),
         };
@@ -108,10 +108,10 @@ fn kept(env: &Env, config: &PeerConfig, wanted: &Wanted) -> Vec<(PathBuf, Metain
         }
         let Ok(metainfo) = torrent_file::read(&env.path(&path), &path) else { continue };
         let is_meant = match wanted {
-            Wanted::File(_) => false,
-            Wanted::Hash(hash) => metainfo.info_hash() == *hash,
-            Wanted::Link(link) => metainfo.info_hash() == link.info_hash,
-            Wanted::Name(name) => {
+            TorrentQuery::File(_) => false,
+            TorrentQuery::Hash(hash) => metainfo.info_hash() == *hash,
+            TorrentQuery::Link(link) => metainfo.info_hash() == link.info_hash,
+            TorrentQuery::Name(name) => {
                 let digits = first_digits(name);
                 let begins = |digits: String| metainfo.info_hash().to_string().starts_with(&digits);
                 metainfo.info().name() == name || digits.is_some_and(begins)
@@ -134,7 +134,7 @@ fn kept(env: &Env, config: &PeerConfig, wanted: &Wanted) -> Vec<(PathBuf, Metain
 /// If there is none, or several.
 pub async fn find(
     env: &Env,
-    wanted: &Wanted,
+    wanted: &TorrentQuery,
     tracker: Option<&Tracker>,
     wait: bool,
 ) -> Result<(Metainfo, Option<Tracker>), LookupError> {
@@ -142,15 +142,15 @@ pub async fn find(
     loop {
         let attempt = async {
             let (tracker, hash) = match (wanted, tracker) {
-                (Wanted::File(path), _) => {
+                (TorrentQuery::File(path), _) => {
                     return Ok((torrent_file::read(&env.path(path), path)?, tracker.cloned()));
                 }
-                (Wanted::Link(link), _) => return follow(link, tracker).await,
+                (TorrentQuery::Link(link), _) => return follow(link, tracker).await,
                 (_, None) => {
                     return Err(CliError::usage("there is no tracker to ask: name one").into());
                 }
-                (Wanted::Hash(hash), Some(tracker)) => (tracker, *hash),
-                (Wanted::Name(name), Some(tracker)) => {
+                (TorrentQuery::Hash(hash), Some(tracker)) => (tracker, *hash),
+                (TorrentQuery::Name(name), Some(tracker)) => {
                     (tracker, lookup(env, name, tracker).await?.info_hash)
                 }
             };

@@ -18,7 +18,7 @@ use piecework_engine::{
 use piecework_storage::HashPool;
 
 use super::content::{Content, TempFolder, write_pseudo_random};
-use super::home::Home;
+use super::local_tracker::LocalTracker;
 
 /// The size of a swarm.
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ pub struct SimOptions {
 
 /// A running swarm.
 pub struct LocalSwarm {
-    home: Home,
+    local_tracker: LocalTracker,
     metainfo: Arc<Metainfo>,
     members: Vec<Member>,
     /// Threads that hash and write for all.
@@ -97,10 +97,10 @@ impl LocalSwarm {
         copies: &TempFolder,
         options: &SimOptions,
     ) -> Result<Self, SimError> {
-        let home = Home::start(&metainfo).await?;
+        let local_tracker = LocalTracker::start(&metainfo).await?;
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
         let hashing = Arc::new(HashPool::new(threads)?);
-        let mut swarm = Self { home, metainfo, members: Vec::new(), hashing };
+        let mut swarm = Self { local_tracker, metainfo, members: Vec::new(), hashing };
         for number in 1..=options.seeders {
             let name = format!("seeder {number}");
             swarm.join(name, root.to_owned(), true, options)?;
@@ -187,7 +187,7 @@ impl LocalSwarm {
             // A peer that panicked has stopped too.
             let _ = stop.await;
         }
-        self.home.stop().await;
+        self.local_tracker.stop().await;
     }
 
     /// Makes the file `path` of `len` bytes for a swarm to move. Blocks, and calls `progress` with
@@ -220,8 +220,8 @@ impl LocalSwarm {
             ..SessionConfig::default()
         })?;
         let mut add = AddTorrent::new(Arc::clone(&self.metainfo), &root);
-        add.trackers = Some(self.home.tiers());
-        add.catalogue = self.home.catalogue();
+        add.trackers = Some(self.local_tracker.tiers());
+        add.catalogue = self.local_tracker.catalogue();
         add.assume_complete = is_seeder;
         add.upload_only = is_seeder;
         let handle = session.add(add)?;

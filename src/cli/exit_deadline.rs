@@ -13,7 +13,7 @@ use super::{Env, Exit, Output};
 ///
 /// A program that cleans up waits for disks, and for threads that wait for disks, and a disk may
 /// never answer. Create this before anything else, so that it is dropped last.
-pub struct LastMoment {
+pub struct ExitDeadline {
     /// `None` in a program that a test runs in its own process.
     stderr: Option<Output>,
     deadline: Arc<Deadline>,
@@ -33,7 +33,7 @@ struct DeadlineState {
     is_over: bool,
 }
 
-impl LastMoment {
+impl ExitDeadline {
     /// Creates it for the process of `env`. It does nothing if a test made `env`.
     pub fn new(env: &Env) -> Self {
         let stderr = env.is_process().then(|| env.stderr().clone());
@@ -65,7 +65,7 @@ impl LastMoment {
     }
 }
 
-impl Drop for LastMoment {
+impl Drop for ExitDeadline {
     fn drop(&mut self) {
         self.deadline.state.lock().is_over = true;
         self.deadline.changed.notify_all();
@@ -110,7 +110,7 @@ pub fn tidy_on_signals(env: &Env) {
     if !env.is_process() || !env.stderr().is_terminal() {
         return;
     }
-    let margin = env.margin().clone();
+    let live_stderr = env.live_stderr().clone();
     let listen = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
@@ -120,7 +120,7 @@ pub fn tidy_on_signals(env: &Env) {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
-            margin.clear();
+            live_stderr.clear();
             std::process::exit(Exit::Interrupted as i32)
         })
     };
@@ -157,7 +157,7 @@ mod tests {
         deadline.state.lock().at = Some((now, Exit::Interrupted));
         assert_eq!(deadline.wait(), Some(Exit::Interrupted));
 
-        let last = LastMoment { stderr: Some(Output::captured().0), deadline: Arc::default() };
+        let last = ExitDeadline { stderr: Some(Output::captured().0), deadline: Arc::default() };
         last.set(Duration::from_secs(3600), Exit::Failed);
         last.set(Duration::from_secs(7200), Exit::Fine);
         let (at, exit) = last.deadline.state.lock().at.unwrap();

@@ -10,11 +10,11 @@ use super::tracker::likely_address;
 
 /// A running tracker. It keeps nothing on disk, because torrents are registered again at each
 /// start.
-pub struct Embedded {
+pub struct EmbeddedTracker {
     handle: TrackerHandle,
 }
 
-impl Embedded {
+impl EmbeddedTracker {
     /// Starts a tracker on `ip` or on every address, on the configured port or the next free one.
     ///
     /// # Errors If no address is free.

@@ -9,12 +9,12 @@ use piecework_tracker::{TrackerConfig, TrackerHandle, TrackerServer};
 use super::SimError;
 
 /// A tracker on loopback, on a port that the system chooses. It keeps nothing on disk.
-pub(super) struct Home {
+pub(super) struct LocalTracker {
     handle: TrackerHandle,
     target: TrackerTarget,
 }
 
-impl Home {
+impl LocalTracker {
     /// Starts it, with `metainfo` in its catalogue.
     pub async fn start(metainfo: &Metainfo) -> Result<Self, SimError> {
         let handle = TrackerServer::start(TrackerConfig::in_memory()).await.map_err(failed)?;
