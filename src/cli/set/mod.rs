@@ -86,7 +86,7 @@ struct TorrentActions {
 
 /// Settings of torrents.
 #[derive(clap::Args, Default)]
-#[command(next_help_heading = "What is chosen")]
+#[command(next_help_heading = "Settings of torrents")]
 struct TorrentOptions {
     /// Only these files, by number from 1, for instance 1,3-5, or `all`.
     #[arg(long, value_name = "N,N-N")]
