@@ -300,9 +300,15 @@ impl Swarm {
     }
 
     /// If all places are taken and an address was never tried, schedules a check whether a peer gives so
-    /// little that it makes way. The more peers have made way, the longer that takes.
+    /// little that it makes way. The more peers have made way, the longer that takes. Does nothing while
+    /// dials take all places: each peer that connects has this called again.
     fn plan_exploring(&mut self) {
-        if self.explore_at.is_none() && !self.config.upload_only && self.are_places_wanted() {
+        let has_peers = !self.peers.is_empty();
+        if has_peers
+            && self.explore_at.is_none()
+            && !self.config.upload_only
+            && self.are_places_wanted()
+        {
             let pause = match self.explored {
                 0 => EXPLORE_AFTER,
                 explored => EXPLORE_PAUSE * (1 + explored / EXPLORED_AT_ONCE),

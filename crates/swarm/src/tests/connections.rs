@@ -33,6 +33,32 @@ fn extended(handshake: &ExtendedHandshake) -> Message {
 }
 
 #[test]
+fn a_swarm_without_peers_and_without_places_has_no_timer() {
+    let mut table = TestSwarm::with("..", 1, |config| config.max_peers = 0);
+    candidates(&mut table, Source::Tracker, &["10.0.0.1:1"]);
+    assert_eq!(table.swarm.deadline(), None, "no place at all");
+
+    let mut table = TestSwarm::with("..", 1, |config| config.max_peers = 1);
+    candidates(&mut table, Source::Tracker, &["10.0.0.1:1"]);
+    assert_eq!(dialled(&mut table), ["10.0.0.1:1"]);
+    candidates(&mut table, Source::Tracker, &["10.0.0.2:1"]);
+    assert_eq!(table.swarm.deadline(), None, "the dial takes the place");
+    table.handle(Event::Pause);
+    candidates(&mut table, Source::Tracker, &["10.0.0.3:1"]);
+    assert_eq!(table.swarm.deadline(), None, "paused meanwhile");
+}
+
+#[test]
+fn a_peer_that_took_the_last_place_by_a_dial_may_have_to_make_way() {
+    let mut table = TestSwarm::with("..", 1, |config| config.max_peers = 1);
+    candidates(&mut table, Source::Tracker, &["10.0.0.1:1", "10.0.0.2:1"]);
+    let first = dialled(&mut table).remove(0);
+    table.join(&guest(1).outgoing(&first), "xx");
+    table.wait(Duration::from_secs(4));
+    assert_eq!(table.fault_of(1), Some(PeerFault::MadeWay));
+}
+
+#[test]
 fn new_peers_are_told_what_we_hold() {
     for (held, fast, expected) in [
         ("xx", true, Some(Message::HaveAll)),
