@@ -305,14 +305,14 @@ struct Files(Arc<Store>);
 
 impl BlockSource for Files {
     fn try_read(&self, offset: u64, into: &mut [u8]) -> Result<bool, SourceError> {
-        self.0.read_cached(offset, into).map_err(|error| SourceError(error.to_string()))
+        self.0.read_cached(offset, into).map_err(SourceError::from)
     }
 
     fn read(&self, offset: u64, mut into: Vec<u8>) -> ReadFuture {
         let store = Arc::clone(&self.0);
         Box::pin(async move {
             let read = store.read_at(offset, &mut into);
-            read.map(|()| into).map_err(|error| SourceError(error.to_string()))
+            read.map(|()| into).map_err(SourceError::from)
         })
     }
 }

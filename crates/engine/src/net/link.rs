@@ -279,7 +279,7 @@ mod tests {
 
     impl BlockSource for Nothing {
         fn try_read(&self, _: u64, _: &mut [u8]) -> Result<bool, SourceError> {
-            Err(SourceError("there is nothing".to_owned()))
+            Err(SourceError::Ended)
         }
 
         fn read(&self, _: u64, into: Vec<u8>) -> ReadFuture {

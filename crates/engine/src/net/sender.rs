@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use piecework_core::{BLOCK_LEN, BlockRef, Geometry, PieceIndex};
 use piecework_proto::wire::{self, PIECE_HEADER_LEN};
+use piecework_storage::StorageError;
 
 use super::outbox::Outbox;
 use super::runs::{RunGrant, RunMemory};
@@ -31,8 +32,15 @@ pub type ReadFuture = Pin<Box<dyn Future<Output = Result<Vec<u8>, SourceError>> 
 
 /// The content could not be read: a fault of the torrent, not of the peer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct SourceError(pub String);
+#[non_exhaustive]
+pub enum SourceError {
+    /// The storage failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The session ends, and nothing is read any more.
+    #[error("the session is shutting down")]
+    Ended,
+}
 
 /// Why sending ended.
 #[derive(Debug, thiserror::Error)]

@@ -24,7 +24,7 @@ use hashbrown::HashMap;
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use crate::net::{self, Accepted, Incoming, Input, Link};
+use crate::net::{self, Accepted, Incoming, Input, Link, SourceError};
 use piecework_core::{Bitfield, BlockRef, Moment, Sha1Hash};
 use piecework_proto::encryption::Method;
 use piecework_storage::{PieceResult, Watch};
@@ -174,7 +174,7 @@ impl<'a> Run<'a> {
             torrent,
             swarm,
             assembly,
-            source: Arc::new(StoreSource { store, hashing, watch, fault: Arc::default() }),
+            source: Arc::new(StoreSource { store, hashing, watch }),
             inputs,
             inputs_tx,
             steps,
@@ -249,16 +249,13 @@ impl<'a> Run<'a> {
                     self.changed = true;
                 }
             }
-            Input::Unreadable { peer, error } => {
-                let fault = self.source.fault.lock().take();
-                match fault {
-                    Some(fault) => self.unreadable(&fault),
-                    None if self.links.contains_key(&peer) => {
-                        self.fail(TorrentError::Unreadable(error));
-                    }
-                    None => {}
+            Input::Unreadable { peer, error } => match error {
+                SourceError::Storage(fault) => self.unreadable(&fault),
+                error if self.links.contains_key(&peer) => {
+                    self.fail(TorrentError::Unreadable(error));
                 }
-            }
+                _ => {}
+            },
         }
     }
 
