@@ -265,7 +265,7 @@ impl AnnounceList {
 pub(super) async fn look_up_peers(peers: &[String]) -> Result<Vec<SocketAddr>, DaemonError> {
     if peers.len() > MAX_PEERS {
         return Err(DaemonError::invalid(format!(
-            "`{}` peers are more than the `{MAX_PEERS}` taken",
+            "`{}` peers are more than the allowed `{MAX_PEERS}`",
             peers.len()
         )));
     }

@@ -80,7 +80,7 @@ impl BlockListFile {
             if let Parsed { skipped: lines @ 1.., first_skipped: Some(first), .. } = parsed {
                 let shown = printable_path(&path);
                 tracing::warn!(
-                    "`{lines}` lines of `{shown}` make no sense, the first is `{first}`"
+                    "`{lines}` lines of `{shown}` are invalid; the first is line `{first}`"
                 );
             }
             Ok(Some((parsed.list, modified)))

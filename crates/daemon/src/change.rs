@@ -50,7 +50,7 @@ impl TorrentEditor {
             if position.is_some()
                 && let Err(error) = self.torrents.keep(info_hash).await
             {
-                tracing::debug!(%error, "settings that were not taken may be kept nevertheless");
+                tracing::debug!(%error, "refused settings may be in the state nevertheless");
             }
             return Err(error);
         }

@@ -51,7 +51,7 @@ pub(super) fn check_words(settings: &TorrentSettings) -> Result<(), DaemonError>
     let too_long = |label: &String| label.len() > MAX_LABEL;
     if settings.labels.len() > MAX_LABELS || settings.labels.iter().any(too_long) {
         return Err(DaemonError::invalid(format!(
-            "there may be `{MAX_LABELS}` labels of `{MAX_LABEL}` bytes each"
+            "at most `{MAX_LABELS}` labels of `{MAX_LABEL}` bytes each are allowed"
         )));
     }
     if settings.group.as_ref().is_some_and(|group| group.len() > MAX_LABEL) {
@@ -84,7 +84,7 @@ pub(super) fn check_private(
 pub(super) fn check_tracker_count(count: usize) -> Result<(), DaemonError> {
     if count > MAX_TRACKERS {
         return Err(DaemonError::invalid(format!(
-            "`{count}` trackers are more than the `{MAX_TRACKERS}` taken"
+            "`{count}` trackers are more than the allowed `{MAX_TRACKERS}`"
         )));
     }
     Ok(())

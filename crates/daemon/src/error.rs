@@ -19,7 +19,7 @@ pub enum StartError {
     #[error(transparent)]
     State(#[from] StateError),
     /// The folder for `.torrent` files cannot be created.
-    #[error("the folder `{}` cannot be made: {source}", printable_path(path))]
+    #[error("the folder `{}` cannot be created: {source}", printable_path(path))]
     Folder {
         /// The folder.
         path: PathBuf,

@@ -72,7 +72,7 @@ impl TorrentInstaller {
         warnings.extend(announce::unusable(metainfo.trackers()));
         match blocking(move || metainfo.notices()).await? {
             Ok(notices) => warnings.extend(notices),
-            Err(error) => tracing::warn!(%error, "what was repaired in a torrent is not known"),
+            Err(error) => tracing::warn!(%error, "could not read what was repaired in a torrent"),
         }
         Ok(Added { info_hash, id, name, duplicate: false, tracker: None, warnings })
     }
@@ -138,7 +138,7 @@ impl TorrentInstaller {
             Ok(body) => Ok(body),
             Err(broken) => {
                 if let Err(error) = self.torrents.state.remove(saved.info_hash).await {
-                    tracing::warn!(%error, "a torrent that was not added stays in the state");
+                    tracing::warn!(%error, "a torrent that could not be added stays in the state");
                 }
                 Err(DaemonError::Conflict(broken.error))
             }

@@ -104,7 +104,7 @@ pub fn log_entry(row: ResponseRow) -> LogEntry {
     }
 }
 
-/// The same for a response of a daemon without a journal.
+/// Returns the row for a response of a daemon without a journal.
 pub fn unnumbered_log_entry(record: PieceRecord) -> LogEntry {
     let (verdict, block) = shown_verdict(record.verdict);
     LogEntry {

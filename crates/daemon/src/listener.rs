@@ -139,7 +139,7 @@ impl Listener {
                 (is_news && !self.first).then(|| Event::Pieces(Box::new(new)))
             }
             Err(error) => {
-                tracing::debug!(%error, "new pieces are not told");
+                tracing::debug!(%error, "could not read new pieces");
                 None
             }
         }

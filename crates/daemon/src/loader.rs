@@ -214,7 +214,7 @@ impl TorrentLoader {
         match blocking(look).await {
             Ok(Ok(whole)) => whole,
             Ok(Err(error)) => {
-                tracing::debug!(%error, "files that another torrent has cannot be looked at");
+                tracing::debug!(%error, "could not examine files that another torrent has");
                 false
             }
             Err(_) => false,

@@ -28,7 +28,7 @@ impl ProvisionalTorrents {
         if let Some(mut entry) = find(&mut table.entries, provisional, work)
             && let Some(unhashed) = entry.body.unhashed_mut()
         {
-            tracing::warn!(torrent = unhashed.name, %error, "what was to be shared is not");
+            tracing::warn!(torrent = unhashed.name, %error, "could not share files");
             unhashed.error = Some(printable(&error.to_string()).into_owned());
         }
         drop(table);
@@ -46,7 +46,7 @@ impl ProvisionalTorrents {
             entry.file().into_owned()
         };
         if let Err(error) = self.torrents.state.remove(provisional).await {
-            tracing::debug!(%error, "a request that makes no sense stays in the list");
+            tracing::debug!(%error, "an invalid request stays in the list");
             return false;
         }
         self.torrents.table().take(provisional, unix_now());
@@ -58,7 +58,7 @@ impl ProvisionalTorrents {
     /// Removes what is left of a provisional torrent after the torrent itself was installed.
     pub async fn forget(&self, provisional: InfoHash, file: &str) {
         if let Err(error) = self.torrents.state.remove(provisional).await {
-            tracing::warn!(%error, "after a restart it is hashed again, and then found to be here");
+            tracing::warn!(%error, "a provisional torrent stays in the state and is hashed again after a restart");
         }
         self.torrents.events.removed(provisional);
         self.forget_hidden(file).await;
@@ -73,7 +73,7 @@ impl ProvisionalTorrents {
         let removed = blocking(move || std::fs::remove_file(&path).map_err(|error| (path, error)));
         match removed.await {
             Ok(Err((path, error))) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(%error, "`{}` stays behind", printable_path(&path));
+                tracing::warn!(%error, "could not remove `{}`", printable_path(&path));
             }
             _ => {}
         }
@@ -99,8 +99,10 @@ pub(super) fn sweep(folder: &Path, known: &BTreeSet<&str>) -> std::io::Result<()
         }
         let path = folder.join(name);
         match std::fs::remove_file(&path) {
-            Ok(()) => tracing::info!("`{}` was left behind and is removed", printable_path(&path)),
-            Err(error) => tracing::warn!(%error, "`{}` stays behind", printable_path(&path)),
+            Ok(()) => {
+                tracing::info!("removed `{}`, which an earlier run left", printable_path(&path))
+            }
+            Err(error) => tracing::warn!(%error, "could not remove `{}`", printable_path(&path)),
         }
     }
     Ok(())

@@ -92,14 +92,19 @@ impl Publisher {
             Some((pending, Ok(registered))) => {
                 let kept = self.registrar.keep_registered(info_hash, &pending, registered).await;
                 if let Err(error) = kept {
-                    added.warnings.push(format!("that it is registered is not kept: {error}"));
+                    added
+                        .warnings
+                        .push(format!("it is registered, but that could not be recorded: {error}"));
                 }
                 added.tracker = Some(pending.tracker);
             }
             Some((pending, Err(error @ DaemonError::Upstream(_)))) => {
-                added.warnings.push(format!("it is not registered yet, and tried again: {error}"));
+                added
+                    .warnings
+                    .push(format!("it is not registered yet, which is tried again: {error}"));
                 if let Err(error) = self.registrar.register_later(info_hash, pending).await {
-                    let sentence = format!("after a restart it is not tried again: {error}");
+                    let sentence =
+                        format!("registering is not tried again after a restart: {error}");
                     added.warnings.push(sentence);
                 }
             }

@@ -85,7 +85,7 @@ impl Recovery<'_> {
         for file in (0..count).filter(|file| old.get(file) != new.get(file)) {
             let path = new.get(&file).cloned().unwrap_or_else(|| self.own_path(file));
             if let Err(error) = store.rename_file(file, &path) {
-                tracing::warn!(%error, "a rename that was cut short is not finished");
+                tracing::warn!(%error, "could not finish an interrupted rename");
                 all = false;
             }
         }
@@ -119,7 +119,7 @@ impl Recovery<'_> {
         }
         if let Err(error) = relocate(&store, folder, |_| {}, &AtomicBool::new(false)) {
             let all_there = both().all(|(here, there)| here.is_none() || there.is_some());
-            tracing::warn!(%error, "the move to `{}` was cut short", printable_path(folder));
+            tracing::warn!(%error, "could not finish an interrupted move to `{}`", printable_path(folder));
             if !all_there {
                 return Ok(RemainingWork::Nothing);
             }

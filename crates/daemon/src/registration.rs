@@ -62,7 +62,7 @@ impl Registrar {
                     entry.rare.change(|rare| rare.trouble = trouble.map(Into::into));
                 });
                 if let Err(error) = self.torrents.keep(info_hash).await {
-                    tracing::warn!(torrent = %info_hash, %error, "registering is not written down");
+                    tracing::warn!(torrent = %info_hash, %error, "could not record that a torrent is registered");
                 }
                 self.torrents.touch(info_hash, false);
             }
@@ -118,7 +118,7 @@ impl Registrar {
         if let Err(error) = removed {
             tracing::warn!(
                 torrent = %info_hash, %error,
-                "a torrent that was not added stays in the catalogue of `{}`", wanted.tracker
+                "a torrent that could not be added stays in the catalogue of `{}`", wanted.tracker
             );
         }
     }

@@ -117,7 +117,7 @@ impl Relocator {
         let update = Update { root, settings: Some(text), ..Update::default() };
         if let Err(error) = self.torrents.state.update(info_hash, update).await {
             self.torrents.table().notice(format!(
-                "how the move of the torrent `{info_hash}` to `{}` ended could not be kept: {error}",
+                "the result of moving the torrent `{info_hash}` to `{}` could not be written: {error}",
                 printable_path(folder)
             ));
         }

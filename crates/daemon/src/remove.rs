@@ -91,7 +91,10 @@ impl Remover {
             BodyView::Broken(_) if !delete_data => Ok(()),
             BodyView::Broken(broken) => stay(match broken.taken {
                 Some(_) => format!("its files stay: {}", broken.error),
-                None => format!("its files stay, for it is not known which: {}", broken.error),
+                None => format!(
+                    "its files stay, because it is not known which they are: {}",
+                    broken.error
+                ),
             }),
             BodyView::Unhashed(unhashed) => {
                 cancel_hashing(unhashed);
@@ -118,7 +121,7 @@ async fn remove_files(file: PathBuf) -> Result<(), DaemonError> {
         for path in [torrent_files::token_path(&file), file] {
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
-                    tracing::warn!(%error, "`{}` stays behind", printable_path(&path));
+                    tracing::warn!(%error, "could not remove `{}`", printable_path(&path));
                 }
                 _ => {}
             }

@@ -62,7 +62,10 @@ pub(super) fn plan(
     let name = &request.name;
     let bad = name.is_empty() || name == "." || name == ".." || name.len() > LONGEST_NAME;
     if bad || name.contains(['/', '\\', '\0']) {
-        return Err(DaemonError::invalid(format!("`{}` is no name of a file", printable(name))));
+        return Err(DaemonError::invalid(format!(
+            "`{}` is not a valid file name",
+            printable(name)
+        )));
     }
     let wanted: Vec<&str> = request.path.split('/').collect();
     let level = wanted.len() - 1;

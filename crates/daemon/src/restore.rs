@@ -39,7 +39,7 @@ impl Restorer {
             let record = record.unwrap_or_else(|error| {
                 let hash = saved.info_hash;
                 self.torrents.table().notice(format!(
-                    "what was chosen for the torrent `{hash}` cannot be read, so it is paused: \
+                    "the settings of the torrent `{hash}` cannot be read, so it is paused: \
                      {error}"
                 ));
                 let settings = TorrentSettings { paused: true, ..TorrentSettings::default() };
@@ -150,7 +150,7 @@ impl Restorer {
         let (root, settings) = (Some(saved.root.clone()), Some(record.to_text()));
         let update = Update { root, settings, ..Update::default() };
         if let Err(error) = self.torrents.state.update(info_hash, update).await {
-            tracing::warn!(%error, "where a torrent's files are is found out again next time");
+            tracing::warn!(%error, "where a torrent's files are is determined again at the next start");
         }
         rest
     }

@@ -85,7 +85,7 @@ impl SettingsEditor {
                 (table.settings, table.changed) = (before, old);
             }
             if let Err(error) = self.store.keep().await {
-                tracing::warn!(%error, "settings that were not taken may be kept nevertheless");
+                tracing::warn!(%error, "refused settings may be in the state nevertheless");
             }
             return Err(error);
         }
@@ -120,7 +120,7 @@ pub(super) fn check_daemon(settings: &Settings) -> Result<(), DaemonError> {
     let suffix = &settings.incomplete_suffix;
     if suffix.len() > 32 || suffix.contains(['/', '\\', '\0']) {
         return invalid(format!(
-            "`{}` is no ending of a file name: 32 bytes at most, no separators",
+            "`{}` is not a valid suffix: it may have 32 bytes and no separators",
             printable(suffix)
         ));
     }

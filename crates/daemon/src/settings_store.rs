@@ -86,7 +86,7 @@ impl SettingsStore {
         if self.session.take_mounts_changed()
             && let Err(error) = self.keep().await
         {
-            tracing::warn!(%error, "after a restart it may not be seen that a disk is gone");
+            tracing::warn!(%error, "after a restart a missing disk may not be noticed");
         }
     }
 }
@@ -98,7 +98,7 @@ pub(super) fn restore_settings(table: &mut TorrentTable, text: Option<&str>) -> 
     let record: DaemonRecord = match serde_json::from_str(text) {
         Ok(record) => record,
         Err(error) => {
-            table.notice(format!("the settings that were kept cannot be read: {error}"));
+            table.notice(format!("the saved settings cannot be read: {error}"));
             return SessionRecord::default();
         }
     };
@@ -110,10 +110,9 @@ pub(super) fn restore_settings(table: &mut TorrentTable, text: Option<&str>) -> 
                 table.settings = settings;
                 table.changed.insert(key, value);
             }
-            Err(error) => table.notice(format!(
-                "the setting `{}` that was kept is passed over: {error}",
-                printable(&key)
-            )),
+            Err(error) => {
+                table.notice(format!("the saved setting `{}` is ignored: {error}", printable(&key)))
+            }
         }
     }
     let mounts = record.mounts.into_iter().map(|(root, mount)| (root.into(), mount.into()));

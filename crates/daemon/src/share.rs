@@ -54,7 +54,7 @@ impl Sharer {
         request.wait = None;
         let input = self.requests.check(&request, caller).await?;
         let Some(provisional) = request.provisional_hash() else {
-            return Err(DaemonError::invalid("the path is not UTF-8, which names here are"));
+            return Err(DaemonError::invalid("the path is not UTF-8"));
         };
         // A `.torrent` may have 100 MiB, so their number in memory is bounded.
         let _place = match request.torrent {
@@ -82,8 +82,8 @@ impl Sharer {
             let now = table.unhashed + table.hashing_soon;
             if now >= MOST {
                 return Err(DaemonError::conflict(format!(
-                    "`{}` files and folders are being hashed or wait for it already, the most there \
-                     may be: share this one when some are done",
+                    "`{}` files and folders are being hashed or wait for it already, which \
+                     is the limit: share this one when some are done",
                     count(now as u64)
                 )));
             }

@@ -134,7 +134,7 @@ pub(super) fn check_len(request: &SeedRequest) -> Result<(), DaemonError> {
     let len = serde_json::to_vec(request).map_or(usize::MAX, |text| text.len());
     if len > MOST_REQUEST {
         return Err(DaemonError::invalid(format!(
-            "the request has `{len}` bytes besides a `.torrent`, more than the `{MOST_REQUEST}` taken: \
+            "the request has `{len}` bytes besides a `.torrent`, more than the allowed `{MOST_REQUEST}`: \
              exclude files by fewer patterns",
         )));
     }
@@ -157,6 +157,6 @@ mod tests {
         };
         check_len(&patterns(100)).unwrap();
         let refused = check_len(&patterns(300)).unwrap_err().to_string();
-        assert!(refused.contains("more than the `65536` taken"), "{refused}");
+        assert!(refused.contains("more than the allowed `65536`"), "{refused}");
     }
 }

@@ -61,7 +61,7 @@ impl Shutdown {
             return lifetime.ended().await;
         }
         if timeout_at(deadline, self.end(Timetable::new(Instant::now(), deadline))).await.is_err() {
-            tracing::error!("the disk did not take the last state in time");
+            tracing::error!("the last state was not written in time");
         }
         lifetime.set_ended();
         self.torrents.events.end();

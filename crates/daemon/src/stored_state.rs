@@ -45,7 +45,7 @@ pub(super) fn open(config: &DaemonConfig) -> Result<StoredState, StartError> {
             };
             let folder = printable_path(folder);
             Some(format!(
-                "the folder `{folder}` cannot be made: {why}; it is tried again every few seconds"
+                "the folder `{folder}` cannot be created: {why}; it is tried again every few seconds"
             ))
         }
     };
@@ -55,7 +55,7 @@ pub(super) fn open(config: &DaemonConfig) -> Result<StoredState, StartError> {
         let known = torrents.iter().map(|saved| saved.file.as_str()).collect();
         match sweep(folder, &known) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                tracing::warn!(%error, "what requests left behind in the torrents folder stays");
+                tracing::warn!(%error, "could not remove what requests left in the torrents folder");
             }
             _ => {}
         }
@@ -147,7 +147,7 @@ fn read_all(folder: &Path, mut torrents: Vec<Saved>) -> Vec<StoredTorrent> {
     let items: Vec<_> = torrents.iter().zip(&records).collect();
     let read = side_by_side(&items, |(saved, record)| {
         if record.as_ref().is_ok_and(|record| record.common.to_hash.is_some()) {
-            return Err(Reason::from("its files are to be hashed first"));
+            return Err(Reason::from("its files are not hashed yet"));
         }
         let metainfo = torrent_files::read_known(&folder.join(&saved.file), saved.info_hash)
             .map_err(Reason::of)?;

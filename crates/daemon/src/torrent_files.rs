@@ -59,7 +59,7 @@ pub enum TorrentFileError {
     },
     /// It is another torrent than the one that was put there.
     #[error(
-        "`{}` is another torrent now, `{found}`: put the right one there and start the daemon anew",
+        "`{}` is another torrent now, `{found}`: put the right one there and restart the daemon",
         printable_path(path)
     )]
     Other {
@@ -70,8 +70,8 @@ pub enum TorrentFileError {
     },
     /// It is not the torrent that was put there any more.
     #[error(
-        "`{}` is not the torrent `{wanted}` any more: put the right one there and start the daemon \
-         anew",
+        "`{}` is not the torrent `{wanted}` any more: put the right one there and restart the \
+         daemon",
         printable_path(path)
     )]
     Replaced {

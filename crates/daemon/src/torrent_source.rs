@@ -60,7 +60,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Arc<Metainfo>, DaemonError> {
 pub(super) fn decode(text: &str) -> Result<Vec<u8>, DaemonError> {
     if text.len() / 4 * 3 > MAX_TORRENT_LEN + 3 {
         return Err(DaemonError::invalid(format!(
-            "the torrent has some `{}` bytes, more than the `{MAX_TORRENT_LEN}` taken",
+            "the torrent has some `{}` bytes, more than the allowed `{MAX_TORRENT_LEN}`",
             text.len() / 4 * 3
         )));
     }

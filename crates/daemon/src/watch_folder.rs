@@ -161,7 +161,7 @@ impl WatchFolder {
         });
         if let Ok(Err(error)) = done.await {
             self.torrents.table().notice(format!(
-                "`{named}` is dealt with, but cannot be renamed or removed: {error}"
+                "`{named}` was processed, but cannot be renamed or removed: {error}"
             ));
         }
     }

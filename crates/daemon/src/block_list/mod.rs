@@ -1,48 +1,48 @@
-//! Addresses that one does not want to talk to. No I/O.
+//! Block lists: addresses that no connection is made to or accepted from. No I/O.
 //!
-//! Lists come in three forms, which may be mixed, one range a line:
+//! A list has one range in each line, in one of three forms, which may be mixed:
 //!
 //! - `10.0.0.0/8`, `2001:db8::/32`, or a single address (CIDR, RFC 4632);
 //! - `001.002.003.004 - 001.002.003.255 , 000 , a name` (eMule's `ipfilter.dat`), where a level
 //!   of 128 or more means that the range is allowed and so left out;
 //! - `a name:1.2.3.4-1.2.3.255` (PeerGuardian's text form, `.p2p`).
 //!
-//! What follows a `#` at the beginning of a line is a comment.
+//! Lines that begin with `#` are comments.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Ranges of addresses, sorted and merged: a look takes some twenty comparisons.
+/// Ranges of addresses, sorted and merged. A lookup takes some twenty comparisons.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BlockList {
     v4: Vec<(u32, u32)>,
     v6: Vec<(u128, u128)>,
 }
 
-/// What was read of a list.
+/// The result of parsing a list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Parsed {
     /// The list.
     pub list: BlockList,
-    /// Lines that are none of the forms, and so passed over.
+    /// Number of lines in none of the forms, which are skipped.
     pub skipped: u64,
-    /// Number of the first of them, from 1.
+    /// Number of the first skipped line, from 1.
     pub first_skipped: Option<u64>,
 }
 
-/// A list of more ranges than are taken.
+/// The list has too many ranges.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the block list has more than the `{limit}` ranges taken")]
+#[error("the block list has more than the allowed `{limit}` ranges")]
 pub struct TooLong {
-    /// Ranges taken.
+    /// Maximum number of ranges.
     pub limit: usize,
 }
 
 impl BlockList {
-    /// Reads a list; bytes that are not UTF-8 may stand in names.
+    /// Parses a list. Names may contain bytes that are not UTF-8.
     ///
     /// # Errors
-    /// If it has more than five million ranges. Lines that make no sense are counted and passed
-    /// over: lists from the web have some.
+    /// If it has more than five million ranges. Invalid lines are counted and skipped, since lists
+    /// from the web have some.
     pub fn parse(text: &[u8]) -> Result<Parsed, TooLong> {
         let mut parsed = Parsed::default();
         let BlockList { v4, v6 } = &mut parsed.list;
@@ -65,7 +65,7 @@ impl BlockList {
         Ok(parsed)
     }
 
-    /// Whether it has `ip`. An IPv4 address in IPv6's clothes is one.
+    /// Returns whether the list contains `ip`. IPv4-mapped IPv6 addresses count as IPv4.
     pub fn contains(&self, ip: IpAddr) -> bool {
         match ip.to_canonical() {
             IpAddr::V4(ip) => has(&self.v4, u32::from(ip)),
@@ -73,12 +73,12 @@ impl BlockList {
         }
     }
 
-    /// Ranges, those that touch or overlap being one.
+    /// Returns the number of ranges, after merging those that touch or overlap.
     pub fn len(&self) -> usize {
         self.v4.len() + self.v6.len()
     }
 
-    /// Whether it has none.
+    /// Returns whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -126,12 +126,12 @@ fn dat(line: &[u8]) -> Option<Line> {
     let found = range(std::str::from_utf8(addresses).ok()?)?;
     let level = rest.get(1..).unwrap_or_default().split(|byte| *byte == b',').next()?;
     let level = std::str::from_utf8(level.trim_ascii()).ok().and_then(|level| level.parse().ok());
-    // eMule blocks what is below 128.
+    // eMule blocks levels below 128.
     Some(if level.unwrap_or(0_u32) >= 128 { Line::Nothing } else { found })
 }
 
-/// The name may have colons and dashes, and an IPv6 address has colons: the shortest tail that is
-/// a range after some colon would be wrong for `a:b::1-b::2`, so the longest is taken.
+/// Names may contain colons and dashes, and IPv6 addresses contain colons. The shortest tail after a colon
+/// that is a range would be wrong for `a:b::1-b::2`, so the longest is used.
 fn p2p(line: &[u8]) -> Option<Line> {
     let colons = line.iter().enumerate().filter(|(_, byte)| **byte == b':').map(|(at, _)| at);
     colons.take(COLONS).find_map(|at| range(std::str::from_utf8(&line[at + 1..]).ok()?))
@@ -150,7 +150,7 @@ fn range(text: &str) -> Option<Line> {
     }
 }
 
-/// An address; parts of an IPv4 one may have leading zeros, which are not octal here.
+/// Parses an address. Parts of an IPv4 address may have leading zeros, which do not make them octal.
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     if text.contains(':') {
@@ -168,7 +168,7 @@ fn address(text: &str) -> Option<IpAddr> {
     parts.next().is_none().then_some(IpAddr::V4(Ipv4Addr::from(octets)))
 }
 
-/// Sorts ranges and makes one of those that touch.
+/// Sorts ranges and merges those that touch.
 fn merge<T: Ord + Copy>(ranges: &mut Vec<(T, T)>, next: impl Fn(T) -> Option<T>) {
     ranges.sort_unstable();
     ranges.dedup_by(|later, kept| {
@@ -186,10 +186,10 @@ fn has<T: Ord + Copy>(ranges: &[(T, T)], value: T) -> bool {
     behind > 0 && ranges[behind - 1].1 >= value
 }
 
-/// Ranges taken: the largest lists have some hundred thousand. Five million take 40 MB.
+/// Maximum number of ranges. The largest lists have some hundred thousand; five million take 40 MB.
 const MOST: usize = 5_000_000;
 
-/// Colons of a line that are tried: names rarely have any.
+/// Maximum number of colons that are tried in a line. Names rarely contain any.
 const COLONS: usize = 16;
 
 #[cfg(test)]

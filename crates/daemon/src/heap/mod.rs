@@ -1,13 +1,12 @@
-//! What the C library's allocator keeps, for programs that run for months.
+//! Limits what the C library's allocator keeps, for programs that run for months.
 //!
-//! It keeps what was freed, in an arena for each thread that ever asked: an answer about ten
-//! thousand torrents is 20 MiB for a moment, and would stay 20 MiB. Both calls are no more than
-//! advice, and nothing where the library is another one.
+//! It keeps freed memory in an arena for each thread that ever allocated. An answer about ten thousand
+//! torrents takes 20 MiB for a moment, and would keep 20 MiB. Both calls are only advice, and do nothing with
+//! another C library.
 //!
-//! Its two `unsafe` calls hand the library numbers, no memory of ours.
+//! The two `unsafe` calls pass numbers to the library, no memory of ours.
 
-/// Has one arena serve all, whatever the number of threads. To be called before there are any others:
-/// arenas that exist stay.
+/// Makes all threads use one arena. Call this before there are other threads: arenas that exist stay.
 pub fn keep_together() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: `mallopt` takes a parameter's number and a value, and touches nothing of ours; the
@@ -17,8 +16,8 @@ pub fn keep_together() {
     }
 }
 
-/// Gives back to the system what is free, also in the middle of the heap. Takes some milliseconds
-/// for a heap of 100 MiB, in which other threads' allocations wait.
+/// Returns free memory to the system, also from the middle of the heap. Takes some milliseconds for a heap of
+/// 100 MiB, during which allocations of other threads wait.
 pub fn give_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: `malloc_trim` releases pages that hold no allocation; the library takes its own
@@ -28,8 +27,8 @@ pub fn give_back() {
     }
 }
 
-/// What threads free and take all the time they keep for themselves; what is left is too little to
-/// wait for, and each further arena keeps some MiB: a fifth of a daemon with 3,000 torrents.
+/// Threads cache what they free and allocate all the time, so they hardly wait for each other. Each further
+/// arena would keep some MiB: a fifth of the memory of a daemon with 3,000 torrents.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const ARENAS: libc::c_int = 1;
 

@@ -1,9 +1,9 @@
-//! Which torrents of many may run, when seeding is over, which rate limits hold. No I/O.
+//! Decides which of many torrents run, when seeding ends, and which rate limits apply. No I/O.
 //!
-//! - [`decide`] says which torrents run, given their order and the numbers that may be active.
-//! - [`Order`] is the order of the queue; moving few torrents changes few ranks.
+//! - [`decide`] says which torrents run, given their order and the bounds.
+//! - [`Order`] is the order of the queue. Moving few torrents changes few ranks.
 //! - [`SeedLimits`] says when a torrent has seeded enough.
-//! - [`Schedule`] says whether the second pair of rate limits holds at a time of the week.
+//! - [`Schedule`] says whether the second pair of rate limits applies at a time of the week.
 
 mod order;
 mod schedule;
@@ -13,44 +13,43 @@ pub use order::{Order, Shift};
 pub use schedule::{Schedule, WeekMinute};
 pub use seeding::{SeedLimits, Seeded};
 
-/// A torrent as the queue sees it.
+/// What the queue needs to know of a torrent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Candidate {
-    /// Somebody, or a limit, paused it: it never runs.
+    /// It was paused by a user or by a limit, so it never runs.
     pub paused: bool,
-    /// It stopped on a fault: it does not run before somebody starts it anew.
+    /// It stopped on a fault, so it does not run until somebody starts it again.
     pub failed: bool,
-    /// It runs whatever the numbers say.
+    /// It runs regardless of the bounds.
     pub forced: bool,
-    /// Everything wanted is there: it counts among the seeds.
+    /// Everything wanted is there, so it counts as a seed.
     pub complete: bool,
-    /// It runs and moves nothing: it goes on, and leaves its place to another.
+    /// It runs and transfers nothing: it continues, and leaves its place to another.
     pub stalled: bool,
-    /// Its disk is being looked at: those that could move data at once go before it.
+    /// Its files are being checked: torrents that could transfer data at once go first.
     pub checking: bool,
 }
 
 impl Candidate {
-    /// Whether it runs where any number may be active, as [`decide`] says without bounds.
+    /// Returns whether it runs if any number may be active, as [`decide`] says without bounds.
     pub fn runs_unbounded(&self) -> bool {
         !self.paused && !self.failed
     }
 }
 
-/// Torrents that may be active at a time; `None` is no bound.
+/// Maximum numbers of active torrents; `None` is no bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Bounds {
-    /// That download.
+    /// Downloads.
     pub downloads: Option<u32>,
-    /// That seed.
+    /// Seeds.
     pub seeds: Option<u32>,
 }
 
-/// Which of `candidates`, in the order of the queue, run.
+/// Returns which of `candidates` run. They are in the order of the queue.
 ///
-/// Those that are forced run and take a place; those that are stalled run and take none; then the
-/// places that are left go to the others from the front, first to those that are not being
-/// checked.
+/// Forced torrents run and take a place. Stalled ones run and take none. The remaining places go to the
+/// others from the front, first to those that are not being checked.
 pub fn decide(candidates: &[Candidate], bounds: Bounds) -> Vec<bool> {
     let mut left = [bounds.downloads, bounds.seeds];
     let mut runs = vec![false; candidates.len()];
@@ -88,13 +87,13 @@ pub fn decide(candidates: &[Candidate], bounds: Bounds) -> Vec<bool> {
     runs
 }
 
-/// On what terms a torrent runs.
+/// The terms on which a torrent runs.
 enum Grant {
     /// It takes no place.
     Free,
-    /// It takes a place, there or not.
+    /// It takes a place even if none is left.
     Always,
-    /// It takes a place if there is one.
+    /// It runs only if a place is left.
     IfRoom,
 }
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use piecework_core::InfoHash;
 
-/// Torrents in order, each with a rank that grows along the queue. Ranks are what is kept: moving
-/// a few torrents changes the ranks of those few and of those they pass.
+/// Torrents in order, each with a rank that increases along the queue. The ranks are saved: moving a few
+/// torrents changes only the ranks of those few and of those they pass.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Order {
     items: Vec<(i64, InfoHash)>,
@@ -25,7 +25,8 @@ pub enum Shift {
 }
 
 impl Order {
-    /// An order from kept ranks. Equal ranks, which only a damaged state has, are pulled apart.
+    /// Returns an order from saved ranks. Equal ranks, which only a damaged state has, are made
+    /// different.
     pub fn new(mut items: Vec<(i64, InfoHash)>) -> Self {
         items.sort();
         for at in 1..items.len() {
@@ -37,28 +38,28 @@ impl Order {
         Self { items }
     }
 
-    /// Puts a torrent at the end and gives its rank.
+    /// Appends a torrent and returns its rank.
     pub fn push(&mut self, info_hash: InfoHash) -> i64 {
         let rank = self.items.last().map_or(0, |(rank, _)| rank.saturating_add(1));
         self.items.push((rank, info_hash));
         rank
     }
 
-    /// Puts another torrent in the place of that of `rank`.
+    /// Replaces the torrent of `rank`.
     pub fn replace(&mut self, rank: i64, info_hash: InfoHash) {
         if let Ok(at) = self.find(rank) {
             self.items[at].1 = info_hash;
         }
     }
 
-    /// Takes out the torrent of `rank`.
+    /// Removes the torrent of `rank`.
     pub fn remove(&mut self, rank: i64) {
         if let Ok(at) = self.find(rank) {
             self.items.remove(at);
         }
     }
 
-    /// Moves torrents, together, in their present order; gives the ranks that changed.
+    /// Moves torrents, which keep their order among each other. Returns the ranks that changed.
     pub fn shift(&mut self, moved: &[InfoHash], to: Shift) -> Vec<(InfoHash, i64)> {
         let moved: BTreeSet<InfoHash> = moved.iter().copied().collect();
         let picked = |item: &(i64, InfoHash)| moved.contains(&item.1);
@@ -102,7 +103,7 @@ impl Order {
         self.permute(&hashes)
     }
 
-    /// Moves one torrent to `position`, or the end if that is beyond it; gives the ranks that
+    /// Moves one torrent to `position`, or to the end if that is beyond it. Returns the ranks that
     /// changed.
     pub fn place(&mut self, info_hash: InfoHash, position: usize) -> Vec<(InfoHash, i64)> {
         let mut hashes: Vec<InfoHash> = self.items.iter().map(|item| item.1).collect();
@@ -114,23 +115,23 @@ impl Order {
         self.permute(&hashes)
     }
 
-    /// The place of the torrent of `rank`, the first is 0.
+    /// Returns the position of the torrent of `rank`, from 0.
     pub fn position(&self, rank: i64) -> Option<usize> {
         self.find(rank).ok()
     }
 
-    /// `limit` of them, from the one at `offset`.
+    /// Returns `limit` torrents, from the one at `offset`.
     pub fn page(&self, offset: usize, limit: usize) -> Vec<InfoHash> {
         let behind = self.items.get(offset..).unwrap_or_default();
         behind.iter().take(limit).map(|item| item.1).collect()
     }
 
-    /// All, in order.
+    /// Returns all torrents in order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = InfoHash> + ExactSizeIterator + '_ {
         self.items.iter().map(|item| item.1)
     }
 
-    /// Gives torrents other ranks, and puts them in that order.
+    /// Sets the ranks of torrents and sorts by them.
     pub fn set_ranks(&mut self, ranks: &[(InfoHash, i64)]) {
         let new: BTreeMap<InfoHash, i64> = ranks.iter().copied().collect();
         for (rank, info_hash) in &mut self.items {
@@ -141,12 +142,12 @@ impl Order {
         self.items.sort_unstable();
     }
 
-    /// All with their ranks, in order.
+    /// Returns all torrents with their ranks, in order.
     pub fn ranks(&self) -> impl Iterator<Item = (i64, InfoHash)> + '_ {
         self.items.iter().copied()
     }
 
-    /// The ranks stay where they are, the torrents change places.
+    /// Permutes the torrents; the ranks stay in their places.
     fn permute(&mut self, hashes: &[InfoHash]) -> Vec<(InfoHash, i64)> {
         let mut changed = Vec::new();
         for (item, hash) in self.items.iter_mut().zip(hashes) {

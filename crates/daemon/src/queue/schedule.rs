@@ -1,20 +1,20 @@
-//! When the second pair of rate limits holds.
+//! When the second pair of rate limits applies.
 
 /// Minutes since Sunday, 00:00, local time: below 10,080.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WeekMinute(pub u16);
 
-/// The times of the week at which the second pair of rate limits holds.
+/// The times of the week at which the second pair of rate limits applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
     begin: u16,
-    /// Minutes it lasts; a day if it would end when it begins.
+    /// Duration in minutes; a day if it would end when it begins.
     lasts: u16,
     days: u8,
 }
 
 impl WeekMinute {
-    /// From the number of days since Sunday, and the time of day.
+    /// Returns the minute for a number of days since Sunday and a time of day.
     pub fn new(days_since_sunday: u8, hour: u8, minute: u8) -> Self {
         let of_day = u16::from(hour) * 60 + u16::from(minute);
         Self((u16::from(days_since_sunday) * DAY + of_day) % WEEK)
@@ -30,12 +30,12 @@ impl Schedule {
         Self { begin, lasts, days: days & 127 }
     }
 
-    /// Whether the limits hold at `now`.
+    /// Returns whether the limits apply at `now`.
     pub fn holds(&self, now: WeekMinute) -> bool {
         self.starts().any(|start| (now.0 + WEEK - start) % WEEK < self.lasts)
     }
 
-    /// Minutes from `now` until that may be otherwise; `None` if never.
+    /// Returns the minutes from `now` until that may change; `None` if it never does.
     pub fn next_change(&self, now: WeekMinute) -> Option<u16> {
         let until = |at: u16| match (at + WEEK - now.0) % WEEK {
             0 => WEEK,

@@ -1,13 +1,13 @@
 //! When a torrent has seeded enough.
 
-/// What ends the seeding of one torrent; `None` never does.
+/// What ends the seeding of one torrent; `None` is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct SeedLimits {
-    /// Bytes sent by bytes received, or by the content's size where nothing was received.
+    /// Bytes sent divided by bytes received, or by the content's size if nothing was received.
     pub ratio: Option<f64>,
     /// Seconds of seeding.
     pub time: Option<u64>,
-    /// Seconds without a byte sent.
+    /// Seconds without sending a byte.
     pub idle: Option<u64>,
 }
 
@@ -22,24 +22,25 @@ pub struct Seeded {
     pub bytes_have: u64,
     /// Seconds of seeding.
     pub seconds: u64,
-    /// Seconds since payload last moved, or since it began to seed.
+    /// Seconds since payload was last transferred, or since it began to seed.
     pub idle: u64,
 }
 
 impl SeedLimits {
-    /// Whether there is any.
+    /// Returns whether there is any limit.
     pub fn any(&self) -> bool {
         *self != Self::default()
     }
 
-    /// Whether it is enough.
+    /// Returns whether a limit is reached.
     pub fn reached(&self, seeded: &Seeded) -> bool {
         self.ratio.is_some_and(|limit| seeded.ratio() >= limit)
             || self.time.is_some_and(|limit| seeded.seconds >= limit)
             || self.idle.is_some_and(|limit| seeded.idle >= limit)
     }
 
-    /// Seconds until it may be enough though not a byte moves; `None` if never.
+    /// Returns the seconds until a limit may be reached although nothing is transferred; `None` if
+    /// never.
     pub fn due_in(&self, seeded: &Seeded) -> Option<u64> {
         let time = self.time.map(|limit| limit.saturating_sub(seeded.seconds));
         let idle = self.idle.map(|limit| limit.saturating_sub(seeded.idle));
@@ -48,7 +49,8 @@ impl SeedLimits {
 }
 
 impl Seeded {
-    /// Sent by received, or by what is held where nothing was received; 0 if there is nothing.
+    /// Returns bytes sent divided by bytes received, or by bytes held if nothing was received; 0 if
+    /// there are none.
     pub fn ratio(&self) -> f64 {
         let against = if self.downloaded > 0 { self.downloaded } else { self.bytes_have };
         if against == 0 { 0.0 } else { self.uploaded as f64 / against as f64 }

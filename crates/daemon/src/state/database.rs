@@ -1,4 +1,4 @@
-//! The file: opened, understood or set aside, read, written.
+//! The database file: opening, reading, writing, and setting a damaged one aside.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -22,30 +22,30 @@ use piecework_database::{
     Access, Cause, DatabaseOptions, Synchronous, check, set_aside, with_suffix,
 };
 
-/// The file.
+/// The database file.
 pub(super) struct Database {
     path: PathBuf,
-    /// `None` while its disk is full or read-only, so that it cannot be opened.
+    /// `None` while it cannot be opened because its disk is full or read-only.
     open: Option<Open>,
-    /// Why the file could not be opened, or be marked as in use when it was.
+    /// Why the file could not be opened or marked as in use.
     unmarked: Option<StateError>,
 }
 
-/// The open file. The fields are dropped in this order, so the lock goes last.
+/// The open file. Fields are dropped in this order, so the lock is released last.
 struct Open {
     connection: Connection,
     _lock: Lock,
 }
 
-/// Keeps others away until it is dropped or the process ends, however that comes.
+/// Keeps others out until it is dropped or the process ends in any way.
 struct Lock(File);
 
 impl Database {
-    /// Opens the file at `path` and reads it, as [`State::open`](super::State::open) says.
+    /// Opens the file at `path` and reads it, as [`State::open`](super::State::open) does.
     pub(super) fn open(path: &Path) -> Result<(Self, Loaded), StateError> {
         let path = match resolve(path) {
             Ok(path) => path,
-            // Its folder cannot be made yet.
+            // Its folder cannot be created yet.
             Err(error) if error.is_unwritable() => path.to_owned(),
             Err(error) => return Err(error),
         };
@@ -59,7 +59,7 @@ impl Database {
         }
     }
 
-    /// Does `changes` in one transaction, which is on the disk when this returns.
+    /// Makes `changes` in one transaction, which is on the disk when this returns.
     pub(super) fn write<T>(
         &mut self,
         changes: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
@@ -96,8 +96,8 @@ impl Database {
         }
     }
 
-    /// Moves what is in the log into the file proper and removes the log. Not needed for anything
-    /// to be safe.
+    /// Moves the contents of the write-ahead log into the file and removes the log. This is not
+    /// needed for safety.
     pub(super) fn tidy(&self) -> Result<(), StateError> {
         let Some(Open { connection, .. }) = &self.open else { return Ok(()) };
         connection
@@ -109,12 +109,12 @@ impl Database {
             .map_err(|error| StateError::new(&self.path, error))
     }
 
-    /// Why the file could not be opened or marked as in use, if it still is not.
+    /// Returns why the file could not be opened or marked as in use, if it still is not.
     pub(super) fn unmarked(&self) -> Option<&StateError> {
         self.unmarked.as_ref()
     }
 
-    /// Where it is, links resolved.
+    /// Returns its path, with links resolved.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -124,7 +124,8 @@ impl Database {
         &self.open.as_ref().unwrap().connection
     }
 
-    /// A second descriptor of the lock, such as a child has until it runs its program.
+    /// Returns a second descriptor of the lock, such as a child process has until it runs its
+    /// program.
     #[cfg(test)]
     pub(super) fn inherited_lock(&self) -> File {
         self.open.as_ref().unwrap()._lock.0.try_clone().unwrap()
@@ -132,8 +133,8 @@ impl Database {
 }
 
 impl Open {
-    /// Opens the file at `path`, whose links are resolved, and reads it. Says why it could not be
-    /// marked as in use.
+    /// Opens the file at `path`, whose links are resolved, and reads it. Returns also why it could
+    /// not be marked as in use.
     fn new(path: &Path) -> Result<(Self, Loaded, Option<StateError>), StateError> {
         #[cfg(test)]
         if super::tests::IS_FULL.get() {
@@ -144,7 +145,7 @@ impl Open {
         let (connection, mut loaded) = match try_open(path) {
             Err(StateError::Damaged { source, .. }) => begin_anew(path, &source)?,
             Err(error) if error.is_unwritable() && len.is_none() => {
-                // An empty one would be taken for one that has lost everything.
+                // An empty file would be taken for one that has lost everything.
                 remove_new(path);
                 return Err(error);
             }
@@ -167,7 +168,7 @@ impl Open {
         });
         let unmarked = match marked.map_err(|error| StateError::new(path, error)) {
             Ok(()) => None,
-            // What is there can be read and shared all the same; the next write marks it.
+            // The contents can be read nevertheless. The next write marks the file.
             Err(error) if error.is_unwritable() => Some(error),
             Err(error) => return Err(error),
         };
@@ -177,15 +178,15 @@ impl Open {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Closing is not enough: a child that is just being started still has a copy of the
-        // descriptor until its program runs, and the lock would stay until then.
+        // Closing is not enough: a child process that is being started has a copy of the descriptor
+        // until its program runs, and the lock would be held until then.
         if let Err(error) = self.0.unlock() {
             tracing::warn!(%error, "the lock of the state was left to be released by the system");
         }
     }
 }
 
-/// `path` with its links resolved, so that one file has one lock. Makes its folder.
+/// Returns `path` with links resolved, so that one file has one lock. Creates its folder.
 fn resolve(path: &Path) -> Result<PathBuf, StateError> {
     let resolved = match path.canonicalize() {
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -202,7 +203,7 @@ fn resolve(path: &Path) -> Result<PathBuf, StateError> {
     resolved.map_err(|error| StateError::new(path, error))
 }
 
-/// Removes a file that was made just now and holds nothing, and what SQLite put beside it.
+/// Removes a file that was just created and is empty, and SQLite's files beside it.
 fn remove_new(path: &Path) {
     for end in ["-wal", "-journal", ""] {
         match std::fs::remove_file(with_suffix(path, end)) {
@@ -214,7 +215,7 @@ fn remove_new(path: &Path) {
     }
 }
 
-/// Reads what there is at `path` without writing anything: its disk is full or read-only.
+/// Reads the file at `path` without writing anything, since its disk is full or read-only.
 fn glance(path: &Path) -> Result<Loaded, StateError> {
     let nothing = Loaded {
         torrents: Vec::new(),
@@ -244,7 +245,7 @@ fn glance(path: &Path) -> Result<Loaded, StateError> {
     }
 }
 
-/// What the file at `path` holds.
+/// Returns the contents of the file at `path`.
 fn read_only(path: &Path) -> Result<Loaded, StateError> {
     let sorted = |error: rusqlite::Error| StateError::new(path, error);
     let mut connection = OPTIONS.open_unwritable(path).map_err(sorted)?;
@@ -253,9 +254,9 @@ fn read_only(path: &Path) -> Result<Loaded, StateError> {
     load(path, &mut connection).map_err(sorted)
 }
 
-/// Locks a file beside the database: closing a second descriptor of the database itself would
-/// release SQLite's own locks (POSIX), and a damaged database is renamed. The file stays, because
-/// removing it could take it from under one who has just locked it.
+/// Locks a file beside the database. Closing a second descriptor of the database itself would release
+/// SQLite's own locks (POSIX), and a damaged database is renamed. The lock file is never removed, since
+/// somebody may just have locked it.
 fn lock(path: &Path) -> Result<Lock, StateError> {
     let beside = with_suffix(path, ".lock");
     let file = OpenOptions::new()
@@ -285,26 +286,26 @@ fn try_open(path: &Path) -> Result<(Connection, Loaded), StateError> {
     Ok((connection, loaded))
 }
 
-/// What is in the tables.
+/// The contents of the tables.
 #[derive(Default)]
 struct ReadReport {
     torrents: BTreeMap<InfoHash, Saved>,
-    /// Keys of torrents that make no sense.
+    /// Keys of invalid torrents.
     bad: Vec<Value>,
-    /// Keys of checkpoints that make no sense, or have no torrent.
+    /// Keys of checkpoints that are invalid or have no torrent.
     bad_checkpoints: Vec<Value>,
-    /// Keys of torrents whose counters make no sense.
+    /// Keys of torrents with invalid counters.
     bad_counters: Vec<Value>,
-    /// Torrents that lost their checkpoints.
+    /// Number of torrents that lost their checkpoints.
     unchecked: usize,
 }
 
 impl ReadReport {
-    /// What makes no sense and so is lost, in words.
+    /// Returns a sentence about what is lost because it is invalid.
     fn losses(&self) -> Option<String> {
         let losses = [
-            (self.bad.len(), "torrents could not be read: they are to be added anew"),
-            (self.unchecked, "checkpoints could not be read: the files are to be checked anew"),
+            (self.bad.len(), "torrents could not be read: add them again"),
+            (self.unchecked, "checkpoints could not be read: their files are checked again"),
             (self.bad_counters.len(), "torrents' sums could not be read: they begin at 0 again"),
         ];
         let told: Vec<_> = losses
@@ -325,14 +326,14 @@ fn load(path: &Path, connection: &mut Connection) -> rusqlite::Result<Loaded> {
     let notice =
         found.losses().map(|losses| format!("in the database `{}` {losses}", printable_path(path)));
     if let Err(error) = weed(connection, &found) {
-        tracing::warn!(%error, "what makes no sense in `{}` could not be removed", printable_path(path));
+        tracing::warn!(%error, "invalid rows in `{}` could not be removed", printable_path(path));
     }
     let incomplete = notice.is_some();
     let torrents = found.torrents.into_values().collect();
     Ok(Loaded { torrents, settings, notice, incomplete, clean })
 }
 
-/// Removes what makes no sense, so that it is told of once.
+/// Removes invalid rows, so that they are reported once.
 fn weed(connection: &mut Connection, found: &ReadReport) -> rusqlite::Result<()> {
     let ReadReport { bad, bad_checkpoints, bad_counters, .. } = found;
     let weeds = [
@@ -352,7 +353,7 @@ fn weed(connection: &mut Connection, found: &ReadReport) -> rusqlite::Result<()>
     transaction.commit()
 }
 
-/// Reads torrents up to the first page that is damaged.
+/// Reads torrents up to the first damaged page.
 fn read_torrents(
     connection: &Connection,
     found: &mut ReadReport,
@@ -370,14 +371,14 @@ fn read_torrents(
                 }
                 found.torrents.entry(saved.info_hash).or_insert(saved);
             }
-            // A value that is none of ours; the rows behind it may be sound.
+            // An invalid value. The rows after it may be sound.
             Err(_) => found.bad.push(row.get(0)?),
         }
     }
     Ok(())
 }
 
-/// Reads the checkpoints of the torrents that were found, up to the first page that is damaged.
+/// Reads the checkpoints of the torrents that were read, up to the first damaged page.
 fn read_checkpoints(
     connection: &Connection,
     found: &mut ReadReport,
@@ -402,7 +403,7 @@ fn read_checkpoints(
     Ok(())
 }
 
-/// The torrent of a row without its checkpoint, and whether its counters could be read.
+/// Returns the torrent of a row without its checkpoint, and whether its counters could be read.
 fn saved(row: &Row<'_>) -> rusqlite::Result<(Saved, bool)> {
     let counters = serde_json::from_str::<Counters>(row.get_ref(6)?.as_str()?);
     let whole = counters.is_ok();
@@ -425,10 +426,10 @@ fn fact(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>>
         .optional()
 }
 
-/// Sets the damaged file aside and begins a new one with what could be read from it.
+/// Sets the damaged file aside and creates a new one with what could be read from it.
 fn begin_anew(path: &Path, reason: &Cause) -> Result<(Connection, Loaded), StateError> {
     let (torrents, settings) = rescue(path);
-    // The damaged one stays where it is until the new one is whole: there may be no room for that.
+    // The damaged one stays where it is until the new one is complete: there may be no room for it.
     let new = with_suffix(path, ".new");
     remove_new(&new);
     let begun = begin(&new, &torrents, settings.as_deref());
@@ -456,7 +457,7 @@ fn begin_anew(path: &Path, reason: &Cause) -> Result<(Connection, Loaded), State
     Ok((connection, Loaded { torrents, settings, notice, incomplete: true, clean: false }))
 }
 
-/// Makes a database at `path` that holds `torrents` and `settings`, and closes it.
+/// Creates a database at `path` with `torrents` and `settings`, and closes it.
 fn begin(path: &Path, torrents: &[Saved], settings: Option<&str>) -> Result<(), StateError> {
     let (mut connection, _) = try_open(path)?;
     connection
@@ -472,8 +473,8 @@ fn begin(path: &Path, torrents: &[Saved], settings: Option<&str>) -> Result<(), 
         .map_err(|error| StateError::new(path, error))
 }
 
-/// What can be read of a damaged file. Reading ends at the first damaged page, so it is read from
-/// both ends. Checkpoints carry a sum of their own and are as good as ever.
+/// Returns what can be read of a damaged file. Reading ends at the first damaged page, so it is read from
+/// both ends. Checkpoints have checksums of their own, so those that can be read are right.
 fn rescue(path: &Path) -> (Vec<Saved>, Option<String>) {
     let Ok(connection) = OPTIONS.open_damaged(path) else { return (Vec::new(), None) };
     let mut found = ReadReport::default();
@@ -489,7 +490,7 @@ fn rescue(path: &Path) -> (Vec<Saved>, Option<String>) {
     (found.torrents.into_values().collect(), settings)
 }
 
-/// Settings may hold passwords: nobody else may read.
+/// Settings may contain passwords, so nobody else may read the file.
 const PRIVATE: u32 = 0o600;
 
 const OPTIONS: DatabaseOptions = DatabaseOptions {
@@ -503,20 +504,20 @@ const OPTIONS: DatabaseOptions = DatabaseOptions {
     needs_check: |_| Ok(true),
     access: Access::Exclusive,
     requires_wal: false,
-    // With a log a connection has one setting for all it writes. `Normal` would spare checkpoints one
-    // sync a transaction, but there are two of those a second at most.
+    // With a write-ahead log a connection has one setting for all writes. `Normal` would save one
+    // sync for each transaction of checkpoints, but there are at most two of those a second.
     synchronous: Synchronous::Full,
     auto_vacuum: false,
-    // Little is written at a time, and nothing is read but at the start.
+    // Little is written at a time, and nothing is read after the start.
     cache_kib: Some(256),
     // A first start with 10,000 torrents writes more.
     log_kept: 8 << 20,
 };
 
-/// Of the tables below. What is added to them later gets a step from each version to the next.
+/// Version of the tables below. Later changes need a step from each version to the next.
 const VERSION: i64 = 1;
 
-/// Rows read of a damaged table: its pages may lead in circles.
+/// Maximum number of rows read from a damaged table: its pages may lead in circles.
 const RESCUED: usize = 1_000_000;
 
 const SCHEMA: &str = "

@@ -1,4 +1,4 @@
-//! What can go wrong with the file the state lies in.
+//! Errors of the state's file.
 
 use std::path::{Path, PathBuf};
 
@@ -10,17 +10,17 @@ use piecework_database::{Cause, Fault, OpenError};
 pub enum StateError {
     /// Another program has the file open.
     #[error(
-        "`{}` is in use by another program: end that one, or give this one a file of its own",
+        "`{}` is in use by another program: stop that program, or configure another file",
         printable_path(path)
     )]
     InUse {
         /// The database.
         path: PathBuf,
     },
-    /// A later program wrote the file.
+    /// A newer version of the program wrote the file.
     #[error(
-        "`{}` is of version `{found}`, written by a later program; this one knows versions up to \
-         `{known}`: install the later program again, or move the file away",
+        "`{}` is of version `{found}`, written by a newer version; this program knows versions up to \
+         `{known}`: install the newer version again, or move the file away",
         printable_path(path)
     )]
     Later {
@@ -31,7 +31,7 @@ pub enum StateError {
         /// The latest version this program knows.
         known: i64,
     },
-    /// A database, but none of ours.
+    /// It is the database of another program.
     #[error("`{}` is the database of some other program: name another file", printable_path(path))]
     Foreign {
         /// The database.
@@ -45,11 +45,8 @@ pub enum StateError {
         /// What its disk lacks.
         why: Unwritable,
     },
-    /// What is in the file makes no sense. When it is opened next it will be set aside.
-    #[error(
-        "`{}` is damaged ({source}): start the program anew to have it rebuilt",
-        printable_path(path)
-    )]
+    /// The contents of the file are invalid. When it is opened next, it is set aside.
+    #[error("`{}` is damaged ({source}): restart the program to rebuild it", printable_path(path))]
     Damaged {
         /// The database.
         path: PathBuf,
@@ -64,26 +61,26 @@ pub enum StateError {
         /// Why.
         source: Cause,
     },
-    /// There is no such torrent in the state.
+    /// The torrent is not in the state.
     #[error("the torrent `{info_hash}` is not in the state")]
     Unknown {
-        /// Which.
+        /// The torrent.
         info_hash: InfoHash,
     },
-    /// A text or path that is longer than what is kept.
+    /// A text or path is too long to be kept.
     #[error("{what} of `{len}` bytes is longer than the `{limit}` that are kept")]
     TooLong {
-        /// What it is, with its article.
+        /// What is too long, with its article.
         what: &'static str,
         /// Its length in bytes.
         len: usize,
-        /// The longest kept, in bytes.
+        /// Maximum length in bytes.
         limit: usize,
     },
-    /// More changes wait for the disk than may.
+    /// Too many changes wait for the disk.
     #[error("`{waiting}` changes wait for the disk already: it does not keep up")]
     Busy {
-        /// How many.
+        /// Number of changes that wait.
         waiting: usize,
     },
     /// The state was closed, or its thread has ended.
@@ -103,7 +100,7 @@ impl StateError {
         }
     }
 
-    /// The same for an error that came when it was opened.
+    /// Classifies an error of opening the database.
     pub(super) fn open(path: &Path, error: OpenError, known: i64) -> Self {
         match error {
             OpenError::Foreign => Self::Foreign { path: path.to_owned() },
@@ -113,8 +110,8 @@ impl StateError {
         }
     }
 
-    /// Whether its disk is full or read-only: it may work later, without anybody doing anything
-    /// about the file.
+    /// Returns whether its disk is full or read-only. Then it may work later without any change to
+    /// the file.
     pub fn is_unwritable(&self) -> bool {
         matches!(self, Self::Unwritable { .. })
     }

@@ -5,7 +5,7 @@ use piecework_core::InfoHash;
 
 pub(crate) fn resume(body: &[u8]) {
     let info_hash = InfoHash([7; 20]);
-    // Without its sum it is noise, unless the input has found one.
+    // Without the right checksum it is noise.
     let noise = unpack(info_hash, body);
     let sealed = [body, &sum(info_hash, body)].concat();
     for checkpoint in [noise, unpack(info_hash, &sealed)].into_iter().flatten() {

@@ -1,15 +1,15 @@
-//! What survives a restart: torrents, settings, checkpoints, in one SQLite file that is
-//! written by a thread of its own.
+//! The state that survives a restart: torrents, settings and checkpoints in one SQLite file, which a thread
+//! of its own writes.
 //!
-//! - What people decided ([`State::put`], [`State::remove`], [`State::update`],
-//!   [`State::set_settings`]) is answered by a [`Receipt`] once it is on the disk. All that waits
-//!   at one time goes into one transaction, so a thousand changes cost one sync.
-//! - What the program found out ([`State::checkpoint`], [`State::count`]) is never waited for.
-//!   The latest of each torrent waits for at most half a second, then all go together. If the
-//!   disk is full they are kept and tried again; one that is lost in a power cut costs a check.
-//! - A database that is damaged is set aside, and a new one begun with what could be read. The
-//!   `.torrent` files in their folder are the truth about torrents; nothing here is needed to
-//!   have them again, only their folders and settings.
+//! - Changes by users ([`State::put`], [`State::remove`], [`State::update`], [`State::set_settings`])
+//!   return a [`Receipt`], which resolves once they are on the disk. All that wait at one time go into
+//!   one transaction, so a thousand changes cost one sync.
+//! - Nobody waits for what the program learns ([`State::checkpoint`], [`State::count`]). The latest of
+//!   each torrent waits for at most half a second, then all are written together. If the disk is full
+//!   they are kept and retried; one that is lost in a power cut costs a check.
+//! - A damaged database is set aside, and a new one is created with what could be read. The `.torrent`
+//!   files in their folder are what counts: with them torrents are found again, without the state only
+//!   their folders and settings are lost.
 
 use std::path::Path;
 use std::pin::Pin;
@@ -38,16 +38,16 @@ pub use model::{Counters, Loaded, Saved, Update};
 #[cfg(test)]
 mod tests;
 
-/// The open file. Clones share it. When the last is dropped without [`State::close`], all that
-/// waits is written, but the file is not marked as closed in order; dropping waits for that. After
-/// [`State::close`] it waits for nothing.
+/// The open file. Clones share it. If the last one is dropped without [`State::close`], all changes that wait
+/// are written, and dropping waits for that, but the file is not marked as closed properly. After
+/// [`State::close`] dropping waits for nothing.
 #[derive(Clone)]
 pub struct State {
     writer: Arc<Writer>,
 }
 
-/// A change that was handed over, and will be made whether or not anybody waits. Await it, or
-/// [`wait`](Self::wait) for it where blocking is allowed.
+/// A change that is made whether or not anybody waits for it. Await it, or [`wait`](Self::wait) for it where
+/// blocking is allowed.
 #[must_use = "whether it worked is only known when it is awaited"]
 #[derive(Debug)]
 pub struct Receipt {
@@ -55,18 +55,16 @@ pub struct Receipt {
 }
 
 impl State {
-    /// Opens the database at `path`, or begins one, in a folder that is made if need be, and reads
-    /// it. Blocks.
+    /// Opens or creates the database at `path`, creates its folder if needed, and reads it. Blocks.
     ///
-    /// One that is damaged is renamed and a new one begun, and so is one that is empty; single
-    /// torrents that cannot be read are left out, and checkpoints that cannot be read are `None`.
-    /// [`Loaded::notice`] says so. The file is locked against other programs until this one
-    /// closes it or ends, however it ends.
+    /// A damaged or empty database is renamed, and a new one is created. Torrents that cannot be
+    /// read are left out, and checkpoints that cannot be read are `None`; [`Loaded::notice`] says
+    /// so. The file is locked against other programs until this one closes it or ends in any way.
     ///
     /// # Errors
-    /// If another program has it open, it is of a later version or not ours at all, or there can
-    /// be no file there. A disk that is full is no reason: what is there is read, and the file is
-    /// opened or begun when there is room; until then nothing can be changed. See
+    /// If another program has it open, if a newer version or another program wrote it, or if no
+    /// file can be created there. A full disk is no error: the contents are read, and the file is
+    /// opened or created when there is room. Until then nothing can be changed; see
     /// [`State::last_error`].
     pub fn open(path: &Path) -> Result<(Self, Loaded), StateError> {
         let (database, loaded) = Database::open(path)?;
@@ -82,15 +80,15 @@ impl State {
         Ok((Self { writer: Arc::new(writer) }, loaded))
     }
 
-    /// Adds a torrent, or puts it in the place of all there is of it, waiting checkpoints too.
+    /// Adds a torrent, or replaces it together with its waiting checkpoints.
     ///
     /// # Errors
-    /// With the [`Receipt`]: if it could not be written, and so nothing has changed.
+    /// The [`Receipt`] returns an error if it could not be written. Then nothing has changed.
     pub fn put(&self, saved: Saved) -> Receipt {
         self.put_many(vec![saved])
     }
 
-    /// The same for many torrents in one transaction: all or none.
+    /// Adds many torrents in one transaction: all or none.
     ///
     /// # Errors
     /// See [`State::put`].
@@ -98,16 +96,16 @@ impl State {
         self.push(Job::Put(torrents))
     }
 
-    /// Adds torrents as soon as there is room, where there are none with their info-hashes. Those
-    /// that the program goes by although they could not be written when it started.
+    /// Adds torrents as soon as there is room, unless there are some with their info-hashes. For
+    /// torrents that the program uses although they could not be written when it started.
     pub fn put_later(&self, torrents: Vec<Saved>) {
         self.writer.queue.put_first(torrents, None);
     }
 
-    /// Removes a torrent and all that belongs to it. It is no error if there is none.
+    /// Removes a torrent and all that belongs to it. It is not an error if there is none.
     ///
     /// # Errors
-    /// With the [`Receipt`]: if it could not be written.
+    /// The [`Receipt`] returns an error if it could not be written.
     pub fn remove(&self, info_hash: InfoHash) -> Receipt {
         self.push(Job::Remove(info_hash))
     }
@@ -115,48 +113,50 @@ impl State {
     /// Changes what `update` names.
     ///
     /// # Errors
-    /// With the [`Receipt`]: if there is no such torrent, or it could not be written.
+    /// The [`Receipt`] returns an error if there is no such torrent, or if it could not be written.
     pub fn update(&self, info_hash: InfoHash, update: Update) -> Receipt {
         self.push(Job::Update(info_hash, Box::new(update)))
     }
 
-    /// Keeps the settings of the whole program, in a form that only the layer above knows.
+    /// Writes the settings of the whole program, in a form that only the layer above knows.
     ///
     /// # Errors
-    /// With the [`Receipt`]: if they could not be written.
+    /// The [`Receipt`] returns an error if they could not be written.
     pub fn set_settings(&self, settings: String) -> Receipt {
         self.push(Job::Settings(settings))
     }
 
-    /// Has a checkpoint written soon, in the place of earlier ones of the torrent. Never blocks.
-    /// Without effect if the torrent is not there by then, or the state is closed.
+    /// Writes a checkpoint soon, in place of earlier ones of the torrent. Never blocks. Has no
+    /// effect if the torrent is not there by then, or if the state is closed.
     pub fn checkpoint(&self, info_hash: InfoHash, checkpoint: Checkpoint) {
         self.writer.queue.checkpoint(info_hash, checkpoint);
     }
 
-    /// Has counters written soon, as [`State::checkpoint`] does.
+    /// Writes counters soon, like [`State::checkpoint`].
     pub fn count(&self, info_hash: InfoHash, counters: Counters) {
         self.writer.queue.count(info_hash, counters);
     }
 
-    /// Has all that was given before written now.
+    /// Writes everything that waits now.
     ///
     /// # Errors
-    /// With the [`Receipt`]: if it could not be written. Checkpoints are kept and tried again.
+    /// The [`Receipt`] returns an error if it could not be written. Checkpoints are kept and
+    /// retried.
     pub fn flush(&self) -> Receipt {
         self.push(Job::Flush)
     }
 
-    /// Writes what waits, marks the file as closed in order, ends the thread and releases the
-    /// lock. What is asked of any clone later is answered with [`StateError::Closed`].
+    /// Writes what waits, marks the file as closed properly, ends the thread and releases the lock.
+    /// Later calls on any clone return [`StateError::Closed`].
     ///
     /// # Errors
-    /// With the [`Receipt`]: if what waited could not be written. The file is closed even so.
+    /// The [`Receipt`] returns an error if what waited could not be written. The file is closed
+    /// nevertheless.
     pub fn close(&self) -> Receipt {
         self.push(Job::Close)
     }
 
-    /// Why the last attempt to write failed; `None` once one has worked again. For people.
+    /// Returns a sentence about why the last write failed; `None` once one has succeeded again.
     pub fn last_error(&self) -> Option<String> {
         self.writer.queue.last_error()
     }
@@ -172,10 +172,10 @@ impl Receipt {
     /// Blocks until the change is on the disk.
     ///
     /// # Errors
-    /// As the method says that gave the receipt.
+    /// As described at the method that returned the receipt.
     ///
     /// # Panics
-    /// On a thread that runs async tasks: await it there.
+    /// On a thread that runs async tasks. Await the receipt there.
     pub fn wait(self) -> Result<(), StateError> {
         self.answer.blocking_recv().unwrap_or(Err(StateError::Closed))
     }
@@ -191,7 +191,7 @@ impl Future for Receipt {
     }
 }
 
-/// The thread's address; ends it.
+/// The handle of the writer thread. Dropping it ends the thread.
 struct Writer {
     queue: Arc<Queue>,
     thread: WriterThread,
@@ -199,7 +199,7 @@ struct Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // Whoever closed it has waited for as long as he wanted to: a disk may never answer.
+        // Whoever closed it has waited as long as they wanted to: a disk may never answer.
         if self.queue.end() {
             return;
         }

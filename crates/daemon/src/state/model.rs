@@ -1,4 +1,4 @@
-//! What is kept of a torrent.
+//! What the state keeps of a torrent.
 
 use std::path::PathBuf;
 
@@ -6,45 +6,45 @@ use serde::{Deserialize, Serialize};
 
 use piecework_core::{Checkpoint, InfoHash};
 
-/// All that is kept of one torrent. The torrent itself is its `.torrent` file.
+/// All that the state keeps of one torrent. The torrent itself is its `.torrent` file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Saved {
-    /// Which torrent.
+    /// The torrent.
     pub info_hash: InfoHash,
     /// Name of its `.torrent` file in the folder of torrents.
     pub file: String,
-    /// Folder its content lies in. Need not be UTF-8.
+    /// Folder of its content. May be other than UTF-8.
     pub root: PathBuf,
-    /// When it was added, seconds since 1970.
+    /// When it was added, in seconds since 1970.
     pub added_at: i64,
-    /// When its last wanted piece came, seconds since 1970.
+    /// When its last wanted piece arrived, in seconds since 1970.
     pub done_at: Option<i64>,
     /// Its settings, in a form that only the layer above knows (JSON).
     pub settings: String,
-    /// What is known for certain about its files. `None`: nothing, all is to be checked. Whether
-    /// it has as many pieces and files as the torrent is for the reader to see.
+    /// What is known for certain about its files. If `None`, everything has to be checked. The
+    /// reader has to check that the numbers of pieces and files are those of the torrent.
     pub checkpoint: Option<Checkpoint>,
-    /// Sums over its whole life.
+    /// Totals over its whole life.
     pub counters: Counters,
 }
 
-/// Sums over a torrent's whole life. One that an older program did not know is 0 when read.
+/// Totals over a torrent's whole life. Those that an older version did not know are read as 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counters {
-    /// Seconds it ran with wanted pieces missing.
+    /// Seconds for which it ran with wanted pieces missing.
     pub seconds_downloading: u64,
-    /// Seconds it ran with all wanted pieces there.
+    /// Seconds for which it ran with all wanted pieces.
     pub seconds_seeding: u64,
-    /// When payload last came or went, seconds since 1970.
+    /// When payload was last transferred, in seconds since 1970.
     pub last_active_at: Option<i64>,
     /// Bytes received in pieces whose hash was wrong.
     pub corrupt_bytes: u64,
-    /// Bytes received of blocks that were there already.
+    /// Bytes received in blocks that were there already.
     pub redundant_bytes: u64,
 }
 
-/// A change of a torrent: what is `None` stays as it is.
+/// A change of a torrent. Fields that are `None` stay as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Update {
     /// A new [`Saved::root`].
@@ -57,18 +57,18 @@ pub struct Update {
     pub counters: Option<Counters>,
 }
 
-/// What the file held when it was opened.
+/// The contents of the file when it was opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
     /// The torrents, by info-hash.
     pub torrents: Vec<Saved>,
     /// What [`State::set_settings`](super::State::set_settings) kept.
     pub settings: Option<String>,
-    /// What people should know: the file was damaged, and this is lost.
+    /// A notice for users: the file was damaged, and this is lost.
     pub notice: Option<String>,
-    /// There may have been torrents that are not among these: the file is new, or was damaged.
+    /// Torrents may be missing, because the file is new or was damaged.
     pub incomplete: bool,
-    /// The program that had it before closed it; so did nobody if the file is new. Otherwise that
-    /// one was killed or the power failed, and its last checkpoints may be missing.
+    /// The program that had it open before closed it properly, or the file is new. Otherwise that
+    /// program was killed or the power failed, and the last checkpoints may be missing.
     pub clean: bool,
 }

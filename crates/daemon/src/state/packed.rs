@@ -1,4 +1,4 @@
-//! A checkpoint as one blob: most torrents are complete and have few files, so most are short.
+//! A checkpoint as one blob. Most torrents are complete and have few files, so most blobs are short.
 //!
 //! ```text
 //! version          u8     1
@@ -15,14 +15,14 @@
 //! sum              first 8 bytes of the SHA-1 of the info-hash and all before
 //! ```
 //!
-//! All numbers are little-endian. The sum is there because SQLite has none: one bit that rots on
-//! the disk would else be a piece we claim to hold, never fetch and never check.
+//! All numbers are little-endian. The checksum is needed because SQLite has none: a flipped bit on the disk
+//! would otherwise be a piece that we claim to hold, never fetch and never check.
 
 use sha1::{Digest, Sha1};
 
 use piecework_core::{Bitfield, Checkpoint, Fingerprint, InfoHash};
 
-/// `checkpoint` of the torrent `info_hash` in its packed form.
+/// Returns the packed form of `checkpoint` of the torrent `info_hash`.
 pub(super) fn pack(info_hash: InfoHash, checkpoint: &Checkpoint) -> Vec<u8> {
     let Checkpoint { have, files, writing, unchecked, taken_at_ns, downloaded, uploaded } =
         checkpoint;
@@ -57,8 +57,8 @@ pub(super) fn pack(info_hash: InfoHash, checkpoint: &Checkpoint) -> Vec<u8> {
     packed
 }
 
-/// The checkpoint of the torrent `info_hash` in `packed`; `None` if it is not exactly what
-/// [`pack`] would have written.
+/// Returns the checkpoint of the torrent `info_hash` in `packed`; `None` if it is not exactly what [`pack`]
+/// would have written.
 pub(super) fn unpack(info_hash: InfoHash, packed: &[u8]) -> Option<Checkpoint> {
     let (body, stored) = packed.split_last_chunk::<SUM>()?;
     if sum(info_hash, body) != *stored {
@@ -94,7 +94,7 @@ pub(super) fn unpack(info_hash: InfoHash, packed: &[u8]) -> Option<Checkpoint> {
             Some(Some(Fingerprint { len, mtime_ns }))
         })
         .collect::<Option<_>>()?;
-    // Bits behind the last file would leave bytes over.
+    // Bits after the last file would leave bytes over.
     let writing = flags & 1 == 1;
     let checkpoint =
         Checkpoint { have, files, writing, unchecked, taken_at_ns, downloaded, uploaded };
@@ -149,7 +149,7 @@ const HEAD: usize = 2 + 2 * 4 + 3 * 8;
 /// Bytes of a fingerprint.
 const FILE: usize = 16;
 
-/// Bytes of the sum: damage goes unnoticed once in 2⁶⁴ times.
+/// Bytes of the checksum: damage goes unnoticed once in 2⁶⁴ times.
 const SUM: usize = 8;
 
 #[cfg(test)]

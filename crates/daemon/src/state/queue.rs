@@ -1,4 +1,4 @@
-//! What waits to be written, and the thread that writes it.
+//! The queue of changes to write, and the thread that writes them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use super::rows;
 use piecework_core::{Checkpoint, InfoHash};
 use piecework_database::{Backlog, Due, Retry, WriteQueue};
 
-/// Shared by those who ask and the thread that writes.
+/// The queue, shared by callers and the writer thread.
 pub(super) struct Queue(WriteQueue<QueueState>);
 
-/// What somebody waits for.
+/// A job that somebody waits for.
 pub(super) enum Job {
     Put(Vec<Saved>),
     Remove(InfoHash),
@@ -30,16 +30,16 @@ pub(super) type Reply = oneshot::Sender<Result<(), StateError>>;
 
 struct QueueState {
     jobs: Vec<(Job, Reply)>,
-    /// What nobody waits for: of each torrent the latest. An entry leaves when it has been
-    /// written or something that comes after it makes it void, not when the thread takes it: so
-    /// nothing need be put back if writing fails.
+    /// Changes that nobody waits for: the latest of each torrent. An entry is removed when it was
+    /// written or a later job makes it void, not when the thread takes it, so nothing has to be put
+    /// back if a write fails.
     waiting: BTreeMap<InfoHash, Waiting>,
-    /// What there is in no file yet, though the program goes by it: written before anything else,
-    /// where the file has nothing of the kind.
+    /// What the program uses although it is in no file yet. It is written before anything else,
+    /// unless the file has it.
     first: Arc<First>,
-    /// When `waiting` and `first` are to be written, or a failure is to be made good, at the latest.
+    /// When `waiting` and `first` have to be written, or a failed write retried, at the latest.
     due: Option<Instant>,
-    /// Changes of `waiting` so far.
+    /// Number of changes of `waiting` so far.
     changes: u64,
     retry: Retry<StateError>,
 }
@@ -59,7 +59,7 @@ struct Waiting {
     change: u64,
 }
 
-/// What one turn of the thread writes.
+/// What the thread writes at a time.
 pub(super) struct Batch {
     jobs: Vec<(Job, Reply)>,
     waiting: BTreeMap<InfoHash, Waiting>,
@@ -67,7 +67,7 @@ pub(super) struct Batch {
 }
 
 impl Queue {
-    /// An empty one; `error` is what went wrong before.
+    /// Returns an empty queue; `error` is why the file could not be opened.
     pub(super) fn new(error: Option<&StateError>) -> Self {
         let mut retry = Retry::new(RETRY, RETRY);
         if let Some(error) = error {
@@ -83,7 +83,8 @@ impl Queue {
         }))
     }
 
-    /// Has torrents and settings written before anything else, where there are none.
+    /// Queues torrents and settings that are written before anything else, unless the file has
+    /// them.
     pub(super) fn put_first(&self, torrents: Vec<Saved>, settings: Option<String>) {
         let mut state = self.0.lock();
         let before = std::mem::take(&mut state.first);
@@ -97,7 +98,7 @@ impl Queue {
         self.0.wake();
     }
 
-    /// Takes a job in, or answers it at once if it cannot be done.
+    /// Queues a job, or answers it at once if it cannot be done.
     pub(super) fn push(&self, job: Job, reply: Reply) {
         let mut state = self.0.lock();
         let taken = if state.is_closed() {
@@ -108,7 +109,7 @@ impl Queue {
             job.check()
         };
         if let Err(error) = taken {
-            // Who asked may have left.
+            // Whoever asked may have left.
             let _ = reply.send(Err(error));
             return;
         }
@@ -120,65 +121,65 @@ impl Queue {
         self.0.wake();
     }
 
-    /// Has a checkpoint written soon.
+    /// Queues a checkpoint.
     pub(super) fn checkpoint(&self, info_hash: InfoHash, checkpoint: Checkpoint) {
         let checkpoint = Arc::new(checkpoint);
         self.wait(info_hash, |waiting| waiting.checkpoint = Some(checkpoint));
     }
 
-    /// Has counters written soon.
+    /// Queues counters.
     pub(super) fn count(&self, info_hash: InfoHash, counters: Counters) {
         self.wait(info_hash, |waiting| waiting.counters = Some(counters));
     }
 
-    /// Has the thread end once all is written. Returns whether it was to end already.
+    /// Makes the thread end once everything is written. Returns whether it was to end already.
     pub(super) fn end(&self) -> bool {
         self.0.close()
     }
 
-    /// Why the last attempt to write failed.
+    /// Returns why the last write failed.
     pub(super) fn last_error(&self) -> Option<String> {
         self.0.lock().retry.error().map(ToString::to_string)
     }
 
-    /// Number of torrents of which something waits, and when it is to be written.
+    /// Returns the number of torrents with waiting changes, and when they are due.
     #[cfg(test)]
     pub(super) fn waiting(&self) -> (usize, Option<Instant>) {
         let state = self.0.lock();
         (state.waiting.len(), state.due)
     }
 
-    /// Takes what there is, due or not.
+    /// Takes everything, due or not.
     #[cfg(test)]
     pub(super) fn take_now(&self) -> Batch {
         self.0.lock().take()
     }
 
-    /// Waits until there is something to write, and takes it.
+    /// Waits until something has to be written, and takes it.
     #[cfg(test)]
     pub(super) fn take(&self) -> Batch {
         self.0.next().0
     }
 
-    /// Body of the thread.
+    /// Runs the writer thread.
     pub(super) fn run(&self, mut database: Database) {
         let mut closers = Vec::new();
         let write = |database: &mut Database, batch, _| closers = self.turn(database, batch);
         let ending = self.0.run(&mut database, write, |_| {});
         if let Err(error) = database.tidy() {
-            tracing::warn!(%error, "the log of the state was left beside it");
+            tracing::warn!(%error, "could not remove the write-ahead log of the state");
         }
-        // Those who closed it may open it again at once.
+        // Whoever closed it may open it again at once.
         drop(database);
         drop(ending);
         for (reply, outcome) in closers {
-            // Who asked may have left.
+            // Whoever asked may have left.
             let _ = reply.send(outcome);
         }
     }
 
-    /// Writes a batch and answers those who asked, but for those who wait for the end: they are
-    /// given back with their answers.
+    /// Writes a batch and answers those who asked. Those who wait for the end are returned with
+    /// their answers.
     pub(super) fn turn(
         &self,
         database: &mut Database,
@@ -215,7 +216,7 @@ impl Queue {
             if matches!(job, Job::Close) {
                 closers.push((reply, outcome));
             } else {
-                // Who asked may have left.
+                // Whoever asked may have left.
                 let _ = reply.send(outcome);
             }
         }
@@ -240,8 +241,8 @@ impl Queue {
 }
 
 impl QueueState {
-    /// Drops what waits and is older than `job`, which says otherwise: what waits is written
-    /// after the jobs.
+    /// Drops waiting changes that `job` makes void, since waiting changes are written after the
+    /// jobs.
     fn make_void(&mut self, job: &Job) {
         match job {
             Job::Put(torrents) => {
@@ -261,7 +262,7 @@ impl QueueState {
         }
     }
 
-    /// Takes note of how writing `written` went.
+    /// Records how writing `written` went.
     fn settle(
         &mut self,
         written: &BTreeMap<InfoHash, Waiting>,
@@ -272,7 +273,7 @@ impl QueueState {
             if self.retry.fail(error.clone(), Instant::now()) {
                 tracing::error!("{error}");
             }
-            // Even if nothing waits: people are told until it works again.
+            // Even if nothing waits, since the error is reported until a write succeeds.
             self.due = self.retry.at();
             return;
         }
@@ -308,7 +309,7 @@ impl Backlog for QueueState {
         }
     }
 
-    /// Dropping their replies answers those who wait.
+    /// Dropping the replies answers those who wait.
     fn abandon(&mut self) -> Vec<(Job, Reply)> {
         self.waiting.clear();
         std::mem::take(&mut self.jobs)
@@ -332,7 +333,7 @@ impl First {
 }
 
 impl Job {
-    /// Refuses what is longer than anything sensible.
+    /// Refuses texts that are unreasonably long.
     fn check(&self) -> Result<(), StateError> {
         let check = |what, len| match len {
             len if len > LONGEST => Err(StateError::TooLong { what, len, limit: LONGEST }),
@@ -353,7 +354,7 @@ impl Job {
         }
     }
 
-    /// Says whether what it is about was there.
+    /// Returns whether the torrent was there.
     fn write(&self, transaction: &rusqlite::Transaction<'_>) -> rusqlite::Result<bool> {
         match self {
             Self::Put(torrents) => {
@@ -381,23 +382,23 @@ impl Waiting {
         }
         if self.counters.is_some() {
             let update = Update { counters: self.counters, ..Update::default() };
-            // A torrent that was removed meanwhile needs none.
+            // A torrent that was removed meanwhile needs no checkpoint.
             rows::update(transaction, info_hash, &update)?;
         }
         Ok(())
     }
 }
 
-/// Jobs that may wait: each torrent of a very large collection may have several. Only a disk that
-/// hangs lets as many gather.
+/// Maximum number of jobs that wait: each torrent of a very large collection may have several. Only a disk
+/// that hangs lets as many gather.
 const JOBS: usize = 65_536;
 
-/// For how long what nobody waits for gathers into one transaction: two syncs a second, however
-/// many torrents there are.
+/// How long changes that nobody waits for gather into one transaction: two syncs a second, however many
+/// torrents there are.
 const GATHER: Duration = Duration::from_millis(500);
 
-/// How long after a failure it is tried again if nobody asks for anything sooner.
+/// Time after which a failed write is retried if no job comes sooner.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Bytes of the longest text or path taken: 16 MiB, far more than any settings are.
+/// Maximum length of a text or path in bytes: 16 MiB, far more than any settings take.
 const LONGEST: usize = 16 << 20;

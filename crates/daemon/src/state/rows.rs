@@ -1,4 +1,4 @@
-//! Rows of the database: put, changed and removed, each within the transaction of its batch.
+//! Statements that write rows of the database, within the transaction of a batch.
 
 use std::os::unix::ffi::OsStrExt;
 
@@ -8,7 +8,7 @@ use super::model::{Counters, Saved, Update};
 use super::packed::pack;
 use piecework_core::{Checkpoint, InfoHash};
 
-/// Adds a torrent, or puts it in the place of what there is of it.
+/// Adds or replaces a torrent.
 pub(super) fn put(transaction: &Transaction<'_>, saved: &Saved) -> rusqlite::Result<()> {
     transaction
         .prepare_cached(
@@ -39,7 +39,7 @@ pub(super) fn put_missing(transaction: &Transaction<'_>, saved: &Saved) -> rusql
     if is_there { Ok(()) } else { put(transaction, saved) }
 }
 
-/// Keeps the settings of the program if there are none.
+/// Writes the settings of the program if there are none.
 pub(super) fn put_missing_settings(
     transaction: &Transaction<'_>,
     settings: &str,
@@ -58,7 +58,7 @@ pub(super) fn remove(transaction: &Transaction<'_>, info_hash: InfoHash) -> rusq
     remove_checkpoint(transaction, info_hash)
 }
 
-/// Changes a torrent; says whether there is such a one.
+/// Changes a torrent. Returns whether it exists.
 pub(super) fn update(
     transaction: &Transaction<'_>,
     info_hash: InfoHash,
@@ -81,7 +81,7 @@ pub(super) fn update(
     Ok(changed > 0)
 }
 
-/// Keeps a checkpoint if its torrent is there.
+/// Writes a checkpoint if its torrent is there.
 pub(super) fn put_checkpoint(
     transaction: &Transaction<'_>,
     info_hash: InfoHash,
@@ -96,7 +96,7 @@ pub(super) fn put_checkpoint(
     Ok(())
 }
 
-/// Keeps the settings of the program.
+/// Writes the settings of the program.
 pub(super) fn put_settings(transaction: &Transaction<'_>, settings: &str) -> rusqlite::Result<()> {
     transaction
         .prepare_cached("INSERT OR REPLACE INTO facts (name, value) VALUES ('settings', ?1)")?
@@ -104,7 +104,7 @@ pub(super) fn put_settings(transaction: &Transaction<'_>, settings: &str) -> rus
     Ok(())
 }
 
-/// Marks the file as closed in order, or as in use.
+/// Marks the file as closed properly, or as in use.
 pub(super) fn mark_clean(transaction: &Transaction<'_>, clean: bool) -> rusqlite::Result<()> {
     transaction
         .prepare_cached("INSERT OR REPLACE INTO facts (name, value) VALUES ('clean', ?1)")?
@@ -124,5 +124,5 @@ fn counters_text(counters: &Counters) -> rusqlite::Result<String> {
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
 }
 
-/// Value of the fact `clean` if the file was closed in order.
+/// Value of the fact `clean` if the file was closed properly.
 pub(super) const CLEAN: &str = "yes";
