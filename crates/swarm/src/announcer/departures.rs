@@ -9,7 +9,7 @@ use piecework_core::printable;
 
 /// Tells the trackers of many torrents that we leave.
 ///
-/// Torrents come in the order of their [`Demand`], the greatest first. Each tracker host is told about a
+/// Torrents come in the order of their demand, the greatest first. Each tracker host is told about a
 /// few torrents at a time, and about one more with each answer. A host that does not answer is given up, so
 /// that it does not hold up the others.
 ///

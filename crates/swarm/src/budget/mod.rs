@@ -7,7 +7,7 @@
 //!
 //! Only downloads that can request something have a share, and it follows what they receive:
 //!
-//! 1. An eighth is for downloads that have received nothing for [`LIVELY`], including new ones, in equal
+//! 1. An eighth is for downloads that have received nothing for two seconds, including new ones, in equal
 //!    parts. A peer that only promises to give something opens up no more than that.
 //! 2. From the rest, each lively download gets what fills its lines: rate × round trip × 2.
 //! 3. Then each gets what it has earned: twice what arrived within a second, and a little to grow with.
