@@ -14,7 +14,7 @@ pub struct Magnet {
     /// The torrent it names (`xt=urn:btih:`).
     pub info_hash: InfoHash,
     /// The name of the torrent (`dn`). It may contain any characters: show it through
-    /// [`printable`](piecework_core::printable).
+    /// [`printable`].
     pub name: Option<String>,
     /// The supported trackers (`tr`), each once.
     pub trackers: Vec<TrackerUrl>,
