@@ -28,7 +28,7 @@ impl Keeper for Kept {
     }
 }
 
-pub async fn measure(pieces: usize) -> Vec<Row> {
+pub(crate) async fn measure(pieces: usize) -> Vec<Row> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("content");
     fill(&path, pieces as u64 * u64::from(PIECE));

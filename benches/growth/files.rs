@@ -11,7 +11,7 @@ use super::{Row, rows_of};
 use piecework_testkit::library::Meter;
 use piecework_testkit::session_with;
 
-pub async fn measure(files: usize) -> Vec<Row> {
+pub(crate) async fn measure(files: usize) -> Vec<Row> {
     let folder = tempfile::tempdir().unwrap();
     let content = folder.path().join("content");
     write(&content, files);

@@ -12,7 +12,7 @@ use rusqlite::{Connection, StatementStatus};
 use super::{Row, rows_of};
 use piecework_testkit::library::Meter;
 
-pub fn measure(pieces: usize) -> Vec<Row> {
+pub(crate) fn measure(pieces: usize) -> Vec<Row> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal.sqlite");
     let meter = Meter::begin();

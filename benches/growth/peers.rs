@@ -8,7 +8,7 @@ use piecework_testkit::library::Meter;
 
 const MIB: u64 = 32;
 
-pub async fn measure(peers: usize) -> Vec<Row> {
+pub(crate) async fn measure(peers: usize) -> Vec<Row> {
     let folder = TempFolder::new(&std::env::temp_dir()).unwrap();
     let file = folder.path().join("content");
     LocalSwarm::make_file(&file, MIB << 20, |_| Ok(())).unwrap();

@@ -13,7 +13,7 @@ use piecework_testkit::{one_piece, session_with, silent_tracker};
 
 const LIVE: usize = 100;
 
-pub async fn measure(torrents: usize) -> Vec<Row> {
+pub(crate) async fn measure(torrents: usize) -> Vec<Row> {
     let (dead_url, asked) = silent_tracker().await;
     let live = OwnTracker::start(TrackerBehavior::default()).await;
     let target = TrackerTarget::parse(&format!("http://{}", live.addr)).unwrap();

@@ -10,7 +10,7 @@ use super::{Row, rows_of};
 use piecework_testkit::daemon::Home;
 use piecework_testkit::library::Meter;
 
-pub async fn measure(torrents: usize) -> Vec<Row> {
+pub(crate) async fn measure(torrents: usize) -> Vec<Row> {
     let home = Home::new();
     let folder = home.path("watched");
     std::fs::create_dir_all(&folder).unwrap();

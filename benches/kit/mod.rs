@@ -13,7 +13,7 @@ use piecework_swarm::{
 
 /// Makes a swarm that holds nothing, connected to `seeds` that hold everything and `leechers` that
 /// lack from 0 to 99 % each.
-pub fn swarm(pieces: u32, blocks: u32, seeds: u32, leechers: u32) -> Swarm {
+pub(crate) fn swarm(pieces: u32, blocks: u32, seeds: u32, leechers: u32) -> Swarm {
     let piece_len = blocks * BLOCK_LEN;
     let geometry = match Geometry::new(u64::from(pieces) * u64::from(piece_len), piece_len) {
         Ok(geometry) => geometry,
@@ -56,7 +56,7 @@ pub fn swarm(pieces: u32, blocks: u32, seeds: u32, leechers: u32) -> Swarm {
 }
 
 /// A download in which requests are answered in order.
-pub struct Download {
+pub(crate) struct Download {
     swarm: Swarm,
     now: Moment,
     asked: VecDeque<(PeerKey, BlockRef)>,
@@ -65,7 +65,7 @@ pub struct Download {
 
 impl Download {
     /// Creates it with the first requests of `swarm`.
-    pub fn new(swarm: Swarm) -> Self {
+    pub(crate) fn new(swarm: Swarm) -> Self {
         let mut download = Self { swarm, now: Moment::START, asked: VecDeque::new(), blocks: 0 };
         download.act();
         download
@@ -73,7 +73,7 @@ impl Download {
 
     /// Receives one block, and executes the swarm's actions. Returns `false` if no block is
     /// pending.
-    pub fn step(&mut self) -> bool {
+    pub(crate) fn step(&mut self) -> bool {
         let Some((peer, block)) = self.asked.pop_front() else { return false };
         self.now = self.now + Duration::from_micros(16);
         self.blocks += 1;
@@ -84,7 +84,7 @@ impl Download {
     }
 
     /// Continues to the end, and returns the number of blocks.
-    pub fn finish(mut self) -> u64 {
+    pub(crate) fn finish(mut self) -> u64 {
         while self.step() {}
         assert!(self.swarm.is_complete(), "{:?}", self.swarm.progress());
         self.blocks

@@ -4,7 +4,7 @@ use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, Command, CommandFactory};
 
 /// Returns the command line of a program, with `--paths`.
-pub fn command<A: CommandFactory>() -> Command {
+pub(super) fn command<A: CommandFactory>() -> Command {
     // This option is handled before the command line is parsed, whatever else is given.
     let paths = Arg::new("paths")
         .long("paths")

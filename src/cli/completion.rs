@@ -49,7 +49,7 @@ impl Completion {
 }
 
 /// Returns whether `name` begins with `text`, ignoring case.
-pub fn begins(name: &str, text: &str) -> bool {
+pub(super) fn begins(name: &str, text: &str) -> bool {
     let mut letters = name.chars().flat_map(char::to_lowercase);
     text.chars().flat_map(char::to_lowercase).all(|letter| letters.next() == Some(letter))
 }

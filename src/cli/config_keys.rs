@@ -11,7 +11,7 @@ use piecework_core::printable;
 
 /// An unknown or misplaced section or key of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MisplacedKey {
+pub(super) struct MisplacedKey {
     /// The byte position in the text.
     pub at: usize,
     /// What is wrong, as a part of a sentence.
@@ -20,7 +20,7 @@ pub struct MisplacedKey {
 
 /// Returns the first section or key of `text` that is unknown or belongs elsewhere. Text that is
 /// not TOML has none.
-pub fn misplaced(text: &str) -> Option<MisplacedKey> {
+pub(super) fn misplaced(text: &str) -> Option<MisplacedKey> {
     let known = &shipped();
     let whole = DeTable::parse(text).ok()?;
     let mut found = Vec::new();
@@ -45,7 +45,7 @@ pub fn misplaced(text: &str) -> Option<MisplacedKey> {
 
 /// Returns whether a `config.toml` in the working directory is ours and not another program's. It
 /// is ours if it has one of our sections, a misspelt one, or several of our keys.
-pub fn is_ours(text: &str) -> bool {
+pub(super) fn is_ours(text: &str) -> bool {
     let known = &shipped();
     if text.lines().map(str::trim).any(|line| known.keys().any(|name| line == format!("[{name}]")))
     {

@@ -4,7 +4,7 @@ use piecework_core::{Page, printable};
 
 /// A command typed at a running peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConsoleCommand {
+pub(super) enum ConsoleCommand {
     /// Every response, piece by piece.
     RequestLogs(Page),
     /// The state of the torrents.
@@ -25,7 +25,7 @@ impl ConsoleCommand {
     /// Parses a line. A leading `>`, case and repeated spaces are ignored.
     ///
     /// # Errors Returns a sentence if the line is not a command.
-    pub fn parse(line: &str) -> Result<Self, String> {
+    pub(super) fn parse(line: &str) -> Result<Self, String> {
         let line = line.trim().trim_start_matches('>');
         let words: Vec<String> = line.split_whitespace().map(str::to_lowercase).collect();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -49,11 +49,11 @@ impl ConsoleCommand {
     }
 
     /// The names of the commands.
-    pub const NAMES: [&'static str; 6] =
+    pub(super) const NAMES: [&'static str; 6] =
         ["files", "help", "peers", "quit", "request logs", "status"];
 
     /// The answer to `help`.
-    pub const HELP: &'static str = "\
+    pub(super) const HELP: &'static str = "\
 request logs  every piece that peers gave: when, which, who, how much, how long, right or wrong
 request logs N [PAGE]  the last N of them, or the N before these (PAGE 2), and so on
 status        torrents, speed, trackers

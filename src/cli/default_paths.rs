@@ -18,7 +18,7 @@ use super::Env;
 /// The default places, used unless the configuration, the environment or the command line names
 /// others.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DefaultPaths {
+pub(super) struct DefaultPaths {
     /// Configuration files, in search order.
     pub configs: Vec<PathBuf>,
     /// Folder for `.torrent` files of peers and daemon.
@@ -35,7 +35,7 @@ pub struct DefaultPaths {
 
 impl DefaultPaths {
     /// Returns the places of this run.
-    pub fn find(env: &Env) -> Self {
+    pub(super) fn find(env: &Env) -> Self {
         let home = home(env);
         let service = match listed(env, "STATE_DIRECTORY") {
             Some(folder) => Some(folder),
@@ -108,7 +108,7 @@ impl DefaultPaths {
 
 /// Returns the user's home. `None` if there is none, or only the placeholder of users without a
 /// home.
-pub fn home(env: &Env) -> Option<PathBuf> {
+pub(super) fn home(env: &Env) -> Option<PathBuf> {
     absolute(env, "HOME").filter(|home| home.parent().is_some() && home.is_dir())
 }
 

@@ -85,7 +85,7 @@ impl Error for CliError {
 }
 
 /// Returns advice for an address that cannot be listened on, as the end of an error message.
-pub fn listen_advice(error: &io::Error) -> &'static str {
+pub(super) fn listen_advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => ": another program listens there, choose another port",
         io::ErrorKind::AddrNotAvailable => ": this machine has no such address",

@@ -13,7 +13,7 @@ use super::{Env, Exit, Output};
 ///
 /// A program that cleans up waits for disks, and for threads that wait for disks, and a disk may
 /// never answer. Create this before anything else, so that it is dropped last.
-pub struct ExitDeadline {
+pub(super) struct ExitDeadline {
     /// `None` in a program that a test runs in its own process.
     stderr: Option<Output>,
     deadline: Arc<Deadline>,
@@ -35,13 +35,13 @@ struct DeadlineState {
 
 impl ExitDeadline {
     /// Creates it for the process of `env`. It does nothing if a test made `env`.
-    pub fn new(env: &Env) -> Self {
+    pub(super) fn new(env: &Env) -> Self {
         let stderr = env.is_process().then(|| env.stderr().clone());
         Self { stderr, deadline: Arc::default() }
     }
 
     /// Ends the process with `exit` after `time`. An earlier time that was set before stays.
-    pub fn set(&self, time: Duration, exit: Exit) {
+    pub(super) fn set(&self, time: Duration, exit: Exit) {
         let Some(stderr) = self.stderr.clone() else { return };
         let at = Instant::now() + time;
         let mut state = self.deadline.state.lock();
@@ -106,7 +106,7 @@ fn end(stderr: Output, exit: Exit) -> ! {
 
 /// Erases the live lines on the terminal before SIGINT or SIGTERM ends the process. For programs
 /// that do not handle signals themselves.
-pub fn tidy_on_signals(env: &Env) {
+pub(super) fn tidy_on_signals(env: &Env) {
     if !env.is_process() || !env.stderr().is_terminal() {
         return;
     }
@@ -136,13 +136,13 @@ pub fn tidy_on_signals(env: &Env) {
 }
 
 /// Time from a signal to the end of a program.
-pub const TO_END: Duration = Duration::from_millis(9_800);
+pub(super) const TO_END: Duration = Duration::from_millis(9_800);
 
 /// Time from a signal until the cleanup should be done.
-pub const TO_TIDY_UP: Duration = Duration::from_millis(9_400);
+pub(super) const TO_TIDY_UP: Duration = Duration::from_millis(9_400);
 
 /// Time from a second signal to the end.
-pub const AT_ONCE: Duration = Duration::from_millis(200);
+pub(super) const AT_ONCE: Duration = Duration::from_millis(200);
 
 const LAST_WORD: Duration = Duration::from_millis(100);
 

@@ -1,5 +1,6 @@
 //! Waits for a download of the daemon and shows its progress.
 
+use piecework_core::SaturatingFrom;
 use std::time::Duration;
 
 use piecework_api::{Added, Event, State, Torrent};
@@ -13,7 +14,7 @@ use super::{CliError, Env, Exit, Screen};
 /// Waits until everything wanted of `added` is there.
 ///
 /// # Errors If it fails or is removed, if the daemon ends, or if Ctrl-C ends the waiting.
-pub async fn wait(
+pub(super) async fn wait(
     env: &Env,
     remote: &Remote,
     added: &Added,
@@ -157,7 +158,7 @@ fn live_line(torrent: &Torrent, width: usize, paint: Paint) -> String {
     let peers = counted(torrent.peers.into(), "peer");
     let (done, total, tails) = match torrent.state {
         State::Checking => {
-            let percent = (torrent.check_progress * 100.0) as u64;
+            let percent = u64::saturating_from(torrent.check_progress * 100.0);
             (percent, 100, vec![paint.dim("checking what is there"), paint.dim("checking")])
         }
         State::Downloading => {
@@ -180,7 +181,7 @@ fn live_line(torrent: &Torrent, width: usize, paint: Paint) -> String {
 /// its folder.
 ///
 /// # Errors If the daemon does not answer.
-pub async fn standing(remote: &Remote, added: &Added) -> Result<String, CliError> {
+pub(super) async fn standing(remote: &Remote, added: &Added) -> Result<String, CliError> {
     let detail = remote.client().detail(added.info_hash).await;
     let torrent = detail.map_err(|error| remote.fault(&error))?.torrent;
     Ok(format!(
@@ -194,13 +195,13 @@ pub async fn standing(remote: &Remote, added: &Added) -> Result<String, CliError
 /// Returns whether `added` stays paused until somebody resumes it.
 ///
 /// # Errors If the daemon does not answer.
-pub async fn is_paused(remote: &Remote, added: &Added) -> Result<bool, CliError> {
+pub(super) async fn is_paused(remote: &Remote, added: &Added) -> Result<bool, CliError> {
     let detail = remote.client().detail(added.info_hash).await;
     Ok(detail.map_err(|error| remote.fault(&error))?.torrent.settings.paused)
 }
 
 /// Returns what a torrent without transfer waits for.
-pub fn waiting_word(state: State) -> &'static str {
+pub(super) fn waiting_word(state: State) -> &'static str {
     match state {
         State::Checking => "checking",
         State::Downloading => "downloading",
@@ -216,7 +217,7 @@ pub fn waiting_word(state: State) -> &'static str {
 }
 
 /// Formats seconds in the two largest units: `2h 5m`, `3m 20s`.
-pub fn short_span(span: u64) -> String {
+pub(super) fn short_span(span: u64) -> String {
     let unit = match span {
         0..3_600 => 1,
         3_600..86_400 => 60,

@@ -1,5 +1,6 @@
 //! Formatting and parsing of quantities for people.
 
+use piecework_core::SaturatingFrom;
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::path::Path;
@@ -64,7 +65,7 @@ impl Paint {
 
 /// Formats bytes a second with a binary unit: `1.5 MiB/s`.
 pub fn rate(bytes_per_second: f64) -> String {
-    format!("{}/s", size(bytes_per_second.max(0.0) as u64))
+    format!("{}/s", size(u64::saturating_from(bytes_per_second.max(0.0))))
 }
 
 /// Formats a short time: `840 µs`, `12.3 ms`, `4.56 s`, and from a minute on like [`seconds`].
@@ -80,7 +81,7 @@ pub fn short_time(duration: Duration) -> String {
 /// Returns `part` of `whole` in per cent, rounded down so that 100 means all. Nothing of nothing is
 /// 100.
 pub fn percent(part: u64, whole: u64) -> u64 {
-    if whole == 0 { 100 } else { (u128::from(part) * 100 / u128::from(whole)) as u64 }
+    if whole == 0 { 100 } else { u64::saturating_from(u128::from(part) * 100 / u128::from(whole)) }
 }
 
 /// Returns a bar of `width` columns, filled by `done` of `total`. It is empty while `total` is not

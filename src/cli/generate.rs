@@ -19,7 +19,7 @@ enum Kind {
 /// Prints the result of `--generate WORDS…`: `man`, `man SUBCOMMAND`, or a shell.
 ///
 /// # Errors If `words` name nothing that can be generated, or if the output cannot be written.
-pub fn generate(command: Command, words: &[&str], output: &Output) -> Result<(), CliError> {
+pub(super) fn generate(command: Command, words: &[&str], output: &Output) -> Result<(), CliError> {
     let (kind, of) = match words {
         [word] => (Kind::parse(word)?, None),
         ["man", subcommand] => (Kind::Man, Some(*subcommand)),

@@ -15,7 +15,7 @@ use super::Output;
 
 /// Returns the text that paints `lines` from the cursor's row on, over earlier lines, and moves the
 /// cursor back.
-pub fn painted(lines: &[impl AsRef<str>]) -> String {
+pub(super) fn painted(lines: &[impl AsRef<str>]) -> String {
     let mut out = "\r\x1b[?7l".to_owned();
     for (number, line) in lines.iter().enumerate() {
         if number > 0 {
@@ -40,14 +40,14 @@ pub fn painted(lines: &[impl AsRef<str>]) -> String {
 /// A terminal's alternate screen, for frames of many lines. Leaving it restores the former content.
 /// On the main screen, a frame that a narrower terminal wraps may scroll away in part, and
 /// reappear.
-pub struct AlternateScreen {
+pub(super) struct AlternateScreen {
     output: Output,
     entered: bool,
 }
 
 impl AlternateScreen {
     /// Creates the alternate screen of `output`'s terminal. The first frame enters it.
-    pub fn new(output: &Output) -> Self {
+    pub(super) fn new(output: &Output) -> Self {
         Self { output: output.clone(), entered: false }
     }
 
@@ -55,7 +55,7 @@ impl AlternateScreen {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn paint(&mut self, lines: &[impl AsRef<str>]) -> io::Result<()> {
+    pub(super) fn paint(&mut self, lines: &[impl AsRef<str>]) -> io::Result<()> {
         let enter = if self.entered { "" } else { "\x1b[?1049h\x1b[?25l" };
         self.entered = true;
         self.output.text(format_args!("{enter}\x1b[H{}", painted(lines)))
@@ -65,7 +65,7 @@ impl AlternateScreen {
     ///
     /// # Errors
     /// If that cannot be written.
-    pub fn leave(&mut self) -> io::Result<()> {
+    pub(super) fn leave(&mut self) -> io::Result<()> {
         match std::mem::take(&mut self.entered) {
             true => self.output.text("\x1b[?1049l\x1b[?25h"),
             false => Ok(()),
@@ -81,7 +81,7 @@ impl Drop for AlternateScreen {
 }
 
 /// Returns a bar that shows its message, which may have several lines, on `stderr`.
-pub fn live_bar(stderr: &Output) -> ProgressBar {
+pub(super) fn live_bar(stderr: &Output) -> ProgressBar {
     let lines = LiveLines { stderr: stderr.clone(), frame: Mutex::default() };
     let target = ProgressDrawTarget::term_like_with_hz(Box::new(lines), PAINTS_A_SECOND);
     let bar = ProgressBar::with_draw_target(None, target);

@@ -68,7 +68,7 @@ impl LogConfig {
 ///
 /// # Errors If the level is not valid, or the file cannot be opened. A full disk is not an error:
 /// lost lines are counted, and logging continues when there is room.
-pub fn start(env: &Env, config: &LogConfig) -> Result<(), CliError> {
+pub(super) fn start(env: &Env, config: &LogConfig) -> Result<(), CliError> {
     let filter = parse(&config.level)?;
     let file = match config.file.as_os_str().is_empty() {
         true => None,

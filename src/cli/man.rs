@@ -21,7 +21,7 @@ struct ManPage {
 /// Returns the man page of `command`, which is the program `program` or one of its subcommands.
 ///
 /// # Errors If `command` cannot be rendered.
-pub fn page(program: &str, command: Command) -> io::Result<Vec<u8>> {
+pub(super) fn page(program: &str, command: Command) -> io::Result<Vec<u8>> {
     let known = PROGRAMS.iter().find(|known| known.name == program);
     let has_options = command.get_arguments().any(|argument| !argument.is_hide_set());
     let has_subcommands = command.get_subcommands().any(|subcommand| !subcommand.is_hide_set());

@@ -11,7 +11,7 @@ use super::Env;
 
 /// The service manager that started this program, if one did.
 #[derive(Debug, Default)]
-pub struct Supervisor {
+pub(super) struct Supervisor {
     socket: Option<(UnixDatagram, SocketAddr)>,
     watchdog: Option<Duration>,
 }
@@ -19,7 +19,7 @@ pub struct Supervisor {
 impl Supervisor {
     /// Returns the one named by `NOTIFY_SOCKET`. It expects messages as often as `WATCHDOG_USEC`
     /// says. One that cannot be reached counts as none, because it reports that itself.
-    pub fn from_env(env: &Env) -> Self {
+    pub(super) fn from_env(env: &Env) -> Self {
         let socket = env.var("NOTIFY_SOCKET").and_then(|name| {
             open(name)
                 .inspect_err(|error| tracing::warn!(%error, "NOTIFY_SOCKET cannot be used"))
@@ -30,25 +30,25 @@ impl Supervisor {
     }
 
     /// Says that the program is ready.
-    pub fn ready(&self, status: &str) {
+    pub(super) fn ready(&self, status: &str) {
         // A line break would begin another message.
         let status = status.replace('\n', " ");
         self.tell(&format!("READY=1\nMAINPID={}\nSTATUS={status}", std::process::id()));
     }
 
     /// Says that the program is about to end.
-    pub fn stopping(&self) {
+    pub(super) fn stopping(&self) {
         self.tell("STOPPING=1\nSTATUS=leaving the network");
     }
 
     /// Says that the program is alive.
-    pub fn alive(&self) {
+    pub(super) fn alive(&self) {
         self.tell("WATCHDOG=1");
     }
 
     /// Returns how often to call [`Supervisor::alive`]: twice within the watchdog's timeout. `None`
     /// without a watchdog.
-    pub fn beat(&self) -> Option<Duration> {
+    pub(super) fn beat(&self) -> Option<Duration> {
         self.watchdog.map(|limit| limit / 2)
     }
 

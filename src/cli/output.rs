@@ -62,7 +62,7 @@ impl Output {
 }
 
 /// Returns the columns of the terminal that this process writes to, or 80 if they are not known.
-pub fn terminal_width() -> usize {
+pub(super) fn terminal_width() -> usize {
     let size = [Term::stdout(), Term::stderr()].iter().find_map(Term::size_checked);
     size.map_or(80, |(_, columns)| usize::from(columns))
 }

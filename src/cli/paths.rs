@@ -11,7 +11,7 @@ use super::{CliError, Config, Env, token, tracker};
 ///
 /// # Errors
 /// If the configuration is not valid, or the output cannot be written.
-pub fn tell(env: &Env, args: &[OsString]) -> Result<(), CliError> {
+pub(super) fn tell(env: &Env, args: &[OsString]) -> Result<(), CliError> {
     let named = option(args, "--config");
     let sources = Sources::find(env, named.as_deref().map(Path::new))?;
     let mut text = String::from("configuration, the first of these:\n");

@@ -11,7 +11,7 @@ use super::format::{Paint, counted, size, table_text};
 /// digits of its info-hash.
 ///
 /// # Errors If no torrent matches, or if several do; the error lists them.
-pub fn pick<'a>(torrents: &'a [Torrent], text: &str) -> Result<&'a Torrent, CliError> {
+pub(super) fn pick<'a>(torrents: &'a [Torrent], text: &str) -> Result<&'a Torrent, CliError> {
     let meant = meant_by(text, torrents, |torrent| (torrent.info_hash, &torrent.name));
     match meant[..] {
         [one] => Ok(one),
@@ -31,7 +31,7 @@ pub fn pick<'a>(torrents: &'a [Torrent], text: &str) -> Result<&'a Torrent, CliE
 ///
 /// # Errors
 /// As [`pick`].
-pub fn pick_all<'a>(
+pub(super) fn pick_all<'a>(
     torrents: &'a [Torrent],
     texts: &[String],
     all: bool,
@@ -51,7 +51,7 @@ pub fn pick_all<'a>(
 
 /// Returns the torrents among `all` that `text` names. `of` returns the info-hash and name of a
 /// torrent.
-pub fn meant_by<'a, T>(
+pub(super) fn meant_by<'a, T>(
     text: &str,
     all: &'a [T],
     of: impl Fn(&'a T) -> (InfoHash, &'a str),
@@ -78,20 +78,20 @@ pub fn meant_by<'a, T>(
 }
 
 /// Returns the info-hash in `text`, which is an info-hash or a magnet link.
-pub fn info_hash(text: &str) -> Option<InfoHash> {
+pub(super) fn info_hash(text: &str) -> Option<InfoHash> {
     let link = || Some(Magnet::parse(text).ok()?.info_hash);
     text.parse().ok().or_else(link)
 }
 
 /// Returns `text` in lower case if it may be the first digits of an info-hash.
-pub fn first_digits(text: &str) -> Option<String> {
+pub(super) fn first_digits(text: &str) -> Option<String> {
     let digits = text.to_ascii_lowercase();
     let is_some = digits.len() >= LEAST_DIGITS && digits.bytes().all(|it| it.is_ascii_hexdigit());
     is_some.then_some(digits)
 }
 
 /// Returns the error for a `text` that matches several torrents.
-pub fn ambiguous<'a>(
+pub(super) fn ambiguous<'a>(
     text: &str,
     candidates: impl ExactSizeIterator<Item = (InfoHash, &'a str, u64)>,
 ) -> CliError {

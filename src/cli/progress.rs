@@ -16,7 +16,7 @@ use super::{Env, Output};
 
 /// The progress of some work on stderr: a bar on a terminal, else a line at each tenth if the work
 /// takes long.
-pub struct WorkBar {
+pub(super) struct WorkBar {
     display: WorkDisplay,
     doing: String,
     name: String,
@@ -39,7 +39,7 @@ enum WorkDisplay {
 impl WorkBar {
     /// Starts the progress of `doing` with the bytes of `name`. Nothing is shown before the total
     /// is known.
-    pub fn new(env: &Env, doing: &str, name: &str) -> Self {
+    pub(super) fn new(env: &Env, doing: &str, name: &str) -> Self {
         let (stderr, begun) = (env.stderr(), Instant::now());
         let (display, live_stderr) = if stderr.is_terminal() {
             let bar = live_bar(stderr);
@@ -54,7 +54,7 @@ impl WorkBar {
     }
 
     /// Reports that `done` of `total` bytes are done.
-    pub fn at(&self, done: u64, total: u64) {
+    pub(super) fn at(&self, done: u64, total: u64) {
         match &self.display {
             WorkDisplay::Bar { bar, paint, next } => {
                 // Other threads that do the work need not wait for the painting.
@@ -79,7 +79,7 @@ impl WorkBar {
     }
 
     /// Removes the bar when the work has ended.
-    pub fn clear(&self) {
+    pub(super) fn clear(&self) {
         if let WorkDisplay::Bar { bar, .. } = &self.display
             && let Some(live_stderr) = self.live_stderr.lock().take()
         {

@@ -17,7 +17,7 @@ use super::{CliError, Config, Env, Exit, token};
 /// The address of the daemon, and the form of the answer.
 #[derive(Args, Debug, Clone, Default)]
 #[command(next_help_heading = "Daemon")]
-pub struct RemoteArgs {
+pub(super) struct RemoteArgs {
     /// Port of the daemon's control, also PIECEWORK_PORT [default: 5000].
     #[arg(long, value_name = "P")]
     port: Option<u16>,
@@ -34,7 +34,7 @@ pub struct RemoteArgs {
 }
 
 /// The command line of a tool.
-pub trait Tool: Parser {
+pub(super) trait Tool: Parser {
     /// Returns the options that name its daemon.
     fn remote(&self) -> &RemoteArgs;
 }
@@ -57,7 +57,7 @@ pub struct EventFollower<'a> {
 }
 
 /// Runs a tool: parses its command line, finds the daemon, runs `body`, and prints errors.
-pub fn run<A: Tool>(
+pub(super) fn run<A: Tool>(
     env: Env,
     body: impl AsyncFnOnce(A, &mut Env, &Remote) -> Result<(), CliError>,
 ) -> Exit {
@@ -242,7 +242,7 @@ impl EventFollower<'_> {
 
 /// Returns `path` as the daemon needs it: absolute, without `.` and `..` as far as that can be
 /// resolved here.
-pub fn absolute(env: &Env, path: &Path) -> PathBuf {
+pub(super) fn absolute(env: &Env, path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for part in env.path(path).components() {
         match part {
@@ -259,7 +259,7 @@ pub fn absolute(env: &Env, path: &Path) -> PathBuf {
 ///
 /// # Errors
 /// If the output cannot be written.
-pub fn print_json(env: &Env, value: &impl Serialize) -> Result<(), CliError> {
+pub(super) fn print_json(env: &Env, value: &impl Serialize) -> Result<(), CliError> {
     let text = if env.stdout().is_terminal() {
         serde_json::to_string_pretty(value)
     } else {

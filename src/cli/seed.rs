@@ -1,5 +1,6 @@
 //! `torrent-seed`: tells the daemon to share something.
 
+use piecework_core::SaturatingFrom;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -219,7 +220,7 @@ impl HashProgress<'_> {
             let bar = || WorkBar::new(self.env, "hashing", &torrent.name);
             let done = torrent.check_progress * torrent.bytes as f64;
             // Back to whole bytes, whatever the fraction was rounded to.
-            self.bar.get_or_insert_with(bar).at(done.round() as u64, torrent.bytes);
+            self.bar.get_or_insert_with(bar).at(u64::saturating_from(done.round()), torrent.bytes);
         }
     }
 

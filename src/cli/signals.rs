@@ -8,14 +8,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::CliError;
 
 /// Signals of some kinds. From its creation on they no longer end the process by themselves.
-pub struct Signals(Vec<Signal>);
+pub(super) struct Signals(Vec<Signal>);
 
 impl Signals {
     /// Ctrl-C only.
     ///
     /// # Errors
     /// If signals cannot be received.
-    pub fn interrupt() -> Result<Self, CliError> {
+    pub(super) fn interrupt() -> Result<Self, CliError> {
         Self::of(&[SignalKind::interrupt()])
     }
 
@@ -23,7 +23,7 @@ impl Signals {
     ///
     /// # Errors
     /// If signals cannot be received.
-    pub fn end() -> Result<Self, CliError> {
+    pub(super) fn end() -> Result<Self, CliError> {
         Self::of(&[SignalKind::interrupt(), SignalKind::terminate()])
     }
 
@@ -31,7 +31,7 @@ impl Signals {
     ///
     /// # Errors
     /// If signals cannot be received.
-    pub fn end_or_hangup() -> Result<Self, CliError> {
+    pub(super) fn end_or_hangup() -> Result<Self, CliError> {
         Self::of(&[SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()])
     }
 
@@ -39,7 +39,7 @@ impl Signals {
     ///
     /// # Errors
     /// If signals cannot be received.
-    pub fn hangup() -> Result<Self, CliError> {
+    pub(super) fn hangup() -> Result<Self, CliError> {
         Self::of(&[SignalKind::hangup()])
     }
 
@@ -51,7 +51,7 @@ impl Signals {
     }
 
     /// Waits for the next one. A signal that came before this call counts. Cancel-safe.
-    pub async fn next(&mut self) {
+    pub(super) async fn next(&mut self) {
         // A stream ends only when the runtime does, and then nothing is left to wait for.
         let came = |signal: &mut Signal, context: &mut std::task::Context<'_>| {
             matches!(signal.poll_recv(context), Poll::Ready(Some(())))

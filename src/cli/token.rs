@@ -18,7 +18,7 @@ use super::{CliError, Config, Env};
 
 /// A token and the files that contain it. They are removed when this is dropped.
 #[derive(Debug)]
-pub struct TokenFiles {
+pub(super) struct TokenFiles {
     token: Secret,
     files: Vec<PathBuf>,
 }
@@ -26,7 +26,7 @@ pub struct TokenFiles {
 /// Generates a token of 256 random bits.
 ///
 /// # Errors If the system provides no random numbers.
-pub fn generate() -> Result<Secret, CliError> {
+pub(super) fn generate() -> Result<Secret, CliError> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|error| {
         CliError::failed(format_args!("the system gives no random numbers: {error}")).because(error)
@@ -37,7 +37,7 @@ pub fn generate() -> Result<Secret, CliError> {
 impl TokenFiles {
     /// Writes `token` for the tools of a daemon whose control has `port`: next to its state, and in
     /// the user's runtime folder. Warns of a file that cannot be written.
-    pub fn write(env: &Env, config: &Config, port: u16, token: Secret) -> Self {
+    pub(super) fn write(env: &Env, config: &Config, port: u16, token: Secret) -> Self {
         let own = env.var("RUNTIME_DIRECTORY").map(|folder| PathBuf::from(folder).join(name(port)));
         let by_port = own.or_else(|| folders(env).into_iter().next().map(|f| f.join(name(port))));
         let mut files = Vec::new();
@@ -68,12 +68,12 @@ impl Drop for TokenFiles {
 
 /// Returns the token of the daemon on this machine whose control has `port`, if this user may read
 /// it.
-pub fn find(env: &Env, config: &Config, port: u16) -> Option<Secret> {
+pub(super) fn find(env: &Env, config: &Config, port: u16) -> Option<Secret> {
     files(env, config, port).find_map(|path| read_file(&path).ok())
 }
 
 /// Returns the files that [`find`] tries, in order.
-pub fn files(env: &Env, config: &Config, port: u16) -> impl Iterator<Item = PathBuf> {
+pub(super) fn files(env: &Env, config: &Config, port: u16) -> impl Iterator<Item = PathBuf> {
     let by_port = folders(env).into_iter().chain([PathBuf::from(SYSTEM_FOLDER)]);
     let files = by_port.map(move |folder| folder.join(name(port)));
     // If the configuration names another port, the file next to the state belongs to another

@@ -16,7 +16,7 @@ use super::format::{shown, size};
 /// Reads the torrent in the file `path`, which the user knows as `named`.
 ///
 /// # Errors If it cannot be read, is too large, or is not a torrent.
-pub fn read(path: &Path, named: &Path) -> Result<Metainfo, CliError> {
+pub(super) fn read(path: &Path, named: &Path) -> Result<Metainfo, CliError> {
     Metainfo::parse(&read_bytes(path, named)?, &ParseLimits::default())
         .map_err(|error| fault(named, &error))
 }
@@ -25,7 +25,10 @@ pub fn read(path: &Path, named: &Path) -> Result<Metainfo, CliError> {
 ///
 /// # Errors
 /// As [`read`].
-pub fn read_reported(path: &Path, named: &Path) -> Result<(Metainfo, ParseReport), CliError> {
+pub(super) fn read_reported(
+    path: &Path,
+    named: &Path,
+) -> Result<(Metainfo, ParseReport), CliError> {
     Metainfo::parse_reported(&read_bytes(path, named)?, &ParseLimits::default())
         .map_err(|error| fault(named, &error))
 }
@@ -64,14 +67,14 @@ fn read_bytes(path: &Path, named: &Path) -> Result<Vec<u8>, CliError> {
 ///
 /// # Errors
 /// As [`read`].
-pub fn read_encoded(path: &Path, named: &Path) -> Result<String, CliError> {
+pub(super) fn read_encoded(path: &Path, named: &Path) -> Result<String, CliError> {
     encode(&read(path, named)?)
 }
 
 /// Encodes a torrent for the daemon's API.
 ///
 /// # Errors If its bytes were dropped and cannot be read again.
-pub fn encode(metainfo: &Metainfo) -> Result<String, CliError> {
+pub(super) fn encode(metainfo: &Metainfo) -> Result<String, CliError> {
     Ok(base64::encode(&bytes_of(metainfo)?))
 }
 
@@ -81,7 +84,7 @@ fn bytes_of(metainfo: &Metainfo) -> Result<TorrentBytes, CliError> {
 
 /// What to do with an existing file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Existing {
+pub(super) enum Existing {
     /// Keep it, unless it is the same torrent with the same trackers.
     Keep,
     /// Replace it.
@@ -90,7 +93,7 @@ pub enum Existing {
 
 impl Existing {
     /// Returns the meaning of `--force`.
-    pub fn forced(force: bool) -> Self {
+    pub(super) fn forced(force: bool) -> Self {
         if force { Self::Replace } else { Self::Keep }
     }
 }
@@ -98,7 +101,7 @@ impl Existing {
 /// Writes the torrent to `path`, which the user knows as `named`: completely, or not at all.
 ///
 /// # Errors If it cannot be written, or if another file is there and must stay.
-pub fn write(
+pub(super) fn write(
     path: &Path,
     named: &Path,
     metainfo: &Metainfo,
@@ -126,7 +129,7 @@ pub fn write(
 /// Reports the error of [`write()`] for a file that is not a torrent, before much work is done.
 ///
 /// # Errors If an existing file must stay, whatever the torrent will be.
-pub fn may_write(path: &Path, named: &Path, existing: Existing) -> Result<(), CliError> {
+pub(super) fn may_write(path: &Path, named: &Path, existing: Existing) -> Result<(), CliError> {
     if existing == Existing::Replace || path.symlink_metadata().is_err() {
         return Ok(());
     }
@@ -150,7 +153,7 @@ fn stays(named: &Path, what: &str) -> CliError {
 }
 
 /// Returns what the file at `path` is, if it is not this torrent with these trackers.
-pub fn what_else(path: &Path, metainfo: &Metainfo) -> Option<&'static str> {
+pub(super) fn what_else(path: &Path, metainfo: &Metainfo) -> Option<&'static str> {
     if !is_file(path) {
         return Some("is not a torrent file");
     }
@@ -169,7 +172,7 @@ const MODE: u32 = 0o666;
 ///
 /// # Errors
 /// If it cannot be written.
-pub fn write_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(super) fn write_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     write_whole(path, bytes, 0o600)
 }
 

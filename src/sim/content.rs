@@ -94,7 +94,7 @@ impl Content {
 ///
 /// # Errors
 /// If they cannot be written, or `progress` returns an error.
-pub fn write_pseudo_random(
+pub(super) fn write_pseudo_random(
     path: &Path,
     len: u64,
     mut progress: impl FnMut(u64) -> io::Result<()>,

@@ -16,7 +16,7 @@ pub(super) struct LocalTracker {
 
 impl LocalTracker {
     /// Starts it, with `metainfo` in its catalogue.
-    pub async fn start(metainfo: &Metainfo) -> Result<Self, SimError> {
+    pub(super) async fn start(metainfo: &Metainfo) -> Result<Self, SimError> {
         let handle = TrackerServer::start(TrackerConfig::in_memory()).await.map_err(failed)?;
         let address = handle.local_addr().to_string();
         let target = TrackerTarget::parse(&address).map_err(failed)?;
@@ -29,16 +29,16 @@ impl LocalTracker {
     }
 
     /// Returns the tiers to announce to.
-    pub fn tiers(&self) -> Vec<Vec<TrackerUrl>> {
+    pub(super) fn tiers(&self) -> Vec<Vec<TrackerUrl>> {
         self.target.tiers.clone()
     }
 
     /// Returns the address of its catalogue.
-    pub fn catalogue(&self) -> Option<CatalogueUrl> {
+    pub(super) fn catalogue(&self) -> Option<CatalogueUrl> {
         self.target.catalogue.clone().map(CatalogueUrl::named)
     }
 
-    pub async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.handle.shutdown().await;
     }
 }

@@ -8,14 +8,14 @@ use piecework::cli::{Env, Exit, Output};
 
 /// The output and exit code of a program.
 #[derive(Debug)]
-pub struct Ran {
+pub(crate) struct Ran {
     pub exit: Exit,
     pub stdout: String,
     pub stderr: String,
 }
 
 /// Runs `program` with `args` in `cwd`.
-pub fn run(program: fn(Env) -> Exit, cwd: &Path, args: &[&str]) -> Ran {
+pub(crate) fn run(program: fn(Env) -> Exit, cwd: &Path, args: &[&str]) -> Ran {
     let (stdout, out) = Output::captured();
     let (stderr, err) = Output::captured();
     let exit = program(Env::new("program", args, cwd, stdout, stderr));
@@ -27,14 +27,14 @@ pub fn run(program: fn(Env) -> Exit, cwd: &Path, args: &[&str]) -> Ran {
 impl Ran {
     /// Checks that it ended successfully.
     #[track_caller]
-    pub fn fine(self) -> Self {
+    pub(crate) fn fine(self) -> Self {
         assert_eq!(self.exit, Exit::Fine, "{self:?}");
         self
     }
 
     /// Checks that it failed with one sentence, and returns the sentence.
     #[track_caller]
-    pub fn failed(self) -> String {
+    pub(crate) fn failed(self) -> String {
         assert_eq!(self.exit, Exit::Failed, "{self:?}");
         let sentence = self.stderr.strip_prefix("error: ").unwrap_or_else(|| panic!("{self:?}"));
         assert_eq!(sentence.lines().count(), 1, "{self:?}");
@@ -43,7 +43,7 @@ impl Ran {
 }
 
 /// Returns `len` pseudo-random bytes, the same for the same `seed`.
-pub fn bytes(len: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn bytes(len: usize, seed: u64) -> Vec<u8> {
     let mut rng = piecework_core::Rng::from_seed(seed);
     let mut out = Vec::with_capacity(len + 8);
     while out.len() < len {
@@ -54,7 +54,7 @@ pub fn bytes(len: usize, seed: u64) -> Vec<u8> {
 }
 
 /// A program that runs on its own thread, with a pipe for its commands.
-pub struct Running {
+pub(crate) struct Running {
     stdin: Option<std::sync::mpsc::Sender<Vec<u8>>>,
     said: Said,
     complained: Said,
@@ -63,12 +63,12 @@ pub struct Running {
 
 impl Running {
     /// Starts `program` with `args` in `cwd`.
-    pub fn start(program: fn(Env) -> Exit, cwd: &Path, args: &[&str]) -> Self {
+    pub(crate) fn start(program: fn(Env) -> Exit, cwd: &Path, args: &[&str]) -> Self {
         Self::with_env(program, cwd, args, |env| env)
     }
 
     /// The same, with a modified environment.
-    pub fn with_env(
+    pub(crate) fn with_env(
         program: fn(Env) -> Exit,
         cwd: &Path,
         args: &[&str],
@@ -92,32 +92,32 @@ impl Running {
     }
 
     /// Types a line.
-    pub fn types(&self, line: &str) {
+    pub(crate) fn types(&self, line: &str) {
         let stdin = self.stdin.as_ref().expect("stdin is open");
         // A program that has ended reads nothing.
         let _ = stdin.send(format!("{line}\n").into_bytes());
     }
 
     /// Closes its stdin.
-    pub fn closes_stdin(&mut self) {
+    pub(crate) fn closes_stdin(&mut self) {
         self.stdin = None;
     }
 
     /// Waits until it has written `text` to stdout, and returns all of its stdout.
     #[track_caller]
-    pub fn says(&self, text: &str) -> String {
+    pub(crate) fn says(&self, text: &str) -> String {
         self.said.wait_for(text).unwrap_or_else(|| self.never(text))
     }
 
     /// The same for stderr.
     #[track_caller]
-    pub fn complains(&self, text: &str) -> String {
+    pub(crate) fn complains(&self, text: &str) -> String {
         self.complained.wait_for(text).unwrap_or_else(|| self.never(text))
     }
 
     /// Returns the address to which peers can connect.
     #[track_caller]
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         let before = "peers can connect to ";
         let said = self.says(before);
         let line = said.lines().find_map(|line| line.strip_prefix(before));
@@ -126,14 +126,14 @@ impl Running {
 
     /// Waits until it ends by itself.
     #[track_caller]
-    pub fn ends(mut self) -> Ran {
+    pub(crate) fn ends(mut self) -> Ran {
         let exit = self.thread.take().expect("it runs").join().expect("it does not panic");
         Ran { exit, stdout: self.said.text(), stderr: self.complained.text() }
     }
 
     /// Types `quit` and waits until it has ended.
     #[track_caller]
-    pub fn quits(self) -> Ran {
+    pub(crate) fn quits(self) -> Ran {
         self.types("quit");
         self.ends()
     }

@@ -17,6 +17,11 @@
 //! 1970. All are whole numbers unless a field says otherwise. Names and paths come from torrents
 //! and are not escaped: escape them before you display them.
 
+// `as` may cut bits off silently: `SaturatingFrom` and `try_from` say what happens to them.
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
 #![warn(missing_docs)]
 
 pub mod client;

@@ -13,6 +13,12 @@
 //! assert_eq!(clock.now().since(before), Duration::from_secs(60));
 //! ```
 
+// `as` may cut bits off silently: `SaturatingFrom` and `try_from` say what happens to them.
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
+
 mod clock;
 mod wall_clock;
 

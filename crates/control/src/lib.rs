@@ -1,6 +1,12 @@
 //! The ways into the daemon over HTTP: the native API (`docs/api.md`) and Transmission's
 //! RPC, behind one guard.
 
+// `as` may cut bits off silently: `SaturatingFrom` and `try_from` say what happens to them.
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
+
 mod answer;
 mod config;
 mod error;

@@ -1,5 +1,6 @@
 //! The set of pieces that a peer holds, as on the wire.
 
+use crate::SaturatingFrom;
 use bitvec::prelude::{BitVec, Msb0};
 
 use super::PieceIndex;
@@ -54,7 +55,7 @@ impl Bitfield {
         }
         bits.truncate(pieces as usize);
         bits.set_uninitialized(false);
-        let ones = bits.count_ones() as u32;
+        let ones = u32::saturating_from(bits.count_ones());
         Ok(Self { bits, ones })
     }
 
@@ -75,7 +76,7 @@ impl Bitfield {
 
     /// Returns the number of pieces of the torrent, set or not.
     pub fn len(&self) -> u32 {
-        self.bits.len() as u32
+        u32::saturating_from(self.bits.len())
     }
 
     /// Returns whether the torrent has no pieces.
@@ -95,12 +96,12 @@ impl Bitfield {
 
     /// Returns the pieces that are set, in order.
     pub fn iter(&self) -> impl Iterator<Item = PieceIndex> + '_ {
-        self.bits.iter_ones().map(|index| PieceIndex(index as u32))
+        self.bits.iter_ones().map(|index| PieceIndex(u32::saturating_from(index)))
     }
 
     /// Returns the pieces that are not set, in order.
     pub fn missing(&self) -> impl Iterator<Item = PieceIndex> + '_ {
-        self.bits.iter_zeros().map(|index| PieceIndex(index as u32))
+        self.bits.iter_zeros().map(|index| PieceIndex(u32::saturating_from(index)))
     }
 
     /// Returns whether a piece is set here and not in `other`.

@@ -1,5 +1,6 @@
 //! How the content of a torrent is divided: pieces, and the 16 KiB blocks that peers request.
 
+use crate::SaturatingFrom;
 use std::fmt;
 use std::ops::Range;
 
@@ -82,7 +83,7 @@ impl Geometry {
     pub fn piece_size(&self, piece: PieceIndex) -> u32 {
         let start = self.piece_offset(piece);
         let left = self.total_len.saturating_sub(start);
-        left.min(u64::from(self.piece_len)) as u32
+        u32::saturating_from(left.min(u64::from(self.piece_len)))
     }
 
     /// Returns the offset of `piece` in the content, in bytes.
@@ -136,8 +137,8 @@ impl Geometry {
             return 0..0;
         }
         let piece_len = u64::from(self.piece_len);
-        let first = (span.start / piece_len).min(u64::from(self.pieces)) as u32;
-        let last = (span.end.div_ceil(piece_len)).min(u64::from(self.pieces)) as u32;
+        let first = u32::saturating_from((span.start / piece_len).min(u64::from(self.pieces)));
+        let last = u32::saturating_from((span.end.div_ceil(piece_len)).min(u64::from(self.pieces)));
         first..last
     }
 }

@@ -1,5 +1,6 @@
 //! Identities of twenty bytes: info-hash, piece hash, peer id.
 
+use crate::SaturatingFrom;
 use std::fmt;
 use std::str::FromStr;
 
@@ -52,7 +53,7 @@ impl PeerId {
         let mut id = [0; 20];
         id[..8].copy_from_slice(prefix);
         for byte in &mut id[8..] {
-            *byte = ALPHABET[rng.below(ALPHABET.len() as u64) as usize];
+            *byte = ALPHABET[usize::saturating_from(rng.below(ALPHABET.len() as u64))];
         }
         Self(id)
     }
@@ -186,7 +187,7 @@ fn parse_hex(text: &str) -> Result<[u8; 20], HexError> {
     for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
         let high = (pair[0] as char).to_digit(16).ok_or_else(fault)?;
         let low = (pair[1] as char).to_digit(16).ok_or_else(fault)?;
-        *byte = (high * 16 + low) as u8;
+        *byte = u8::saturating_from(high * 16 + low);
     }
     Ok(out)
 }

@@ -15,6 +15,11 @@
 //! # Ok::<(), piecework_core::metainfo::MetainfoError>(())
 //! ```
 
+// `as` may cut bits off silently: `SaturatingFrom` and `try_from` say what happens to them.
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
 #![warn(missing_docs)]
 
 pub mod bencode;
@@ -39,6 +44,7 @@ mod moment;
 mod page;
 mod priority;
 mod rng;
+mod saturating;
 mod secret;
 mod table;
 mod text;
@@ -60,6 +66,7 @@ pub use moment::Moment;
 pub use page::Page;
 pub use priority::Priority;
 pub use rng::Rng;
+pub use saturating::{SaturatingFrom, low_half};
 pub use secret::Secret;
 pub use table::{Table, TableLines};
 pub use text::{is_harmless, printable, printable_bytes, printable_path};

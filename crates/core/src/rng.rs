@@ -1,5 +1,7 @@
 //! Randomness as an argument.
 
+use crate::SaturatingFrom;
+
 /// A small seeded random number generator. Not for secrets: keys and tokens come from the operating
 /// system.
 #[derive(Debug, Clone)]
@@ -28,7 +30,7 @@ impl Rng {
 
     /// Returns one of `items`; `None` if there are none.
     pub fn choose<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
-        items.get(self.below(items.len() as u64) as usize)
+        items.get(usize::saturating_from(self.below(items.len() as u64)))
     }
 
     /// Splits off an independent generator, so that one consumer's draws do not change another's.

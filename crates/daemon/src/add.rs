@@ -43,7 +43,11 @@ pub(super) struct TorrentAdder {
 
 impl TorrentAdder {
     /// Adds what the native API asks for.
-    pub async fn leech(&self, request: LeechRequest, caller: Caller) -> Result<Added, DaemonError> {
+    pub(crate) async fn leech(
+        &self,
+        request: LeechRequest,
+        caller: Caller,
+    ) -> Result<Added, DaemonError> {
         let (start_added, sequential) = {
             let table = self.torrents.table();
             (table.settings.start_added, table.settings.sequential)
@@ -76,7 +80,7 @@ impl TorrentAdder {
     }
 
     /// Adds a torrent.
-    pub async fn add(&self, new: NewTorrent, caller: Caller) -> Result<Added, DaemonError> {
+    pub(crate) async fn add(&self, new: NewTorrent, caller: Caller) -> Result<Added, DaemonError> {
         self.torrents.check_open()?;
         let NewTorrent { source, folder, settings, only_files, trackers, mut peers, .. } = new;
         check_tracker_count(trackers.len())?;
@@ -167,7 +171,7 @@ impl TorrentAdder {
     }
 
     /// Fetches the torrent that `caller` names and returns what is in it. Keeps nothing of it.
-    pub async fn inspect(
+    pub(crate) async fn inspect(
         &self,
         request: InspectRequest,
         caller: Caller,

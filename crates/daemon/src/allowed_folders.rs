@@ -25,7 +25,7 @@ pub(super) struct AllowedFolders {
 }
 
 impl AllowedFolders {
-    pub fn new(config: &DaemonConfig, torrents: Arc<Torrents>) -> Self {
+    pub(crate) fn new(config: &DaemonConfig, torrents: Arc<Torrents>) -> Self {
         Self {
             torrents,
             downloads: config.settings.downloads.clone(),
@@ -35,24 +35,24 @@ impl AllowedFolders {
     }
 
     /// Returns the current downloads folder.
-    pub fn downloads(&self) -> PathBuf {
+    pub(crate) fn downloads(&self) -> PathBuf {
         self.torrents.downloads()
     }
 
     /// Returns the downloads folder of the configuration. Guests may choose folders beneath it.
-    pub fn configured_downloads(&self) -> &Path {
+    pub(crate) fn configured_downloads(&self) -> &Path {
         &self.downloads
     }
 
     /// Returns the folders whose files may be shared. If there are none, all may.
-    pub fn share_roots(&self) -> &[PathBuf] {
+    pub(crate) fn share_roots(&self) -> &[PathBuf] {
         &self.share_roots
     }
 
     /// Returns the folders that requests may name for output: those of the configuration, whose own
     /// paths may contain links. A downloads folder that a request chose beneath one of them is not
     /// a root itself: a link planted in its place must not be followed.
-    pub fn output_roots(&self) -> Vec<PathBuf> {
+    pub(crate) fn output_roots(&self) -> Vec<PathBuf> {
         let configured = std::iter::once(&self.downloads);
         let mut roots: Vec<PathBuf> = configured.chain(&self.download_roots).cloned().collect();
         let downloads = self.downloads();
@@ -64,7 +64,7 @@ impl AllowedFolders {
     }
 
     /// Returns `folder`, absolute or beneath the downloads folder, if output of `caller` may go there.
-    pub async fn output(
+    pub(crate) async fn output(
         &self,
         folder: Option<&Path>,
         caller: Caller,
@@ -77,7 +77,7 @@ impl AllowedFolders {
 
     /// Refuses guests a folder that is not the downloads folder or beneath it. `folder` was checked
     /// for links before.
-    pub fn check_reach(&self, caller: Caller, folder: &Path) -> Result<(), DaemonError> {
+    pub(crate) fn check_reach(&self, caller: Caller, folder: &Path) -> Result<(), DaemonError> {
         // Both count: the folder that the owner chose last, and the configured one.
         if folder.starts_with(self.downloads()) || folder.starts_with(&self.downloads) {
             return Ok(());

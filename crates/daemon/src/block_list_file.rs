@@ -34,12 +34,12 @@ struct LoadedList {
 }
 
 impl BlockListFile {
-    pub fn new(config: &DaemonConfig, torrents: Arc<Torrents>, session: Session) -> Self {
+    pub(crate) fn new(config: &DaemonConfig, torrents: Arc<Torrents>, session: Session) -> Self {
         Self { torrents, session, path: config.block_list.clone(), loaded: Mutex::default() }
     }
 
     /// Returns the number of ranges in use.
-    pub fn ranges(&self) -> u64 {
+    pub(crate) fn ranges(&self) -> u64 {
         self.loaded.lock().ranges
     }
 
@@ -48,7 +48,7 @@ impl BlockListFile {
     ///
     /// # Errors
     /// If it cannot be read. The previous list stays in use then.
-    pub async fn read(&self, anew: bool) -> Result<u64, DaemonError> {
+    pub(crate) async fn read(&self, anew: bool) -> Result<u64, DaemonError> {
         let path = self.path.clone();
         let Some(path) = path.filter(|_| self.torrents.table().settings.block_list) else {
             self.session.set_block_list(Arc::new(|_| false));

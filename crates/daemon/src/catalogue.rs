@@ -25,7 +25,7 @@ impl CatalogueTracker {
     ///
     /// # Errors
     /// If `name` is no tracker, or the tracker has no catalogue.
-    pub fn named(name: &str) -> Result<Self, DaemonError> {
+    pub(crate) fn named(name: &str) -> Result<Self, DaemonError> {
         Self::named_by(Provenance::Named, name)
     }
 
@@ -33,7 +33,7 @@ impl CatalogueTracker {
     ///
     /// # Errors
     /// As [`CatalogueTracker::named`].
-    pub fn named_by(provenance: Provenance, name: &str) -> Result<Self, DaemonError> {
+    pub(crate) fn named_by(provenance: Provenance, name: &str) -> Result<Self, DaemonError> {
         let named = NamedTracker::parse(provenance, name)
             .map_err(|error| DaemonError::invalid(Reason::of(error)))?;
         let catalogue = named.catalogue().cloned().map_err(|error| {
@@ -47,12 +47,12 @@ impl CatalogueTracker {
     }
 
     /// Returns where to announce, and who named it.
-    pub fn into_tiers(self) -> (Vec<Vec<TrackerUrl>>, Provenance) {
+    pub(crate) fn into_tiers(self) -> (Vec<Vec<TrackerUrl>>, Provenance) {
         (self.named.tiers, self.named.provenance)
     }
 
     /// Returns its torrents as they arrive; with `name`, only those of that name.
-    pub async fn list(self, name: Option<&str>) -> Result<CatalogueRows, DaemonError> {
+    pub(crate) async fn list(self, name: Option<&str>) -> Result<CatalogueRows, DaemonError> {
         let listing = self.in_time(self.catalogue.listing(name)).await?;
         Ok(CatalogueRows { tracker: self, listing })
     }
@@ -62,7 +62,7 @@ impl CatalogueTracker {
     ///
     /// # Errors
     /// If there is no such torrent or several have that name, or the tracker does not answer.
-    pub async fn find(&self, name: &str) -> Result<(Metainfo, Scope), DaemonError> {
+    pub(crate) async fn find(&self, name: &str) -> Result<(Metainfo, Scope), DaemonError> {
         let name = name.trim();
         let info_hash = match name.parse::<InfoHash>() {
             Ok(info_hash) => info_hash,
@@ -118,7 +118,7 @@ impl CatalogueTracker {
     ///
     /// # Errors
     /// [`DaemonError::Upstream`] if the tracker is absent; later it may be there.
-    pub async fn register(
+    pub(crate) async fn register(
         &self,
         torrent: &[u8],
         options: RegisterOptions,
@@ -134,7 +134,11 @@ impl CatalogueTracker {
 
     /// Removes a torrent from the catalogue, with the token that is kept beside its `.torrent` in
     /// `file`.
-    pub async fn unregister(&self, info_hash: InfoHash, file: &Path) -> Result<(), DaemonError> {
+    pub(crate) async fn unregister(
+        &self,
+        info_hash: InfoHash,
+        file: &Path,
+    ) -> Result<(), DaemonError> {
         let path = torrent_files::token_path(file);
         let token = std::fs::read_to_string(&path).map_err(|error| {
             let sentence = format!(
@@ -149,7 +153,7 @@ impl CatalogueTracker {
 
     /// Removes a torrent from the catalogue, with the token that was returned when it was
     /// registered.
-    pub async fn remove(&self, info_hash: InfoHash, token: &str) -> Result<(), DaemonError> {
+    pub(crate) async fn remove(&self, info_hash: InfoHash, token: &str) -> Result<(), DaemonError> {
         match self.in_time(self.catalogue.remove(info_hash, token.trim())).await {
             // It is not in the catalogue any more.
             Err(DaemonError::NotFound(_)) => Ok(()),

@@ -25,7 +25,7 @@ pub(super) struct TorrentEditor {
 
 impl TorrentEditor {
     /// Changes the settings of a torrent.
-    pub async fn change(
+    pub(crate) async fn change(
         &self,
         info_hash: InfoHash,
         change: TorrentChange,

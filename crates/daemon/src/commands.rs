@@ -37,7 +37,7 @@ pub(super) struct Commands {
 }
 
 impl Commands {
-    pub fn new(config: &DaemonConfig, services: &Services) -> Self {
+    pub(crate) fn new(config: &DaemonConfig, services: &Services) -> Self {
         let Services { torrents, session, folders, trackers, store, queue, .. } = services;
         let installer = Arc::new(TorrentInstaller {
             torrents: torrents.clone(),

@@ -1,5 +1,6 @@
 //! Details of one torrent: files, peers, pieces, trackers.
 
+use piecework_core::SaturatingFrom;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -144,8 +145,8 @@ pub(super) async fn peers(
         }),
         pieces: peer.pieces,
         progress: f64::from(peer.pieces) / f64::from(pieces),
-        download_rate: peer.download_rate as u64,
-        upload_rate: peer.upload_rate as u64,
+        download_rate: u64::saturating_from(peer.download_rate),
+        upload_rate: u64::saturating_from(peer.upload_rate),
         downloaded: peer.downloaded,
         uploaded: peer.uploaded,
         choked_by_us: peer.choked_by_us,
@@ -213,8 +214,12 @@ impl FileRows {
         let piece_len = u64::from(piece_len);
         let end = entry.offset + entry.len;
         // Both casts fit, since the number of pieces does.
-        let first_piece = (entry.offset / piece_len) as u32;
-        let end_piece = if entry.len == 0 { first_piece } else { end.div_ceil(piece_len) as u32 };
+        let first_piece = u32::saturating_from(entry.offset / piece_len);
+        let end_piece = if entry.len == 0 {
+            first_piece
+        } else {
+            u32::saturating_from(end.div_ceil(piece_len))
+        };
         let held = |piece: u32| {
             let begin = u64::from(piece) * piece_len;
             match self.have.as_ref().is_some_and(|have| have.contains(PieceIndex(piece))) {

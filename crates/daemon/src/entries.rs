@@ -36,37 +36,37 @@ pub(super) struct EntryMut<'a> {
 }
 
 impl EntryMap {
-    pub fn get_mut(&mut self, info_hash: &InfoHash) -> Option<EntryMut<'_>> {
+    pub(crate) fn get_mut(&mut self, info_hash: &InfoHash) -> Option<EntryMut<'_>> {
         let entry = self.all.get_mut(info_hash)?;
         Some(EntryMut { info_hash: *info_hash, entry, tally: &mut self.tally })
     }
 
-    pub fn insert(&mut self, info_hash: InfoHash, mut entry: Box<Entry>) {
+    pub(crate) fn insert(&mut self, info_hash: InfoHash, mut entry: Box<Entry>) {
         self.remove(&info_hash);
         self.tally.count(info_hash, &mut entry);
         self.all.insert(info_hash, entry);
     }
 
-    pub fn remove(&mut self, info_hash: &InfoHash) -> Option<Box<Entry>> {
+    pub(crate) fn remove(&mut self, info_hash: &InfoHash) -> Option<Box<Entry>> {
         let mut entry = self.all.remove(info_hash)?;
         self.tally.discount(*info_hash, &mut entry);
         Some(entry)
     }
 
     /// Returns all entries. Call [`EntryMap::recount`] for those whose state is changed.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&InfoHash, &mut Entry)> {
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&InfoHash, &mut Entry)> {
         self.all.iter_mut().map(|(info_hash, entry)| (info_hash, &mut **entry))
     }
 
     /// Counts these torrents again.
-    pub fn recount<'a>(&mut self, changed: impl IntoIterator<Item = &'a InfoHash>) {
+    pub(crate) fn recount<'a>(&mut self, changed: impl IntoIterator<Item = &'a InfoHash>) {
         for info_hash in changed {
             // Dropping it counts it.
             drop(self.get_mut(info_hash));
         }
     }
 
-    pub fn tally(&self) -> &Tally {
+    pub(crate) fn tally(&self) -> &Tally {
         &self.tally
     }
 }
@@ -81,17 +81,17 @@ impl Deref for EntryMap {
 
 impl Tally {
     /// Returns the number of torrents in each state, in the order of [`State::ALL`].
-    pub fn states(&self) -> [u64; State::ALL.len()] {
+    pub(crate) fn states(&self) -> [u64; State::ALL.len()] {
         self.states
     }
 
     /// Returns the number of torrents that transfer payload.
-    pub fn active(&self) -> usize {
+    pub(crate) fn active(&self) -> usize {
         self.rates.len()
     }
 
     /// Returns the payload received and sent by all torrents, in bytes a second.
-    pub fn rates(&self) -> (u64, u64) {
+    pub(crate) fn rates(&self) -> (u64, u64) {
         (self.download_rate, self.upload_rate)
     }
 

@@ -80,15 +80,15 @@ pub(super) enum BodyView<'a> {
 }
 
 impl Body {
-    pub fn broken(broken: BrokenTorrent) -> Self {
+    pub(crate) fn broken(broken: BrokenTorrent) -> Self {
         Self::Absent(Box::new(Absent::Broken(broken)))
     }
 
-    pub fn unhashed(torrent: UnhashedTorrent) -> Self {
+    pub(crate) fn unhashed(torrent: UnhashedTorrent) -> Self {
         Self::Absent(Box::new(Absent::Unhashed(torrent)))
     }
 
-    pub fn view(&self) -> BodyView<'_> {
+    pub(crate) fn view(&self) -> BodyView<'_> {
         match self {
             Self::Live(handle) => BodyView::Live(handle),
             Self::Absent(absent) => match &**absent {
@@ -98,7 +98,7 @@ impl Body {
         }
     }
 
-    pub fn unhashed_mut(&mut self) -> Option<&mut UnhashedTorrent> {
+    pub(crate) fn unhashed_mut(&mut self) -> Option<&mut UnhashedTorrent> {
         match self {
             Self::Live(_) => None,
             Self::Absent(absent) => match &mut **absent {
@@ -163,7 +163,13 @@ pub(super) enum Phase {
 
 impl Entry {
     /// Returns the entry of a saved torrent. `record` was read from `saved.settings`.
-    pub fn new(id: u64, saved: &Saved, record: TorrentRecord, body: Body, now: Instant) -> Self {
+    pub(crate) fn new(
+        id: u64,
+        saved: &Saved,
+        record: TorrentRecord,
+        body: Body,
+        now: Instant,
+    ) -> Self {
         let (downloaded, uploaded) =
             saved.checkpoint.as_ref().map_or((0, 0), |point| (point.downloaded, point.uploaded));
         let usual = match body.view() {
@@ -202,7 +208,7 @@ impl Entry {
         }
     }
 
-    pub fn handle(&self) -> Option<&TorrentHandle> {
+    pub(crate) fn handle(&self) -> Option<&TorrentHandle> {
         match self.body.view() {
             BodyView::Live(handle) => Some(handle),
             BodyView::Broken(_) | BodyView::Unhashed(_) => None,
@@ -210,12 +216,12 @@ impl Entry {
     }
 
     /// Returns whether its files are not hashed yet.
-    pub fn is_unhashed(&self) -> bool {
+    pub(crate) fn is_unhashed(&self) -> bool {
         matches!(self.body.view(), BodyView::Unhashed(_))
     }
 
     /// Returns the name of its `.torrent` in the torrents folder.
-    pub fn file(&self) -> Cow<'_, str> {
+    pub(crate) fn file(&self) -> Cow<'_, str> {
         match (&self.rare.file, self.metainfo()) {
             (Some(file), _) => Cow::from(&**file),
             (None, Some(metainfo)) => torrent_files::first_name(metainfo.info().name()).into(),
@@ -225,7 +231,7 @@ impl Entry {
     }
 
     /// Returns the folder that contains its file or folder.
-    pub fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         match (&self.moving, self.body.view()) {
             (Some(moving), _) => moving.from.clone(),
             (None, BodyView::Live(handle)) => handle.root(),
@@ -234,7 +240,7 @@ impl Entry {
         }
     }
 
-    pub fn metainfo(&self) -> Option<&Arc<Metainfo>> {
+    pub(crate) fn metainfo(&self) -> Option<&Arc<Metainfo>> {
         match self.body.view() {
             BodyView::Live(handle) => Some(handle.metainfo()),
             BodyView::Broken(broken) => broken.metainfo.as_ref(),
@@ -242,7 +248,7 @@ impl Entry {
         }
     }
 
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         match (&self.record.settings.name, self.body.view()) {
             (Some(name), _) => name,
             (None, BodyView::Live(handle)) => handle.metainfo().info().name(),
@@ -252,7 +258,7 @@ impl Entry {
     }
 
     /// Allows it a turn although it has failed.
-    pub fn forgive(&mut self) {
+    pub(crate) fn forgive(&mut self) {
         // That it failed may be noticed only after this, or once more.
         self.seen.forgiven = true;
         if self.seen.phase == Phase::Failed {
@@ -262,7 +268,7 @@ impl Entry {
     }
 
     /// Returns what the queue needs to know of it.
-    pub fn candidate(&self) -> Candidate {
+    pub(crate) fn candidate(&self) -> Candidate {
         Candidate {
             paused: self.record.settings.paused || self.record.limit_reached,
             failed: self.handle().is_none()
@@ -275,7 +281,7 @@ impl Entry {
     }
 
     /// Counts the seconds of the current phase up to `now`.
-    pub fn count(&mut self, now: Instant) {
+    pub(crate) fn count(&mut self, now: Instant) {
         let seconds = now.saturating_duration_since(self.seen.counted).as_secs();
         match self.seen.phase {
             Phase::Downloading if self.run => self.counters.seconds_downloading += seconds,
@@ -290,7 +296,7 @@ impl Entry {
     }
 
     /// Returns how much it has seeded by `now`.
-    pub fn seeded(&self, bytes_have: u64, now: Instant) -> Seeded {
+    pub(crate) fn seeded(&self, bytes_have: u64, now: Instant) -> Seeded {
         let seeding = self.seen.phase == Phase::Seeding && self.run;
         let more = if seeding { since(self.seen.counted, now) } else { 0 };
         Seeded {
@@ -303,7 +309,7 @@ impl Entry {
     }
 
     /// Returns the seeding limits that apply to it.
-    pub fn limits(&self, session: &Settings) -> SeedLimits {
+    pub(crate) fn limits(&self, session: &Settings) -> SeedLimits {
         if self.record.limits_waived {
             return SeedLimits::default();
         }
@@ -311,13 +317,13 @@ impl Entry {
     }
 
     /// Returns the seconds for which it has run without transferring payload; 0 if it does not run.
-    pub fn idle(&self, now: Instant) -> u64 {
+    pub(crate) fn idle(&self, now: Instant) -> u64 {
         let runs = self.run && matches!(self.seen.phase, Phase::Downloading | Phase::Seeding);
         if runs { since(self.seen.moved_at, now) } else { 0 }
     }
 
     /// Returns what is saved of it.
-    pub fn saved(&self, info_hash: InfoHash) -> Saved {
+    pub(crate) fn saved(&self, info_hash: InfoHash) -> Saved {
         Saved {
             info_hash,
             file: self.file().into_owned(),
@@ -334,7 +340,7 @@ impl Entry {
 shared_default!(RareState);
 
 impl Phase {
-    pub fn of(state: &TorrentState) -> Self {
+    pub(crate) fn of(state: &TorrentState) -> Self {
         match state {
             TorrentState::Waiting => Self::Waiting,
             TorrentState::Checking { .. } => Self::Checking,

@@ -43,21 +43,21 @@ pub(super) enum UrgentEvent {
 
 impl EventBus {
     /// Returns a mailbox that gets what happens from now on.
-    pub fn subscribe(&self) -> Arc<Mailbox> {
+    pub(crate) fn subscribe(&self) -> Arc<Mailbox> {
         let mailbox = Arc::new(Mailbox::default());
         self.mailboxes.lock().push(Arc::downgrade(&mailbox));
         mailbox
     }
 
     /// Tells that a torrent was added or has changed.
-    pub fn changed(&self, info_hash: InfoHash) {
+    pub(crate) fn changed(&self, info_hash: InfoHash) {
         self.tell(|unread| {
             unread.changed.insert(info_hash);
         });
     }
 
     /// Tells that a torrent is gone.
-    pub fn removed(&self, info_hash: InfoHash) {
+    pub(crate) fn removed(&self, info_hash: InfoHash) {
         self.tell(|unread| {
             unread.changed.remove(&info_hash);
             unread.done.remove(&info_hash);
@@ -71,19 +71,19 @@ impl EventBus {
     }
 
     /// Tells that a download has everything that is wanted.
-    pub fn done(&self, info_hash: InfoHash) {
+    pub(crate) fn done(&self, info_hash: InfoHash) {
         self.tell(|unread| {
             unread.done.insert(info_hash);
         });
     }
 
     /// Tells that the settings have changed.
-    pub fn settings(&self) {
+    pub(crate) fn settings(&self) {
         self.tell(|unread| unread.settings = true);
     }
 
     /// Tells that the daemon has shut down.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         self.tell(|unread| unread.end = true);
     }
 
@@ -99,22 +99,22 @@ impl EventBus {
 
 impl Mailbox {
     /// Waits until something has arrived since the last call.
-    pub async fn arrived(&self) {
+    pub(crate) async fn arrived(&self) {
         self.arrived.notified().await;
     }
 
     /// Makes the listener end.
-    pub fn set_ended(&self) {
+    pub(crate) fn set_ended(&self) {
         self.unread.lock().end = true;
     }
 
     /// Returns whether the listener is to end.
-    pub fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.unread.lock().end
     }
 
     /// Takes an event that is told at once.
-    pub fn take_urgent(&self) -> Option<UrgentEvent> {
+    pub(crate) fn take_urgent(&self) -> Option<UrgentEvent> {
         let mut unread = self.unread.lock();
         if let Some(info_hash) = pop(&mut unread.removed) {
             return Some(UrgentEvent::Removed(info_hash));
@@ -126,12 +126,12 @@ impl Mailbox {
     }
 
     /// Returns whether torrents have changed.
-    pub fn has_changes(&self) -> bool {
+    pub(crate) fn has_changes(&self) -> bool {
         !self.unread.lock().changed.is_empty()
     }
 
     /// Takes the torrents that have changed.
-    pub fn take_changes(&self) -> VecDeque<InfoHash> {
+    pub(crate) fn take_changes(&self) -> VecDeque<InfoHash> {
         self.unread.lock().changed.drain().collect()
     }
 }

@@ -21,12 +21,12 @@ pub(super) struct TorrentFetcher {
 }
 
 impl TorrentFetcher {
-    pub fn new(trackers: Arc<TrackerPolicy>) -> Self {
+    pub(crate) fn new(trackers: Arc<TrackerPolicy>) -> Self {
         Self { trackers, places: PLACES.map(Semaphore::new) }
     }
 
     /// Waits for a place for a torrent of `caller`.
-    pub async fn place(&self, caller: Caller) -> Result<SemaphorePermit<'_>, DaemonError> {
+    pub(crate) async fn place(&self, caller: Caller) -> Result<SemaphorePermit<'_>, DaemonError> {
         let [owners, guests] = &self.places;
         let places = if caller.is_owner() { owners } else { guests };
         // Nobody closes these semaphores.
@@ -34,7 +34,7 @@ impl TorrentFetcher {
     }
 
     /// Fetches and parses the torrent in `source`.
-    pub async fn fetch(
+    pub(crate) async fn fetch(
         &self,
         source: AddSource,
         caller: Caller,

@@ -48,7 +48,7 @@ pub(super) struct JournalQueries {
 
 impl JournalQueries {
     /// Returns who gave the torrent, and who gave most of each piece.
-    pub async fn givers(&self, info_hash: InfoHash) -> Result<Givers, DaemonError> {
+    pub(crate) async fn givers(&self, info_hash: InfoHash) -> Result<Givers, DaemonError> {
         let (handle, pieces) = self.torrents.with(info_hash, |entry| {
             let pieces = entry.metainfo().map_or(0, |it| it.info().geometry().pieces());
             (entry.handle().cloned(), pieces)
@@ -90,7 +90,11 @@ impl JournalQueries {
     }
 
     /// Returns all that is known of a piece.
-    pub async fn story(&self, info_hash: InfoHash, piece: u32) -> Result<PieceStory, DaemonError> {
+    pub(crate) async fn story(
+        &self,
+        info_hash: InfoHash,
+        piece: u32,
+    ) -> Result<PieceStory, DaemonError> {
         let (handle, pieces) = self.torrents.with(info_hash, |entry| {
             let pieces = entry.metainfo().map_or(0, |it| it.info().geometry().pieces());
             (entry.handle().cloned(), pieces)
@@ -111,7 +115,7 @@ impl JournalQueries {
 
     /// Returns what was sent to whom, from the records after number `after`; with `taker`, only
     /// what was sent to that peer.
-    pub async fn sent(
+    pub(crate) async fn sent(
         &self,
         info_hash: InfoHash,
         after: i64,
@@ -123,14 +127,14 @@ impl JournalQueries {
     }
 
     /// Returns pieces that were wrong.
-    pub async fn bad(&self, info_hash: InfoHash) -> Result<Vec<BadPiece>, DaemonError> {
+    pub(crate) async fn bad(&self, info_hash: InfoHash) -> Result<Vec<BadPiece>, DaemonError> {
         self.torrents.with(info_hash, |_| ())?;
         let wrong = self.ask(move |reader| reader.wrong_pieces(info_hash)).await?;
         Ok(wrong.into_iter().map(view::bad_piece).collect())
     }
 
     /// Returns when pieces arrived.
-    pub async fn timeline(
+    pub(crate) async fn timeline(
         &self,
         info_hash: InfoHash,
         buckets: u32,
@@ -141,7 +145,7 @@ impl JournalQueries {
     }
 
     /// Returns responses, oldest first.
-    pub async fn log(
+    pub(crate) async fn log(
         &self,
         info_hash: InfoHash,
         query: LogQuery,
@@ -163,7 +167,7 @@ impl JournalQueries {
     }
 
     /// Returns what is new of the torrent since `owners` was updated.
-    pub async fn new_pieces(
+    pub(crate) async fn new_pieces(
         &self,
         info_hash: InfoHash,
         mut owners: Owners,
@@ -175,7 +179,7 @@ impl JournalQueries {
 
     /// Returns the owners of a torrent of which nobody has given anything yet; `None` if there is
     /// no journal.
-    pub fn no_owners(&self, info_hash: InfoHash) -> Option<Owners> {
+    pub(crate) fn no_owners(&self, info_hash: InfoHash) -> Option<Owners> {
         self.log.journal()?;
         let pieces =
             |entry: &mut Entry| entry.metainfo().map_or(0, |it| it.info().geometry().pieces());
@@ -198,7 +202,7 @@ impl JournalQueries {
 
 impl OwnerCache {
     /// Drops entries that were not used for a while.
-    pub fn tidy(&self) {
+    pub(crate) fn tidy(&self) {
         self.torrents.lock().retain(|(_, _, used)| used.elapsed() < KEPT);
     }
 

@@ -27,13 +27,13 @@ pub(super) struct Hooks {
 }
 
 impl Hooks {
-    pub fn new(torrents: Arc<Torrents>) -> Self {
+    pub(crate) fn new(torrents: Arc<Torrents>) -> Self {
         let (running, waiting) = (Semaphore::new(RUNNING), Semaphore::new(WAITING));
         Self { torrents, running: Arc::new(running), waiting: Arc::new(waiting) }
     }
 
     /// Runs the program for `hook`, if one is set, without waiting for it.
-    pub fn run(&self, hook: Hook, info_hash: InfoHash) {
+    pub(crate) fn run(&self, hook: Hook, info_hash: InfoHash) {
         let (program, torrent, tiers) = {
             let table = self.torrents.table();
             let program = match hook {

@@ -48,13 +48,13 @@ pub(super) struct TorrentInstaller {
 
 impl TorrentInstaller {
     /// Installs a torrent.
-    pub async fn install(&self, new: Installation) -> Result<Added, DaemonError> {
+    pub(crate) async fn install(&self, new: Installation) -> Result<Added, DaemonError> {
         let _lock = self.torrents.lock(new.metainfo.info_hash()).await;
         self.install_locked(new).await
     }
 
     /// Installs a torrent. The caller has locked it, and its placeholder if it has one.
-    pub async fn install_locked(&self, new: Installation) -> Result<Added, DaemonError> {
+    pub(crate) async fn install_locked(&self, new: Installation) -> Result<Added, DaemonError> {
         let metainfo = Arc::clone(&new.metainfo);
         let info_hash = metainfo.info_hash();
         self.torrents.check_open()?;

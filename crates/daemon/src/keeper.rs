@@ -10,7 +10,7 @@ pub(super) struct StateKeeper {
 }
 
 impl StateKeeper {
-    pub fn new(state: State) -> Self {
+    pub(crate) fn new(state: State) -> Self {
         Self { state }
     }
 }

@@ -19,6 +19,12 @@
 //! torrent holds that torrent's lock, first does what may fail, and returns once the change is on the disk.
 //! `services.rs` has the parts that others are built on, `commands.rs` those that change something.
 
+// `as` may cut bits off silently: `SaturatingFrom` and `try_from` say what happens to them.
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
+
 pub mod block_list;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

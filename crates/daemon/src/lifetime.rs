@@ -16,7 +16,7 @@ pub(super) struct Lifetime {
 }
 
 impl Lifetime {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             stop: watch::Sender::new(false),
             ended: AtomicBool::new(false),
@@ -25,13 +25,13 @@ impl Lifetime {
     }
 
     /// Returns an error once the daemon is shutting down.
-    pub fn check_open(&self) -> Result<(), DaemonError> {
+    pub(crate) fn check_open(&self) -> Result<(), DaemonError> {
         if *self.stop.borrow() { Err(DaemonError::Ending) } else { Ok(()) }
     }
 
     /// Refuses requests from now on and cancels background work. Returns false if the shutdown had
     /// begun before.
-    pub fn begin_shutdown(&self) -> bool {
+    pub(crate) fn begin_shutdown(&self) -> bool {
         if self.stop.send_replace(true) {
             return false;
         }
@@ -40,31 +40,31 @@ impl Lifetime {
     }
 
     /// Waits until the shutdown begins.
-    pub async fn shutdown_begun(&self) {
+    pub(crate) async fn shutdown_begun(&self) {
         let mut stop = self.stop.subscribe();
         // The sender lives as long as `self`.
         let _ = stop.wait_for(|stop| *stop).await;
     }
 
     /// Records that the daemon has shut down, and wakes those who wait for that.
-    pub fn set_ended(&self) {
+    pub(crate) fn set_ended(&self) {
         self.ended.store(true, Ordering::Release);
         self.stop.send_replace(true);
     }
 
     /// The daemon has shut down.
-    pub fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }
 
     /// Waits until the daemon has shut down.
-    pub async fn ended(&self) {
+    pub(crate) async fn ended(&self) {
         let mut stop = self.stop.subscribe();
         while !self.has_ended() && stop.changed().await.is_ok() {}
     }
 
     /// Returns a flag that is set when background work, such as hashing, is to end.
-    pub fn cancellation(&self) -> Arc<AtomicBool> {
+    pub(crate) fn cancellation(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.cancel)
     }
 }

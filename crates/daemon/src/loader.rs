@@ -1,5 +1,6 @@
 //! Loading torrents into the engine.
 
+use piecework_core::SaturatingFrom;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +38,7 @@ pub(super) struct TorrentLoader {
 }
 
 impl TorrentLoader {
-    pub fn new(
+    pub(crate) fn new(
         config: &DaemonConfig,
         torrents: Arc<Torrents>,
         session: Session,
@@ -54,18 +55,18 @@ impl TorrentLoader {
     }
 
     /// Returns the folders below which no link is followed.
-    pub fn keep_to(&self) -> Arc<Vec<PathBuf>> {
+    pub(crate) fn keep_to(&self) -> Arc<Vec<PathBuf>> {
         Arc::clone(&self.keep_to)
     }
 
     /// Returns the suffix of the torrent's unfinished files.
-    pub fn suffix(&self, record: &TorrentRecord) -> String {
+    pub(crate) fn suffix(&self, record: &TorrentRecord) -> String {
         let now = || self.torrents.table().settings.incomplete_suffix.clone();
         record.common.suffix.as_ref().map_or_else(now, |suffix| suffix.clone().into_owned())
     }
 
     /// Adds a torrent to the engine. It is paused, since the queue decides when it runs.
-    pub async fn load(
+    pub(crate) async fn load(
         &self,
         metainfo: &Arc<Metainfo>,
         saved: &Saved,
@@ -126,7 +127,7 @@ impl TorrentLoader {
     }
 
     /// Loads a saved torrent. If torrents claim the same path, the oldest gets it.
-    pub async fn load_by_age(
+    pub(crate) async fn load_by_age(
         &self,
         metainfo: &Arc<Metainfo>,
         saved: &Saved,
@@ -206,7 +207,7 @@ impl TorrentLoader {
             let mut sample = Bitfield::empty(pieces);
             for part in 0..SAMPLE {
                 let piece = u64::from(pieces.saturating_sub(1)) * part / (SAMPLE - 1);
-                sample.insert(PieceIndex(piece as u32));
+                sample.insert(PieceIndex(u32::saturating_from(piece)));
             }
             let right = check(&store, Some(&sample), |_| {}, &cancel)?;
             Ok(right.count() == sample.count())

@@ -14,7 +14,7 @@ pub(super) struct MissingBytes {
 
 impl MissingBytes {
     /// Records how many bytes a torrent lacks.
-    pub fn note(&mut self, info_hash: InfoHash, bytes: u64) {
+    pub(crate) fn note(&mut self, info_hash: InfoHash, bytes: u64) {
         let before = match bytes {
             0 => self.of.remove(&info_hash),
             bytes => self.of.insert(info_hash, bytes),
@@ -25,12 +25,12 @@ impl MissingBytes {
     }
 
     /// Returns the bytes that all other torrents lack.
-    pub fn of_others(&self, info_hash: InfoHash) -> u64 {
+    pub(crate) fn of_others(&self, info_hash: InfoHash) -> u64 {
         self.sum.saturating_sub(self.of.get(&info_hash).copied().unwrap_or(0))
     }
 
     /// Returns the other torrents that lack something, and how many bytes.
-    pub fn others(&self, info_hash: InfoHash) -> impl Iterator<Item = (InfoHash, u64)> + '_ {
+    pub(crate) fn others(&self, info_hash: InfoHash) -> impl Iterator<Item = (InfoHash, u64)> + '_ {
         let others = self.of.iter().filter(move |(other, _)| **other != info_hash);
         others.map(|(other, bytes)| (*other, *bytes))
     }

@@ -23,7 +23,7 @@ pub(super) struct ProvisionalTorrents {
 
 impl ProvisionalTorrents {
     /// Leaves a torrent in the list with its error.
-    pub fn give_up(&self, provisional: InfoHash, work: &Arc<HashWork>, error: &DaemonError) {
+    pub(crate) fn give_up(&self, provisional: InfoHash, work: &Arc<HashWork>, error: &DaemonError) {
         let mut table = self.torrents.table();
         if let Some(mut entry) = find(&mut table.entries, provisional, work)
             && let Some(unhashed) = entry.body.unhashed_mut()
@@ -36,7 +36,7 @@ impl ProvisionalTorrents {
     }
 
     /// Removes a torrent that could not be shared from the list. Returns whether it is gone.
-    pub async fn strike(&self, provisional: InfoHash, work: &Arc<HashWork>) -> bool {
+    pub(crate) async fn strike(&self, provisional: InfoHash, work: &Arc<HashWork>) -> bool {
         let _lock = self.torrents.lock(provisional).await;
         let file = {
             let mut table = self.torrents.table();
@@ -56,7 +56,7 @@ impl ProvisionalTorrents {
     }
 
     /// Removes what is left of a provisional torrent after the torrent itself was installed.
-    pub async fn forget(&self, provisional: InfoHash, file: &str) {
+    pub(crate) async fn forget(&self, provisional: InfoHash, file: &str) {
         if let Err(error) = self.torrents.state.remove(provisional).await {
             tracing::warn!(%error, "a provisional torrent stays in the state and is hashed again after a restart");
         }
@@ -65,7 +65,7 @@ impl ProvisionalTorrents {
     }
 
     /// Removes the `.torrent` that came with a request, if there was one.
-    pub async fn forget_hidden(&self, file: &str) {
+    pub(crate) async fn forget_hidden(&self, file: &str) {
         if file.is_empty() {
             return;
         }
@@ -80,7 +80,7 @@ impl ProvisionalTorrents {
     }
 
     /// Returns whether the torrent is listed and `work` is the current attempt to hash it.
-    pub fn is_at(&self, provisional: InfoHash, work: &Arc<HashWork>) -> bool {
+    pub(crate) fn is_at(&self, provisional: InfoHash, work: &Arc<HashWork>) -> bool {
         find(&mut self.torrents.table().entries, provisional, work).is_some()
     }
 }

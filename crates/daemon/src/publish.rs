@@ -40,7 +40,7 @@ type Registering = Option<(Registration, Result<Registered, DaemonError>)>;
 impl Publisher {
     /// Serves what was hashed in the place of the torrent that is listed as `provisional`, and
     /// registers it.
-    pub async fn publish(
+    pub(crate) async fn publish(
         &self,
         provisional: InfoHash,
         work: &Arc<HashWork>,

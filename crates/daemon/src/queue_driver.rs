@@ -48,7 +48,7 @@ pub(super) struct QueueDriver {
 }
 
 impl QueueDriver {
-    pub fn new(
+    pub(crate) fn new(
         torrents: Arc<Torrents>,
         session: Session,
         store: Arc<SettingsStore>,
@@ -59,7 +59,7 @@ impl QueueDriver {
     }
 
     /// Runs until the daemon shuts down.
-    pub async fn watch(self: Arc<Self>, mut changes: Changes) {
+    pub(crate) async fn watch(self: Arc<Self>, mut changes: Changes) {
         let mut deadline = Some(Instant::now());
         let mut pause_until: Option<Instant> = None;
         let mut persist_at = Instant::now() + PERSIST;
@@ -127,14 +127,14 @@ impl QueueDriver {
     }
 
     /// Records the status of all torrents.
-    pub fn note_all(&self) {
+    pub(crate) fn note_all(&self) {
         let hashes: Vec<InfoHash> = self.torrents.table().order.iter().collect();
         self.note(&hashes);
     }
 
     /// Decides which torrents run, and tells the engine. Returns whether any is active. Sets
     /// `deadline` to when this is due again even if nothing changes.
-    pub async fn review(&self, deadline: &mut Option<Instant>) -> bool {
+    pub(crate) async fn review(&self, deadline: &mut Option<Instant>) -> bool {
         let _one_at_a_time = self.reviewing.lock().await;
         let review = self.torrents.table().take_review();
         match review {
@@ -209,7 +209,7 @@ impl QueueDriver {
     }
 
     /// Decides now whether a torrent runs, so that the caller sees the result.
-    pub async fn turn_now(&self, info_hash: InfoHash) {
+    pub(crate) async fn turn_now(&self, info_hash: InfoHash) {
         self.torrents.touch(info_hash, true);
         let mut unused = None;
         self.review(&mut unused).await;
@@ -241,7 +241,7 @@ impl QueueDriver {
     }
 
     /// Writes the counters of torrents that were active, or of all that run if `all`.
-    pub fn persist(&self, all: bool) {
+    pub(crate) fn persist(&self, all: bool) {
         self.journal.owners.tidy();
         let now = Instant::now();
         let mut table = self.torrents.table();

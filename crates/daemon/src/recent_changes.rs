@@ -16,7 +16,7 @@ pub(super) struct RecentChanges {
 impl RecentChanges {
     /// Records that a torrent has changed `now` and before that at `changed_at`, in seconds since
     /// 1970.
-    pub fn note(&mut self, info_hash: InfoHash, changed_at: &mut i64, now: i64) {
+    pub(crate) fn note(&mut self, info_hash: InfoHash, changed_at: &mut i64, now: i64) {
         self.changed.remove(&(*changed_at, info_hash));
         *changed_at = now;
         self.changed.insert((now, info_hash));
@@ -28,12 +28,12 @@ impl RecentChanges {
     }
 
     /// Removes a torrent that last changed at `changed_at`.
-    pub fn remove(&mut self, info_hash: InfoHash, changed_at: i64) {
+    pub(crate) fn remove(&mut self, info_hash: InfoHash, changed_at: i64) {
         self.changed.remove(&(changed_at, info_hash));
     }
 
     /// Returns the torrents that changed at `then` or later; `None` if that is not known any more.
-    pub fn since(&self, then: i64) -> Option<impl Iterator<Item = InfoHash> + '_> {
+    pub(crate) fn since(&self, then: i64) -> Option<impl Iterator<Item = InfoHash> + '_> {
         let known = then >= self.complete_from;
         known.then(|| self.changed.range((then, InfoHash([0; 20]))..).map(|(_, hash)| *hash))
     }

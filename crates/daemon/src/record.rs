@@ -106,18 +106,18 @@ pub(super) struct Registration {
 }
 
 impl TorrentRecord {
-    pub fn from_text(text: &str) -> Result<Self, serde_json::Error> {
+    pub(crate) fn from_text(text: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(text)
     }
 
-    pub fn to_text(&self) -> String {
+    pub(crate) fn to_text(&self) -> String {
         // Strings, numbers and lists can always be serialized.
         serde_json::to_string(self).unwrap_or_default()
     }
 }
 
 impl RecordInterner {
-    pub fn share(&mut self, record: &mut TorrentRecord) {
+    pub(crate) fn share(&mut self, record: &mut TorrentRecord) {
         self.settings.share(&mut record.settings);
         self.common.share(&mut record.common);
     }

@@ -1,5 +1,6 @@
 //! Records who gave what.
 
+use piecework_core::SaturatingFrom;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -109,7 +110,7 @@ impl Observer for Recorder {
                         time: now(),
                         torrent: Arc::clone(torrent),
                         piece: *piece,
-                        givers: givers.len() as u32,
+                        givers: u32::saturating_from(givers.len()),
                         got: *hash,
                     })
                 });

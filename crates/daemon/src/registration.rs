@@ -26,12 +26,12 @@ pub(super) struct Registrar {
 }
 
 impl Registrar {
-    pub fn new(torrents: Arc<Torrents>, folder: Arc<TorrentFolder>) -> Self {
+    pub(crate) fn new(torrents: Arc<Torrents>, folder: Arc<TorrentFolder>) -> Self {
         Self { torrents, folder, more: Notify::new() }
     }
 
     /// Registers torrents for which that failed before, again and again.
-    pub async fn run(self: Arc<Self>) {
+    pub(crate) async fn run(self: Arc<Self>) {
         loop {
             let waiting: Vec<(InfoHash, Box<Registration>)> = {
                 let table = self.torrents.table();
@@ -74,7 +74,7 @@ impl Registrar {
     ///
     /// # Errors
     /// [`DaemonError::Upstream`] if the tracker is not there now.
-    pub async fn register(
+    pub(crate) async fn register(
         &self,
         info_hash: InfoHash,
         wanted: &Registration,
@@ -92,7 +92,7 @@ impl Registrar {
     ///
     /// # Errors
     /// As [`Registrar::register`].
-    pub async fn ask_to_register(
+    pub(crate) async fn ask_to_register(
         &self,
         metainfo: &Metainfo,
         wanted: &Registration,
@@ -104,7 +104,7 @@ impl Registrar {
     }
 
     /// Removes a torrent that could not be added from the catalogue again, if we registered it.
-    pub async fn take_back(
+    pub(crate) async fn take_back(
         &self,
         info_hash: InfoHash,
         wanted: &Registration,
@@ -128,7 +128,7 @@ impl Registrar {
     ///
     /// # Errors
     /// If the token or the state cannot be written.
-    pub async fn keep_registered(
+    pub(crate) async fn keep_registered(
         &self,
         info_hash: InfoHash,
         wanted: &Registration,
@@ -157,7 +157,7 @@ impl Registrar {
 
     /// Records that a torrent is to be registered once its tracker can be reached, also after a
     /// restart.
-    pub async fn register_later(
+    pub(crate) async fn register_later(
         &self,
         info_hash: InfoHash,
         pending: Registration,

@@ -30,7 +30,7 @@ pub(super) struct Relocator {
 
 impl Relocator {
     /// Begins to move a torrent's data.
-    pub async fn move_data(
+    pub(crate) async fn move_data(
         self: &Arc<Self>,
         info_hash: InfoHash,
         request: MoveRequest,
@@ -69,7 +69,7 @@ impl Relocator {
     }
 
     /// Spawns a task that moves a torrent's data. Returns the task, unless the torrent is gone.
-    pub fn begin_move(
+    pub(crate) fn begin_move(
         self: &Arc<Self>,
         info_hash: InfoHash,
         handle: TorrentHandle,
@@ -135,7 +135,7 @@ impl Relocator {
     }
 
     /// Renames the torrent, a folder or a file in it.
-    pub async fn rename(
+    pub(crate) async fn rename(
         &self,
         info_hash: InfoHash,
         request: RenameRequest,

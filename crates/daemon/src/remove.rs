@@ -27,7 +27,7 @@ pub(super) struct Remover {
 
 impl Remover {
     /// Removes a torrent.
-    pub async fn remove(
+    pub(crate) async fn remove(
         &self,
         info_hash: InfoHash,
         request: RemoveRequest,

@@ -32,7 +32,7 @@ pub(super) struct Restorer {
 
 impl Restorer {
     /// Restores all torrents.
-    pub async fn restore(&self, found: Vec<StoredTorrent>) {
+    pub(crate) async fn restore(&self, found: Vec<StoredTorrent>) {
         let mut ranks = Vec::with_capacity(found.len());
         let mut all = Vec::with_capacity(found.len());
         for StoredTorrent { saved, record, metainfo } in found {

@@ -28,7 +28,7 @@ pub(super) struct RunControl {
 
 impl RunControl {
     /// Starts a torrent when the queue gives it a turn, or at once if `forced`.
-    pub async fn start(&self, info_hash: InfoHash, forced: bool) -> Result<(), DaemonError> {
+    pub(crate) async fn start(&self, info_hash: InfoHash, forced: bool) -> Result<(), DaemonError> {
         let (_lock, info_hash) = self.torrents.lock_listed(info_hash).await;
         self.torrents.check_open()?;
         self.sharer.hash_again(info_hash);
@@ -84,7 +84,7 @@ impl RunControl {
 
     /// Lets a torrent replace files that have the names of its own but other content, and starts
     /// it.
-    pub async fn overwrite(&self, info_hash: InfoHash) -> Result<(), DaemonError> {
+    pub(crate) async fn overwrite(&self, info_hash: InfoHash) -> Result<(), DaemonError> {
         let _lock = self.torrents.lock(info_hash).await;
         self.torrents.check_open()?;
         self.torrents.live(info_hash)?;
@@ -93,7 +93,7 @@ impl RunControl {
     }
 
     /// Pauses a torrent.
-    pub async fn pause(&self, info_hash: InfoHash) -> Result<(), DaemonError> {
+    pub(crate) async fn pause(&self, info_hash: InfoHash) -> Result<(), DaemonError> {
         let (_lock, info_hash) = self.torrents.lock_listed(info_hash).await;
         self.torrents.check_open()?;
         let before = self.torrents.with(info_hash, |entry| {
@@ -121,7 +121,7 @@ impl RunControl {
     }
 
     /// Hashes all of a torrent's data on disk again.
-    pub async fn recheck(&self, info_hash: InfoHash) -> Result<(), DaemonError> {
+    pub(crate) async fn recheck(&self, info_hash: InfoHash) -> Result<(), DaemonError> {
         let (_lock, info_hash) = self.torrents.lock_listed(info_hash).await;
         self.torrents.check_open()?;
         if self.sharer.hash_again(info_hash) {

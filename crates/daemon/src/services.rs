@@ -37,7 +37,7 @@ pub(super) struct Services {
 }
 
 impl Services {
-    pub fn new(
+    pub(crate) fn new(
         config: &DaemonConfig,
         torrents: Arc<Torrents>,
         session: Session,

@@ -34,13 +34,17 @@ pub(super) struct SettingsEditor {
 impl SettingsEditor {
     /// Refuses changes by guests that concern files, programs or other machines. They may change
     /// limits and the queue, as remotes for Transmission do.
-    pub fn check_caller(&self, caller: Caller, change: &SettingsChange) -> Result<(), DaemonError> {
+    pub(crate) fn check_caller(
+        &self,
+        caller: Caller,
+        change: &SettingsChange,
+    ) -> Result<(), DaemonError> {
         let downloads = self.folders.configured_downloads();
         check(caller, change, &self.torrents.table().settings, downloads)
     }
 
     /// Changes the settings.
-    pub async fn change(
+    pub(crate) async fn change(
         &self,
         change: SettingsChange,
         caller: Caller,

@@ -44,23 +44,23 @@ pub(super) struct SettingsStore {
 }
 
 impl SettingsStore {
-    pub fn new(torrents: Arc<Torrents>, session: Session) -> Self {
+    pub(crate) fn new(torrents: Arc<Torrents>, session: Session) -> Self {
         Self { torrents, session, started: Instant::now() }
     }
 
     /// Returns the seconds since the daemon started.
-    pub fn uptime(&self) -> u64 {
+    pub(crate) fn uptime(&self) -> u64 {
         self.started.elapsed().as_secs()
     }
 
     /// Writes the settings and sums. They are on the disk when this returns.
-    pub async fn keep(&self) -> Result<(), StateError> {
+    pub(crate) async fn keep(&self) -> Result<(), StateError> {
         let text = self.text(&self.torrents.table());
         self.torrents.state.set_settings(text).await
     }
 
     /// Returns the settings and sums as they are kept.
-    pub fn text(&self, table: &TorrentTable) -> String {
+    pub(crate) fn text(&self, table: &TorrentTable) -> String {
         let mut totals = table.totals;
         totals.seconds += self.uptime();
         let mut known = self.session.mounts();
@@ -82,7 +82,7 @@ impl SettingsStore {
     }
 
     /// Writes on which disks the folders of torrents lie, if that has changed.
-    pub async fn keep_mounts(&self) {
+    pub(crate) async fn keep_mounts(&self) {
         if self.session.take_mounts_changed()
             && let Err(error) = self.keep().await
         {

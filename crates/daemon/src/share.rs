@@ -45,7 +45,7 @@ pub(super) struct Sharer {
 
 impl Sharer {
     /// Lists files that are to be shared, and begins to hash them.
-    pub async fn begin(
+    pub(crate) async fn begin(
         self: &Arc<Self>,
         mut request: SeedRequest,
         caller: Caller,
@@ -175,7 +175,7 @@ impl Sharer {
     }
 
     /// Spawns a task that hashes the files of a torrent when it is its turn.
-    pub fn start_hashing(self: &Arc<Self>, provisional: InfoHash, work: Arc<HashWork>) {
+    pub(crate) fn start_hashing(self: &Arc<Self>, provisional: InfoHash, work: Arc<HashWork>) {
         let (sharer, turn) = (Arc::clone(self), self.in_line());
         tokio::spawn(async move {
             let outcome = sharer.hash_and_share(provisional, &work, turn).await;
@@ -195,7 +195,7 @@ impl Sharer {
     }
 
     /// Retries a torrent that was given up. Returns whether the torrent's files are not hashed yet.
-    pub fn hash_again(self: &Arc<Self>, provisional: InfoHash) -> bool {
+    pub(crate) fn hash_again(self: &Arc<Self>, provisional: InfoHash) -> bool {
         let work = {
             let mut table = self.torrents.table();
             let mut entry = table.entries.get_mut(&provisional);

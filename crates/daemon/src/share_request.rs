@@ -38,7 +38,7 @@ pub(super) struct ShareRequests {
 
 impl ShareRequests {
     /// Checks whether a request is allowed, as far as that can be known before files are hashed.
-    pub async fn check(
+    pub(crate) async fn check(
         &self,
         request: &SeedRequest,
         caller: Caller,
@@ -77,7 +77,7 @@ impl ShareRequests {
 
     /// Returns where a copy of the `.torrent` is written: into an output folder, or beside the
     /// input.
-    pub async fn torrent_out(
+    pub(crate) async fn torrent_out(
         &self,
         out: &Path,
         input: &Path,

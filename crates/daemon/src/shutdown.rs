@@ -54,7 +54,7 @@ pub(super) struct Shutdown {
 
 impl Shutdown {
     /// Shuts down, by `deadline` at the latest.
-    pub async fn run(&self, deadline: Instant) {
+    pub(crate) async fn run(&self, deadline: Instant) {
         let lifetime = &self.torrents.lifetime;
         if !lifetime.begin_shutdown() {
             // Another clone of the daemon does it, or did.

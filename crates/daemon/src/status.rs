@@ -41,7 +41,7 @@ pub(super) struct DaemonStatus {
 
 impl DaemonStatus {
     /// Returns figures about the daemon, for metrics.
-    pub fn figures(&self) -> DaemonFigures {
+    pub(crate) fn figures(&self) -> DaemonFigures {
         let table = self.counted();
         let (torrents, rates) = (table.entries.tally().states(), table.entries.tally().rates());
         drop(table);
@@ -65,7 +65,7 @@ impl DaemonStatus {
     }
 
     /// Returns the daemon's totals, without its torrents.
-    pub fn summary(&self) -> Overview {
+    pub(crate) fn summary(&self) -> Overview {
         let uptime = self.store.uptime();
         let table = self.counted();
         let counts = counts(table.entries.tally());
@@ -94,7 +94,7 @@ impl DaemonStatus {
     }
 
     /// Returns all torrents and the daemon's totals.
-    pub fn overview(&self) -> Overview {
+    pub(crate) fn overview(&self) -> Overview {
         let torrents = self.torrents.table().show_all();
         self.tidy_after(torrents.len());
         Overview { torrents, ..self.summary() }
@@ -102,7 +102,7 @@ impl DaemonStatus {
 
     /// Returns notices for users: what happened since the daemon started, and what cannot be
     /// written now.
-    pub fn notices(&self) -> Vec<String> {
+    pub(crate) fn notices(&self) -> Vec<String> {
         let mut notices = self.torrents.table().notices.clone();
         notices.extend(self.torrents.state.last_error());
         if let Some(journal) = self.log.journal() {
@@ -112,20 +112,20 @@ impl DaemonStatus {
     }
 
     /// Has unused memory returned after a list of so many torrents was built.
-    pub fn tidy_after(&self, torrents: usize) {
+    pub(crate) fn tidy_after(&self, torrents: usize) {
         if torrents >= MANY {
             self.torrents.wake.notify_one();
         }
     }
 
     /// Returns `limit` torrents in the order of the queue, from the one at `offset`.
-    pub fn page(&self, offset: usize, limit: usize) -> Vec<InfoHash> {
+    pub(crate) fn page(&self, offset: usize, limit: usize) -> Vec<InfoHash> {
         self.torrents.table().order.page(offset, limit)
     }
 
     /// Returns the torrents that changed since `then`, in seconds since 1970, in the order of the
     /// queue.
-    pub fn changed_since(&self, then: i64) -> Vec<InfoHash> {
+    pub(crate) fn changed_since(&self, then: i64) -> Vec<InfoHash> {
         let table = self.torrents.table();
         if let Some(changed) = table.recent.since(then) {
             return in_order(&table, changed);
@@ -138,14 +138,14 @@ impl DaemonStatus {
 
     /// Returns the torrents that were removed since `then`, in seconds since 1970, and the numbers
     /// they had.
-    pub fn removed_since(&self, then: i64) -> Vec<(InfoHash, Option<u64>)> {
+    pub(crate) fn removed_since(&self, then: i64) -> Vec<(InfoHash, Option<u64>)> {
         let table = self.torrents.table();
         let went = table.removed.iter().filter(|removed| removed.at >= then);
         went.map(|removed| (removed.info_hash, removed.id)).collect()
     }
 
     /// Returns those of `hashes` that are here, once each, in the order of the queue.
-    pub fn in_order(&self, hashes: impl IntoIterator<Item = InfoHash>) -> Vec<InfoHash> {
+    pub(crate) fn in_order(&self, hashes: impl IntoIterator<Item = InfoHash>) -> Vec<InfoHash> {
         in_order(&self.torrents.table(), hashes)
     }
 }

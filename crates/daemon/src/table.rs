@@ -77,7 +77,7 @@ pub(super) struct Totals {
 }
 
 impl TorrentTable {
-    pub fn new(settings: Settings) -> Self {
+    pub(crate) fn new(settings: Settings) -> Self {
         Self {
             entries: EntryMap::default(),
             order: Order::default(),
@@ -100,13 +100,13 @@ impl TorrentTable {
     }
 
     /// Returns a number that no torrent of this run has had.
-    pub fn new_id(&mut self) -> u64 {
+    pub(crate) fn new_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id - 1
     }
 
     /// Inserts a torrent, which has its place in the queue already.
-    pub fn enter(&mut self, info_hash: InfoHash, mut entry: Box<Entry>) {
+    pub(crate) fn enter(&mut self, info_hash: InfoHash, mut entry: Box<Entry>) {
         self.recent.note(info_hash, &mut entry.changed_at, unix_now());
         self.interner.share(&mut entry.record);
         self.unhashed += usize::from(entry.is_unhashed());
@@ -114,7 +114,7 @@ impl TorrentTable {
     }
 
     /// Removes a torrent and remembers that it was removed.
-    pub fn take(&mut self, info_hash: InfoHash, now: i64) -> Option<Box<Entry>> {
+    pub(crate) fn take(&mut self, info_hash: InfoHash, now: i64) -> Option<Box<Entry>> {
         let entry = self.entries.get(&info_hash)?;
         let (rank, id) = (entry.record.rank, entry.id);
         self.order.remove(rank);
@@ -122,7 +122,12 @@ impl TorrentTable {
     }
 
     /// Inserts a torrent in the place of its provisional entry.
-    pub fn settle(&mut self, provisional: InfoHash, info_hash: InfoHash, mut entry: Box<Entry>) {
+    pub(crate) fn settle(
+        &mut self,
+        provisional: InfoHash,
+        info_hash: InfoHash,
+        mut entry: Box<Entry>,
+    ) {
         if let Some(before) = self.take_out(provisional, None, unix_now()) {
             entry.record.rank = before.record.rank;
             self.order.replace(before.record.rank, info_hash);
@@ -132,7 +137,7 @@ impl TorrentTable {
     }
 
     /// Makes a provisional info-hash lead to the torrent that replaced it.
-    pub fn lead(&mut self, provisional: InfoHash, info_hash: InfoHash) {
+    pub(crate) fn lead(&mut self, provisional: InfoHash, info_hash: InfoHash) {
         self.made.retain(|(before, _)| *before != provisional);
         if self.made.len() >= REMOVED {
             self.made.pop_front();
@@ -141,7 +146,7 @@ impl TorrentTable {
     }
 
     /// Returns the info-hash under which a torrent is listed. `info_hash` may be provisional.
-    pub fn listed_as(&self, info_hash: InfoHash) -> InfoHash {
+    pub(crate) fn listed_as(&self, info_hash: InfoHash) -> InfoHash {
         if self.entries.contains_key(&info_hash) {
             return info_hash;
         }
@@ -164,19 +169,19 @@ impl TorrentTable {
     }
 
     /// Returns a torrent's record as text, and lets the record share memory with others.
-    pub fn record_text(&mut self, info_hash: InfoHash) -> Option<String> {
+    pub(crate) fn record_text(&mut self, info_hash: InfoHash) -> Option<String> {
         let mut entry = self.entries.get_mut(&info_hash)?;
         self.interner.share(&mut entry.record);
         Some(entry.record.to_text())
     }
 
     /// Returns how many torrents may be active.
-    pub fn bounds(&self) -> Bounds {
+    pub(crate) fn bounds(&self) -> Bounds {
         Bounds { downloads: self.settings.active_downloads, seeds: self.settings.active_seeds }
     }
 
     /// Takes the torrents that the queue has to review.
-    pub fn take_review(&mut self) -> ReviewScope {
+    pub(crate) fn take_review(&mut self) -> ReviewScope {
         let fresh = std::mem::take(&mut self.fresh);
         let is_limited = |info_hash: &InfoHash| {
             let entry = self.entries.get(info_hash);
@@ -193,21 +198,21 @@ impl TorrentTable {
     }
 
     /// Returns a torrent as the API shows it.
-    pub fn show(&self, info_hash: InfoHash) -> Option<Torrent> {
+    pub(crate) fn show(&self, info_hash: InfoHash) -> Option<Torrent> {
         let entry = self.entries.get(&info_hash)?;
         let position = self.order.position(entry.record.rank).unwrap_or(usize::MAX);
         Some(entry.show(info_hash, position, &self.settings))
     }
 
     /// Returns all torrents as the API shows them, in the order of the queue.
-    pub fn show_all(&self) -> Vec<Torrent> {
+    pub(crate) fn show_all(&self) -> Vec<Torrent> {
         let shown =
             |(position, hash)| Some(self.entries.get(&hash)?.show(hash, position, &self.settings));
         self.order.iter().enumerate().filter_map(shown).collect()
     }
 
     /// Adds a notice for users, once.
-    pub fn notice(&mut self, notice: String) {
+    pub(crate) fn notice(&mut self, notice: String) {
         // What is retried every few seconds fails in the same way each time.
         if self.notices.contains(&notice) {
             return;
@@ -219,7 +224,7 @@ impl TorrentTable {
     }
 
     /// Removes a notice that does not apply any more.
-    pub fn withdraw(&mut self, notice: &str) {
+    pub(crate) fn withdraw(&mut self, notice: &str) {
         self.notices.retain(|told| told != notice);
     }
 }

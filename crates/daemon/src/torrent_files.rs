@@ -142,7 +142,7 @@ fn unreadable(path: &Path, source: io::Error) -> TorrentFileError {
 ///
 /// # Errors
 /// If the file cannot be read or is too large.
-pub fn read_bounded(path: &Path) -> Result<Vec<u8>, TorrentFileError> {
+pub(crate) fn read_bounded(path: &Path) -> Result<Vec<u8>, TorrentFileError> {
     let file = open(path)?;
     let limit = MAX_TORRENT_LEN as u64;
     let mut bytes = Vec::new();
@@ -213,12 +213,12 @@ pub(super) struct TorrentFile {
 
 impl TorrentFile {
     /// Returns the location of torrents that have their usual names in `folder`.
-    pub fn usual(folder: &Path) -> Self {
+    pub(crate) fn usual(folder: &Path) -> Self {
         Self { folder: folder.into(), name: None }
     }
 
     /// Makes a torrent that was let go of be read again from `file`, a name in the folder.
-    pub fn keeps(self: &Arc<Self>, metainfo: &Metainfo, file: &str) {
+    pub(crate) fn keeps(self: &Arc<Self>, metainfo: &Metainfo, file: &str) {
         if file == first_name(metainfo.info().name()) {
             metainfo.set_source(Arc::clone(self) as _);
         } else {

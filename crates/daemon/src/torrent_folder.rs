@@ -20,7 +20,7 @@ pub(super) struct TorrentFolder {
 
 impl TorrentFolder {
     /// Opens the original `.torrent`, to be read in parts.
-    pub async fn parts(&self, info_hash: InfoHash) -> Result<TorrentParts, DaemonError> {
+    pub(crate) async fn parts(&self, info_hash: InfoHash) -> Result<TorrentParts, DaemonError> {
         let path = self.path(info_hash)?;
         let opened = blocking(move || torrent_files::open_known(&path, info_hash)).await?;
         let (file, left) = opened.map_err(|error| DaemonError::not_found(Reason::of(error)))?;
@@ -36,7 +36,7 @@ impl TorrentFolder {
     }
 
     /// Returns the original `.torrent`.
-    pub async fn bytes(&self, info_hash: InfoHash) -> Result<Vec<u8>, DaemonError> {
+    pub(crate) async fn bytes(&self, info_hash: InfoHash) -> Result<Vec<u8>, DaemonError> {
         // Not read through the metainfo, which would keep it in memory.
         let file = self.path(info_hash)?;
         let read = move || {

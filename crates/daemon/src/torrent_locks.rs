@@ -10,17 +10,17 @@ pub(super) struct TorrentLocks {
 }
 
 impl TorrentLocks {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { locks: std::array::from_fn(|_| Mutex::new(())) }
     }
 
     /// Waits until nobody else changes the torrent.
-    pub async fn lock(&self, info_hash: InfoHash) -> MutexGuard<'_, ()> {
+    pub(crate) async fn lock(&self, info_hash: InfoHash) -> MutexGuard<'_, ()> {
         self.locks[usize::from(info_hash.0[0])].lock().await
     }
 
     /// Locks two torrents.
-    pub async fn lock_both(
+    pub(crate) async fn lock_both(
         &self,
         one: InfoHash,
         other: InfoHash,

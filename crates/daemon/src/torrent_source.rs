@@ -24,7 +24,11 @@ pub(super) struct FetchedTorrent {
 }
 
 impl FetchedTorrent {
-    pub fn new(metainfo: Arc<Metainfo>, tracker: Option<CatalogueTracker>, nearby: bool) -> Self {
+    pub(crate) fn new(
+        metainfo: Arc<Metainfo>,
+        tracker: Option<CatalogueTracker>,
+        nearby: bool,
+    ) -> Self {
         Self { metainfo, tracker, nearby, magnet: None }
     }
 }

@@ -28,7 +28,7 @@ pub(super) struct Torrents {
 }
 
 impl Torrents {
-    pub fn new(table: TorrentTable, state: State) -> Self {
+    pub(crate) fn new(table: TorrentTable, state: State) -> Self {
         Self {
             table: Mutex::new(table),
             state,
@@ -40,17 +40,17 @@ impl Torrents {
     }
 
     /// Locks the table. Hold the guard only for moments.
-    pub fn table(&self) -> MutexGuard<'_, TorrentTable> {
+    pub(crate) fn table(&self) -> MutexGuard<'_, TorrentTable> {
         self.table.lock()
     }
 
     /// Keeps others from changing the torrent meanwhile.
-    pub async fn lock(&self, info_hash: InfoHash) -> AsyncMutexGuard<'_, ()> {
+    pub(crate) async fn lock(&self, info_hash: InfoHash) -> AsyncMutexGuard<'_, ()> {
         self.locks.lock(info_hash).await
     }
 
     /// Locks two torrents.
-    pub async fn lock_both(
+    pub(crate) async fn lock_both(
         &self,
         one: InfoHash,
         other: InfoHash,
@@ -60,7 +60,10 @@ impl Torrents {
 
     /// Locks the torrent and returns the info-hash that it has now. One that was named by its
     /// provisional info-hash may get its own while this waits.
-    pub async fn lock_listed(&self, info_hash: InfoHash) -> (AsyncMutexGuard<'_, ()>, InfoHash) {
+    pub(crate) async fn lock_listed(
+        &self,
+        info_hash: InfoHash,
+    ) -> (AsyncMutexGuard<'_, ()>, InfoHash) {
         let mut info_hash = info_hash;
         loop {
             let lock = self.lock(info_hash).await;
@@ -73,12 +76,12 @@ impl Torrents {
     }
 
     /// Returns an error once the daemon is shutting down.
-    pub fn check_open(&self) -> Result<(), DaemonError> {
+    pub(crate) fn check_open(&self) -> Result<(), DaemonError> {
         self.lifetime.check_open()
     }
 
     /// Returns what `look` returns for the torrent's entry.
-    pub fn with<T>(
+    pub(crate) fn with<T>(
         &self,
         info_hash: InfoHash,
         look: impl FnOnce(&mut Entry) -> T,
@@ -92,7 +95,7 @@ impl Torrents {
     }
 
     /// Returns the torrent in the engine.
-    pub fn live(&self, info_hash: InfoHash) -> Result<TorrentHandle, DaemonError> {
+    pub(crate) fn live(&self, info_hash: InfoHash) -> Result<TorrentHandle, DaemonError> {
         self.with(info_hash, |entry| match entry.body.view() {
             BodyView::Live(handle) => Ok(handle.clone()),
             BodyView::Broken(broken) => Err(DaemonError::Conflict(broken.error.clone())),
@@ -101,12 +104,12 @@ impl Torrents {
     }
 
     /// Returns the torrent as the API shows it.
-    pub fn show(&self, info_hash: InfoHash) -> Result<Torrent, DaemonError> {
+    pub(crate) fn show(&self, info_hash: InfoHash) -> Result<Torrent, DaemonError> {
         self.table().show(info_hash).ok_or(DaemonError::Unknown(info_hash))
     }
 
     /// Returns the answer to a request to add a torrent that is here already.
-    pub fn duplicate(&self, info_hash: InfoHash) -> Option<Added> {
+    pub(crate) fn duplicate(&self, info_hash: InfoHash) -> Option<Added> {
         let table = self.table();
         let entry = table.entries.get(&info_hash)?;
         Some(Added {
@@ -120,12 +123,12 @@ impl Torrents {
     }
 
     /// Returns the downloads folder that holds now.
-    pub fn downloads(&self) -> PathBuf {
+    pub(crate) fn downloads(&self) -> PathBuf {
         self.table().settings.downloads.clone()
     }
 
     /// Records and announces that a torrent changed. The queue looks at it if `review`.
-    pub fn touch(&self, info_hash: InfoHash, review: bool) {
+    pub(crate) fn touch(&self, info_hash: InfoHash, review: bool) {
         {
             let table = &mut *self.table();
             if review {
@@ -142,7 +145,7 @@ impl Torrents {
     }
 
     /// Writes the torrent's record. It is on the disk when this returns.
-    pub async fn keep(&self, info_hash: InfoHash) -> Result<(), DaemonError> {
+    pub(crate) async fn keep(&self, info_hash: InfoHash) -> Result<(), DaemonError> {
         let text = self.table().record_text(info_hash).ok_or(DaemonError::Unknown(info_hash))?;
         let update = Update { settings: Some(text), ..Update::default() };
         Ok(self.state.update(info_hash, update).await?)

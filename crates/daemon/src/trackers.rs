@@ -21,7 +21,7 @@ pub(super) struct TrackerPolicy {
 }
 
 impl TrackerPolicy {
-    pub fn new(config: &DaemonConfig, torrents: Arc<Torrents>) -> Self {
+    pub(crate) fn new(config: &DaemonConfig, torrents: Arc<Torrents>) -> Self {
         Self {
             torrents,
             configured: config.tracker.clone(),
@@ -30,12 +30,12 @@ impl TrackerPolicy {
     }
 
     /// Returns the tracker of the configuration: `IP:PORT` or a URL.
-    pub fn configured(&self) -> Option<&str> {
+    pub(crate) fn configured(&self) -> Option<&str> {
         self.configured.as_deref()
     }
 
     /// Returns the tracker that `caller` names, or that of the configuration.
-    pub fn named(
+    pub(crate) fn named(
         &self,
         named: Option<&str>,
         caller: Caller,
@@ -54,7 +54,11 @@ impl TrackerPolicy {
 
     /// Returns the trackers to announce to: the torrent's own or those chosen, and the daemon's. Each
     /// says who named it.
-    pub fn tiers(&self, metainfo: &Metainfo, record: &TorrentRecord) -> Vec<Vec<TrackerUrl>> {
+    pub(crate) fn tiers(
+        &self,
+        metainfo: &Metainfo,
+        record: &TorrentRecord,
+    ) -> Vec<Vec<TrackerUrl>> {
         let mut tiers = self.all_tiers(metainfo, &record.settings);
         let own: Vec<TrackerUrl> = parsed(metainfo.trackers().iter().flatten());
         let mut named = parsed(self.torrents.table().settings.default_trackers.iter().flatten());
@@ -96,7 +100,7 @@ impl TrackerPolicy {
 
     /// Returns where files that are shared are announced if a request asks for these trackers, and the
     /// name of the tracker that they are registered with.
-    pub fn for_sharing(
+    pub(crate) fn for_sharing(
         &self,
         asked: &[Vec<String>],
     ) -> Result<(Vec<Vec<TrackerUrl>>, Option<String>), DaemonError> {
@@ -115,7 +119,7 @@ impl TrackerPolicy {
     }
 
     /// Gives every torrent the trackers that it has now.
-    pub async fn update_all(&self) {
+    pub(crate) async fn update_all(&self) {
         let all: Vec<_> = {
             let table = self.torrents.table();
             let entries = table.entries.values();

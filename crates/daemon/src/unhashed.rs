@@ -57,12 +57,12 @@ impl PendingSeed {
 
 impl UnhashedTorrent {
     /// Returns a torrent of what is called `name` in the folder `root`.
-    pub fn new(name: String, root: PathBuf) -> Self {
+    pub(crate) fn new(name: String, root: PathBuf) -> Self {
         Self { name, root, error: None, work: Arc::default() }
     }
 
     /// Returns its state.
-    pub fn doing(&self) -> State {
+    pub(crate) fn doing(&self) -> State {
         match (&self.error, self.work.begun.load(Ordering::Relaxed)) {
             (Some(_), _) => State::Failed,
             (None, true) => State::Hashing,
@@ -71,7 +71,7 @@ impl UnhashedTorrent {
     }
 
     /// Fills in its progress.
-    pub fn show(&self, torrent: &mut Torrent) {
+    pub(crate) fn show(&self, torrent: &mut Torrent) {
         let work = &self.work;
         let total = work.bytes_total.load(Ordering::Relaxed);
         (torrent.bytes, torrent.bytes_wanted) = (total, total);
@@ -86,33 +86,33 @@ impl UnhashedTorrent {
 
 impl HashWork {
     /// Records that its turn has come.
-    pub fn begin(&self) {
+    pub(crate) fn begin(&self) {
         self.begun.store(true, Ordering::Relaxed);
     }
 
     /// Cancels the work.
-    pub fn cancel(&self) {
+    pub(crate) fn cancel(&self) {
         self.cancel.store(true, Ordering::Relaxed);
         self.cancelled.notify_one();
     }
 
     /// Waits until the work is cancelled.
-    pub async fn cancelled(&self) {
+    pub(crate) async fn cancelled(&self) {
         self.cancelled.notified().await;
     }
 
-    pub fn is_cancelled(&self) -> bool {
+    pub(crate) fn is_cancelled(&self) -> bool {
         self.cancel.load(Ordering::Relaxed)
     }
 
     /// Returns a flag that is set when the work is to end.
-    pub fn cancellation(&self) -> &AtomicBool {
+    pub(crate) fn cancellation(&self) -> &AtomicBool {
         &self.cancel
     }
 
     /// Records the progress. Returns whether it has advanced enough to be reported, which happens
     /// at most a thousand times.
-    pub fn at(&self, done: u64, total: u64, pieces: u32) -> bool {
+    pub(crate) fn at(&self, done: u64, total: u64, pieces: u32) -> bool {
         self.bytes_total.store(total, Ordering::Relaxed);
         self.pieces.store(pieces, Ordering::Relaxed);
         let before = self.bytes_done.swap(done, Ordering::Relaxed);
@@ -121,7 +121,7 @@ impl HashWork {
     }
 
     /// Returns where the outcome is told.
-    pub fn wait(&self) -> oneshot::Receiver<ShareOutcome> {
+    pub(crate) fn wait(&self) -> oneshot::Receiver<ShareOutcome> {
         let (tell, told) = oneshot::channel();
         let mut waiting = self.waiting.lock();
         waiting.retain(|other| !other.is_closed());
@@ -130,12 +130,12 @@ impl HashWork {
     }
 
     /// Returns whether anybody still waits for the outcome.
-    pub fn is_awaited(&self) -> bool {
+    pub(crate) fn is_awaited(&self) -> bool {
         self.waiting.lock().iter().any(|waiting| !waiting.is_closed())
     }
 
     /// Tells everybody who waits how it ended.
-    pub fn tell(&self, outcome: &ShareOutcome) {
+    pub(crate) fn tell(&self, outcome: &ShareOutcome) {
         for waiting in self.waiting.lock().drain(..) {
             // Whoever has left need not know.
             let _ = waiting.send(outcome.clone());

@@ -1,5 +1,6 @@
 //! Torrents as the API shows them.
 
+use piecework_core::SaturatingFrom;
 use tokio::time::Instant;
 
 use super::entry::{BodyView, Entry, Phase, since};
@@ -10,7 +11,7 @@ use piecework_engine::{TorrentState, TorrentStatus};
 
 impl Entry {
     /// Returns the torrent as the API shows it.
-    pub fn show(&self, info_hash: InfoHash, position: usize, session: &Settings) -> Torrent {
+    pub(crate) fn show(&self, info_hash: InfoHash, position: usize, session: &Settings) -> Torrent {
         let now = Instant::now();
         let record = &self.record;
         let stalled = session.stalled_after.is_some_and(|limit| self.idle(now) >= limit);
@@ -97,7 +98,7 @@ impl Entry {
 
     /// Returns its state, and its rates of payload received and sent in bytes a second, for counts
     /// and sums.
-    pub fn summary(&self) -> (Doing, u64, u64) {
+    pub(crate) fn summary(&self) -> (Doing, u64, u64) {
         let handle = match self.body.view() {
             BodyView::Live(handle) => handle,
             BodyView::Unhashed(making) => return (making.doing(), 0, 0),
@@ -105,7 +106,11 @@ impl Entry {
         };
         let summary = handle.summary();
         let doing = self.doing(&summary.state, summary.bytes_left == 0);
-        (doing, summary.download_rate as u64, summary.upload_rate as u64)
+        (
+            doing,
+            u64::saturating_from(summary.download_rate),
+            u64::saturating_from(summary.upload_rate),
+        )
     }
 
     /// Returns the API's state of a torrent that is in `state` in the engine.
@@ -141,8 +146,8 @@ impl Entry {
         torrent.downloaded = torrent.downloaded.max(status.downloaded);
         torrent.uploaded = torrent.uploaded.max(status.uploaded);
         torrent.corrupt = self.seen.corrupt_before + status.corrupt;
-        torrent.download_rate = status.download_rate as u64;
-        torrent.upload_rate = status.upload_rate as u64;
+        torrent.download_rate = u64::saturating_from(status.download_rate);
+        torrent.upload_rate = u64::saturating_from(status.upload_rate);
         torrent.peers = u32::try_from(status.peers).unwrap_or(u32::MAX);
         torrent.seeds = u32::try_from(status.seeds).unwrap_or(u32::MAX);
         torrent.peers_giving = u32::try_from(status.peers_giving).unwrap_or(u32::MAX);

@@ -29,17 +29,17 @@ pub(super) struct WatchFolder {
 }
 
 impl WatchFolder {
-    pub fn new(torrents: Arc<Torrents>, adder: Arc<TorrentAdder>) -> Self {
+    pub(crate) fn new(torrents: Arc<Torrents>, adder: Arc<TorrentAdder>) -> Self {
         Self { torrents, adder, changed: Notify::new() }
     }
 
     /// Makes it read again which folder is watched.
-    pub fn settings_changed(&self) {
+    pub(crate) fn settings_changed(&self) {
         self.changed.notify_one();
     }
 
     /// Scans the folder every few seconds as long as one is chosen.
-    pub async fn run(self: Arc<Self>) {
+    pub(crate) async fn run(self: Arc<Self>) {
         let mut seen = BTreeMap::new();
         loop {
             let folder = self.torrents.table().settings.watch_folder.clone();

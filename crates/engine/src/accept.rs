@@ -34,7 +34,7 @@ impl net::Torrents for Acceptor {
 
 impl Acceptor {
     /// Accepts connections until the session ends.
-    pub async fn run(self: Arc<Self>, mut listener: Listener) {
+    pub(crate) async fn run(self: Arc<Self>, mut listener: Listener) {
         loop {
             let connections = &self.means.connections;
             let (stream, addr) = listener.accept(|| connections.gate.make_room()).await;

@@ -75,7 +75,7 @@ struct FinishedAnnounce {
 }
 
 impl AnnounceScheduler {
-    pub fn new(means: Arc<Means>, trackers: TrackerClient) -> Self {
+    pub(crate) fn new(means: Arc<Means>, trackers: TrackerClient) -> Self {
         let hosts = Hosts::new(AT_ONCE, means.rng());
         let (torrents, due) = (Announcings::default(), BTreeSet::new());
         let (urls, layouts) = (TrackerUrls::default(), Layouts::default());
@@ -84,12 +84,12 @@ impl AnnounceScheduler {
     }
 
     /// Returns an announcer to these trackers.
-    pub fn announcer(&self, tiers: Vec<Vec<TrackerUrl>>) -> Announcer {
+    pub(crate) fn announcer(&self, tiers: Vec<Vec<TrackerUrl>>) -> Announcer {
         Announcer::new(tiers, self.means.config.tier_policy, self.means.rng())
     }
 
     /// Adds a torrent, which announces once it is started.
-    pub fn add(&self, entry: &Arc<Entry>, mut announcer: Announcer) {
+    pub(crate) fn add(&self, entry: &Arc<Entry>, mut announcer: Announcer) {
         if announcer.is_empty() {
             return;
         }
@@ -100,7 +100,7 @@ impl AnnounceScheduler {
     }
 
     /// Gives a torrent other trackers.
-    pub fn set_tiers(&self, entry: &Arc<Entry>, tiers: Vec<Vec<TrackerUrl>>) {
+    pub(crate) fn set_tiers(&self, entry: &Arc<Entry>, tiers: Vec<Vec<TrackerUrl>>) {
         let info_hash = entry.info_hash();
         let known = self.schedule.lock().torrents.get(info_hash).is_some();
         if !known {
@@ -121,7 +121,7 @@ impl AnnounceScheduler {
     }
 
     /// Starts to announce a torrent.
-    pub fn start(&self, info_hash: InfoHash) {
+    pub(crate) fn start(&self, info_hash: InfoHash) {
         if self.is_ending() {
             return;
         }
@@ -134,7 +134,7 @@ impl AnnounceScheduler {
     }
 
     /// Stops announcing a torrent for some time. Trackers that know it are told.
-    pub fn stop(&self, info_hash: InfoHash) {
+    pub(crate) fn stop(&self, info_hash: InfoHash) {
         self.change(info_hash, |announcing| {
             if std::mem::replace(&mut announcing.active, false) {
                 let busy = announcing.busy();
@@ -145,18 +145,18 @@ impl AnnounceScheduler {
     }
 
     /// Announces that the last piece has come.
-    pub fn complete(&self, info_hash: InfoHash) {
+    pub(crate) fn complete(&self, info_hash: InfoHash) {
         self.change(info_hash, |announcing| announcing.busy().announcer.complete());
     }
 
     /// Asks the trackers for more peers as soon as they allow.
-    pub fn more_peers(&self, now: Moment, info_hash: InfoHash) {
+    pub(crate) fn more_peers(&self, now: Moment, info_hash: InfoHash) {
         self.change(info_hash, |announcing| announcing.busy().announcer.announce_early(now));
     }
 
     /// Notes whether a torrent has peers. As long as it has none, trackers are asked as often as
     /// they allow, also while the torrent sleeps.
-    pub fn set_alone(&self, now: Moment, info_hash: InfoHash, alone: Alone) {
+    pub(crate) fn set_alone(&self, now: Moment, info_hash: InfoHash, alone: Alone) {
         let torrents = self.schedule.lock().torrents.len();
         self.change(info_hash, |announcing| {
             announcing.alone = alone;
@@ -175,7 +175,7 @@ impl AnnounceScheduler {
     }
 
     /// Returns whether the torrent has trackers.
-    pub fn has_trackers(&self, info_hash: InfoHash) -> bool {
+    pub(crate) fn has_trackers(&self, info_hash: InfoHash) -> bool {
         let state = self.schedule.lock();
         state
             .torrents
@@ -194,19 +194,19 @@ impl AnnounceScheduler {
     }
 
     /// Announces because a user asked for it.
-    pub fn reannounce(&self, now: Moment, info_hash: InfoHash) {
+    pub(crate) fn reannounce(&self, now: Moment, info_hash: InfoHash) {
         self.change(info_hash, |announcing| announcing.busy().announcer.reannounce(now));
     }
 
     /// Returns whether a tracker at `host` and `port` has taken the torrent's `started`.
-    pub fn is_known_to(&self, info_hash: InfoHash, host: &str, port: u16) -> bool {
+    pub(crate) fn is_known_to(&self, info_hash: InfoHash, host: &str, port: u16) -> bool {
         let state = self.schedule.lock();
         let known = state.torrents.get(info_hash);
         known.is_some_and(|known| known.look(|announcer| announcer.is_known_to(at(host, port))))
     }
 
     /// Takes in that the tracker at `host` and `port` does not know the torrent or us.
-    pub fn was_forgotten(&self, info_hash: InfoHash, host: &str, port: u16) {
+    pub(crate) fn was_forgotten(&self, info_hash: InfoHash, host: &str, port: u16) {
         self.change(info_hash, |announcing| {
             announcing.busy().announcer.was_forgotten(at(host, port))
         });
@@ -214,7 +214,7 @@ impl AnnounceScheduler {
 
     /// Begins the end of the session: no torrent is announced anew, and
     /// [`AnnounceScheduler::leave`] tells nobody.
-    pub fn begin_end(&self) {
+    pub(crate) fn begin_end(&self) {
         self.schedule.lock().ending = true;
     }
 
@@ -224,7 +224,7 @@ impl AnnounceScheduler {
 
     /// Gives away all torrents whose trackers can be told now that we leave. A torrent that waits
     /// for a tracker's answer stays here until the answer has come, and tells its trackers then.
-    pub fn part(&self) -> Parting {
+    pub(crate) fn part(&self) -> Parting {
         let mut state = self.schedule.lock();
         state.ending = true;
         state.due.clear();
@@ -248,7 +248,7 @@ impl AnnounceScheduler {
     }
 
     /// Adds to `untold` the torrents here whose trackers have not been told that we leave.
-    pub fn note_untold(&self, untold: &mut MissedGoodbyes) {
+    pub(crate) fn note_untold(&self, untold: &mut MissedGoodbyes) {
         let state = self.schedule.lock();
         for announcing in state.torrents.iter() {
             announcing.look(|announcer| {
@@ -261,7 +261,7 @@ impl AnnounceScheduler {
     }
 
     /// Removes a torrent. Returns when the trackers have been told or have had their time.
-    pub async fn leave(&self, entry: &Arc<Entry>) {
+    pub(crate) async fn leave(&self, entry: &Arc<Entry>) {
         if self.is_ending() {
             return;
         }
@@ -282,7 +282,7 @@ impl AnnounceScheduler {
     }
 
     /// Returns the status of a torrent's trackers, with their tiers.
-    pub fn trackers(&self, info_hash: InfoHash) -> Vec<(usize, TrackerStatus)> {
+    pub(crate) fn trackers(&self, info_hash: InfoHash) -> Vec<(usize, TrackerStatus)> {
         let state = self.schedule.lock();
         let known = state.torrents.get(info_hash);
         let statuses = known.map(|announcing| announcing.look(Announcer::statuses_by_tier));
@@ -299,7 +299,7 @@ impl AnnounceScheduler {
     }
 
     /// Announces until the session ends.
-    pub async fn run(self: Arc<Self>) {
+    pub(crate) async fn run(self: Arc<Self>) {
         let mut under_way = JoinSet::new();
         let mut places: HashMap<Id, AnnounceTarget> = HashMap::new();
         let mut own = OwnAddresses::default();

@@ -1,5 +1,6 @@
 //! Pieces on their way from the network to the disk.
 
+use piecework_core::SaturatingFrom;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -74,7 +75,7 @@ struct Answer {
 
 impl Assembly {
     /// Returns an empty assembly. The hash service's results go to `steps`.
-    pub fn new(
+    pub(crate) fn new(
         geometry: Geometry,
         store: Arc<Store>,
         steps: mpsc::Sender<Step>,
@@ -95,13 +96,13 @@ impl Assembly {
     }
 
     /// Registers a received buffer. Returns its id for the swarm.
-    pub fn received(&mut self, data: BlockBuf) -> BufferId {
+    pub(crate) fn received(&mut self, data: BlockBuf) -> BufferId {
         self.undecided.push(Some(data));
         BufferId(self.first_undecided + self.undecided.len() as u64 - 1)
     }
 
     /// Keeps the buffer, as the swarm wants.
-    pub fn keep(&mut self, hashing: &HashPool, buffer: BufferId, block: BlockRef) {
+    pub(crate) fn keep(&mut self, hashing: &HashPool, buffer: BufferId, block: BlockRef) {
         let Some(data) = self.take(buffer) else { return };
         let Some(index) = self.geometry.block_index(block) else { return };
         self.came += 1;
@@ -129,24 +130,24 @@ impl Assembly {
     }
 
     /// Returns how many blocks were kept since the last call.
-    pub fn take_came(&mut self) -> u64 {
+    pub(crate) fn take_came(&mut self) -> u64 {
         std::mem::take(&mut self.came)
     }
 
     /// Returns the torrent's part of the session's memory.
-    pub fn portion(&mut self) -> &mut Portion {
+    pub(crate) fn portion(&mut self) -> &mut Portion {
         &mut self.portion
     }
 
     /// Returns when the torrent's share has changed: others lack memory that
     /// [`Assembly::give_back`] can give, or there is more.
-    pub async fn nudged(&self) {
+    pub(crate) async fn nudged(&self) {
         self.portion.nudged().await;
     }
 
     /// Writes blocks of pieces in memory to the disk until no more is reserved than the torrent's
     /// share, beginning with the pieces of which least has come.
-    pub fn give_back(&mut self, hashing: &HashPool) {
+    pub(crate) fn give_back(&mut self, hashing: &HashPool) {
         let in_memory = self.pieces.iter().filter(|(_, piece)| piece.reserved > 0);
         let mut pieces: Vec<(usize, u32, PieceIndex)> = in_memory
             .map(|(index, piece)| (piece.blocks.iter().flatten().count(), piece.reserved, *index))
@@ -169,29 +170,29 @@ impl Assembly {
         let blocks = std::mem::take(&mut piece.blocks).into_iter().enumerate();
         let blocks: Vec<(usize, BlockBuf)> =
             blocks.filter_map(|(at, block)| Some((at, block?))).collect();
-        piece.writing += blocks.len() as u32;
+        piece.writing += u32::saturating_from(blocks.len());
         self.writing += blocks.len();
         self.portion.release(reserved);
         for (at, data) in blocks {
-            self.write(hashing, self.geometry.block(index, at as u32), data);
+            self.write(hashing, self.geometry.block(index, u32::saturating_from(at)), data);
         }
     }
 
     /// Drops the buffer, as the swarm wants.
-    pub fn discard(&mut self, buffer: BufferId) {
+    pub(crate) fn discard(&mut self, buffer: BufferId) {
         drop(self.take(buffer));
     }
 
     /// Frees buffers that the swarm has not decided on in this turn. There are none unless the
     /// swarm has a fault.
-    pub fn turn_over(&mut self) {
+    pub(crate) fn turn_over(&mut self) {
         debug_assert!(self.undecided.iter().all(Option::is_none), "a buffer was not decided on");
         self.first_undecided += self.undecided.len() as u64;
         self.undecided.clear();
     }
 
     /// Verifies `piece`, all of whose blocks are kept.
-    pub fn verify(&mut self, hashing: &HashPool, piece: PieceIndex, want_digests: bool) {
+    pub(crate) fn verify(&mut self, hashing: &HashPool, piece: PieceIndex, want_digests: bool) {
         let waiting = self.pieces.entry(piece).or_default();
         if waiting.reserved == 0 {
             waiting.verify = Some(want_digests);
@@ -213,7 +214,7 @@ impl Assembly {
     }
 
     /// Drops what there is of `piece`.
-    pub fn drop_piece(&mut self, piece: PieceIndex) {
+    pub(crate) fn drop_piece(&mut self, piece: PieceIndex) {
         let Some(state) = self.pieces.get_mut(&piece) else { return };
         self.writing -= state.held.len();
         let reserved = std::mem::take(&mut state.reserved);
@@ -227,7 +228,11 @@ impl Assembly {
     }
 
     /// Takes in a result. Returns the outcome of a piece if that settles one.
-    pub fn stepped(&mut self, hashing: &HashPool, step: Step) -> Option<(PieceIndex, PieceResult)> {
+    pub(crate) fn stepped(
+        &mut self,
+        hashing: &HashPool,
+        step: Step,
+    ) -> Option<(PieceIndex, PieceResult)> {
         self.under_way = self.under_way.saturating_sub(1);
         match step {
             Step::Piece { piece, finished, blocks } => {
@@ -243,12 +248,12 @@ impl Assembly {
     }
 
     /// Returns whether so much waits for the disk that peers must wait too.
-    pub fn is_behind(&self) -> bool {
+    pub(crate) fn is_behind(&self) -> bool {
         self.writing > if self.portion.is_full() { WRITES_LEAST } else { WRITES_MOST }
     }
 
     /// Returns whether results are outstanding.
-    pub fn is_working(&self) -> bool {
+    pub(crate) fn is_working(&self) -> bool {
         self.under_way > 0
     }
 
@@ -292,7 +297,7 @@ impl Assembly {
             self.pieces.remove(&piece);
             return;
         }
-        state.writing = held.len() as u32;
+        state.writing = u32::saturating_from(held.len());
         for (block, data) in held {
             self.write(hashing, block, data);
         }

@@ -52,11 +52,11 @@ impl Drop for Changes {
 
 impl ChangeMarks {
     /// Returns the torrents that have changed and were not returned since.
-    pub fn marked(&self) -> Vec<InfoHash> {
+    pub(crate) fn marked(&self) -> Vec<InfoHash> {
         self.dirty.lock().iter().copied().collect()
     }
 
-    pub fn mark(&self, info_hash: InfoHash) {
+    pub(crate) fn mark(&self, info_hash: InfoHash) {
         if self.heard.load(Ordering::Acquire) && self.dirty.lock().insert(info_hash) {
             self.more.notify_one();
         }
@@ -69,7 +69,7 @@ pub(super) struct Watchers([Notify; WATCHERS]);
 
 impl Watchers {
     /// Returns the notifier of a torrent, which it shares with others.
-    pub fn of(&self, info_hash: InfoHash) -> &Notify {
+    pub(crate) fn of(&self, info_hash: InfoHash) -> &Notify {
         &self.0[usize::from(info_hash.0[0]) % WATCHERS]
     }
 }

@@ -27,13 +27,13 @@ pub(super) struct CheckSlot {
 }
 
 impl CheckSlots {
-    pub fn new(slots: usize) -> Self {
+    pub(crate) fn new(slots: usize) -> Self {
         Self { line: Mutex::new(CheckLine { free: slots.max(1), waiting: VecDeque::new() }) }
     }
 
     /// Returns whether a slot is free; if so, it is taken. Otherwise `waiter` gets one later, in
     /// order.
-    pub fn ask(&self, waiter: Arc<dyn CheckWaiter>) -> bool {
+    pub(crate) fn ask(&self, waiter: Arc<dyn CheckWaiter>) -> bool {
         let mut line = self.line.lock();
         let is_free = line.free > 0;
         match is_free {
@@ -44,7 +44,7 @@ impl CheckSlots {
     }
 
     /// Drops all waiters.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         let waiting = std::mem::take(&mut self.line.lock().waiting);
         // Not under the lock: this may be the last reference to a torrent.
         drop(waiting);
@@ -62,7 +62,7 @@ impl CheckSlots {
 
 impl CheckSlot {
     /// Returns the slot that [`CheckSlots::ask`] has taken.
-    pub fn taken(slots: &Arc<CheckSlots>) -> Self {
+    pub(crate) fn taken(slots: &Arc<CheckSlots>) -> Self {
         Self { slots: Arc::downgrade(slots) }
     }
 }

@@ -20,7 +20,7 @@ struct WorkQueue {
 
 impl CheckWorkers {
     /// Does `job` when a thread is free. It may block.
-    pub fn submit(self: &Arc<Self>, runtime: &Handle, job: impl FnOnce() + Send + 'static) {
+    pub(crate) fn submit(self: &Arc<Self>, runtime: &Handle, job: impl FnOnce() + Send + 'static) {
         let mut queue = self.queue.lock();
         queue.jobs.push_back(Box::new(job));
         if queue.workers < WORKERS {
@@ -32,7 +32,7 @@ impl CheckWorkers {
     }
 
     /// Gives up the jobs that have not begun.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         let jobs = std::mem::take(&mut self.queue.lock().jobs);
         // Not under the lock: a job may hold the last reference to a torrent.
         drop(jobs);

@@ -1,5 +1,6 @@
 //! Hashing what is on the disk. A check that was cut short goes on where it stopped.
 
+use piecework_core::SaturatingFrom;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -53,7 +54,7 @@ impl Progress {
 impl Torrent {
     /// Hashes what is to be hashed. Keeps its progress now and then, so that a later process goes
     /// on from there.
-    pub async fn check(&mut self) {
+    pub(crate) async fn check(&mut self) {
         let pieces = self.geometry.pieces();
         let survey = self.record_mut().take_survey();
         let total = to_check(&self.geometry, survey.as_deref());
@@ -71,8 +72,10 @@ impl Torrent {
             keep_every: self.means.config.keep_check_every,
             keeps: self.means.keeps_checkpoints(),
         };
-        let shown =
-            move |done: u64, _| TorrentState::Checking { done: before + done as u32, total };
+        let shown = move |done: u64, _| TorrentState::Checking {
+            done: before + u32::saturating_from(done),
+            total,
+        };
         let (checked, cancelled) =
             self.in_background(move |background| job.run(&background), shown, None).await;
         let store = self.entry.store();
@@ -108,7 +111,7 @@ impl Torrent {
     }
 
     /// Keeps the progress of a check.
-    pub fn keep_progress(&mut self, progress: Progress) {
+    pub(crate) fn keep_progress(&mut self, progress: Progress) {
         if !self.means.keeps_checkpoints() {
             return;
         }

@@ -6,6 +6,7 @@
 //! costs 16 bytes and each of its names 9 to 18. Names that differ only in case have the same hash,
 //! because some disks take them for one name.
 
+use piecework_core::{SaturatingFrom, low_half};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::os::unix::ffi::OsStrExt;
@@ -87,12 +88,12 @@ pub(super) struct Overlap {
 
 impl ClaimId {
     /// The inverse of [`ClaimId::to_number`]. Returns `None` for [`NO_CLAIM`].
-    pub fn from_number(number: u32) -> Option<Self> {
+    pub(crate) fn from_number(number: u32) -> Option<Self> {
         (number != NO_CLAIM).then_some(Self(number))
     }
 
     /// Returns the number that is kept in an atomic.
-    pub fn to_number(self) -> u32 {
+    pub(crate) fn to_number(self) -> u32 {
         self.0
     }
 }
@@ -113,7 +114,7 @@ impl<T> Default for Claims<T> {
 
 impl<T: Clone> Claims<T> {
     /// Adds a claim: the paths of `owner` in `folder` begin with `names`.
-    pub fn insert(
+    pub(crate) fn insert(
         &mut self,
         owner: T,
         folder: &FolderIdentity,
@@ -132,7 +133,7 @@ impl<T: Clone> Claims<T> {
             }
             None => {
                 self.slots.push(new);
-                (self.slots.len() - 1) as u32
+                u32::saturating_from(self.slots.len() - 1)
             }
         };
         for name in names {
@@ -144,7 +145,7 @@ impl<T: Clone> Claims<T> {
     }
 
     /// Removes a claim. `names` are those it was made with.
-    pub fn remove(&mut self, id: ClaimId, names: &BTreeSet<String>) {
+    pub(crate) fn remove(&mut self, id: ClaimId, names: &BTreeSet<String>) {
         let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::take) else { return };
         let mut left = slot.names;
         for name in names {
@@ -164,21 +165,21 @@ impl<T: Clone> Claims<T> {
     }
 
     /// Notes that the files of this claim are being removed.
-    pub fn set_leaving(&mut self, id: ClaimId) {
+    pub(crate) fn set_leaving(&mut self, id: ClaimId) {
         if let Some(Some(slot)) = self.slots.get_mut(id.0 as usize) {
             slot.leaving = true;
         }
     }
 
     /// Returns the folder of a claim.
-    pub fn folder_of(&self, id: ClaimId) -> Option<FolderIdentity> {
+    pub(crate) fn folder_of(&self, id: ClaimId) -> Option<FolderIdentity> {
         let slot = self.slots.get(id.0 as usize)?.as_ref()?;
         let known = self.folders.get(slot.folder as usize)?.as_ref()?;
         Some(FolderIdentity { path: known.path.clone(), inode: known.inode, mount: None })
     }
 
     /// Returns the torrents with paths that may meet those that begin with `names` in `folder`.
-    pub fn neighbours(
+    pub(crate) fn neighbours(
         &mut self,
         folder: &FolderIdentity,
         names: &BTreeSet<String>,
@@ -214,7 +215,9 @@ impl<T: Clone> Claims<T> {
                 let all = self.slots.iter().enumerate();
                 let here = all
                     .filter(|(_, slot)| slot.as_ref().is_some_and(|slot| slot.folder == *folder));
-                found.extend(here.map(|(slot, _)| (slot as u32, way.clone(), Vec::new())));
+                found.extend(
+                    here.map(|(slot, _)| (u32::saturating_from(slot), way.clone(), Vec::new())),
+                );
             }
         }
         let mut seen = BTreeSet::new();
@@ -253,7 +256,7 @@ impl<T: Clone> Claims<T> {
             }
             None => {
                 self.folders.push(new);
-                (self.folders.len() - 1) as u32
+                u32::saturating_from(self.folders.len() - 1)
             }
         };
         self.by_path.insert(folder.path.clone(), index);
@@ -298,7 +301,7 @@ impl<T> Neighbour<T> {
     /// Returns the pairs of paths that cannot both exist, `ours` of the torrent that asks and
     /// `theirs` of this one: one file twice, a file where the other has a folder, or two files
     /// whose paths differ in case only. There is one pair for each of `ours` at most.
-    pub fn overlaps(&self, ours: &[FilePath], theirs: &[FilePath]) -> Vec<Overlap> {
+    pub(crate) fn overlaps(&self, ours: &[FilePath], theirs: &[FilePath]) -> Vec<Overlap> {
         let of = |way: &[String], path: &FilePath| -> Vec<String> {
             way.iter().chain(&path.names).cloned().collect()
         };
@@ -341,7 +344,7 @@ fn texts(path: &Path) -> Option<Vec<String>> {
 
 fn hash_of(folder: u32, name: &str) -> u32 {
     use std::hash::BuildHasher as _;
-    FixedState::default().hash_one((folder, name.to_lowercase())) as u32
+    low_half(FixedState::default().hash_one((folder, name.to_lowercase())))
 }
 
 /// Spreads a hash over 64 bits, for a table that looks at the upper and the lower ones.

@@ -37,7 +37,7 @@ type Pieces = SmallVec<[PieceIndex; PIECES]>;
 
 impl LastSent {
     /// Notes that blocks of these pieces were sent.
-    pub fn note(&mut self, now: Moment, pieces: impl Iterator<Item = PieceIndex>) {
+    pub(crate) fn note(&mut self, now: Moment, pieces: impl Iterator<Item = PieceIndex>) {
         self.at = Some(now);
         for piece in pieces {
             if self.pieces.last() != Some(&piece) {
@@ -61,13 +61,13 @@ impl LastSent {
 
 impl Complaints {
     /// Returns whether nobody has left lately and nothing was checked.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.left.is_empty() && self.heard.is_none()
     }
 
     /// Notes that a peer has left of its own accord. It lacks `lacks` pieces, as far as it has
     /// told. Returns the pieces to check, if there are reasons to.
-    pub fn left(
+    pub(crate) fn left(
         &mut self,
         now: Moment,
         who: (IpAddr, PeerId),

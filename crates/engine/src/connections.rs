@@ -42,7 +42,7 @@ pub(super) struct Bounds {
 pub(super) type BlockList = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 impl Connections {
-    pub fn new(config: &SessionConfig, affordable: usize) -> Self {
+    pub(crate) fn new(config: &SessionConfig, affordable: usize) -> Self {
         let bounds = Bounds {
             connections: config.max_connections,
             per_torrent: config.max_peers_per_torrent,
@@ -62,25 +62,30 @@ impl Connections {
     }
 
     /// Returns a place for a connection to `ip`, if there is one or somebody makes way.
-    pub fn take_place(&self, now: Moment, ip: IpAddr, stream: &Arc<PeerStream>) -> Option<Place> {
+    pub(crate) fn take_place(
+        &self,
+        now: Moment,
+        ip: IpAddr,
+        stream: &Arc<PeerStream>,
+    ) -> Option<Place> {
         self.places.take(now, self.most(), ip, stream)
     }
 
     /// Returns whether there would be a place now.
-    pub fn has_place(&self, now: Moment, ip: IpAddr) -> bool {
+    pub(crate) fn has_place(&self, now: Moment, ip: IpAddr) -> bool {
         self.places.has_one(now, self.most(), ip)
     }
 
     /// Returns the number of connections.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.places.len()
     }
 
-    pub fn is_blocked(&self, ip: IpAddr) -> bool {
+    pub(crate) fn is_blocked(&self, ip: IpAddr) -> bool {
         self.blocked.read().as_ref().is_some_and(|is_blocked| is_blocked(ip.to_canonical()))
     }
 
-    pub fn set_block_list(&self, list: BlockList) {
+    pub(crate) fn set_block_list(&self, list: BlockList) {
         *self.blocked.write() = Some(list);
     }
 

@@ -1,6 +1,7 @@
 //! What a session has done since it started, over all of its torrents, including those that were
 //! removed.
 
+use piecework_core::SaturatingFrom;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -72,26 +73,26 @@ pub struct SessionFigures {
 }
 
 impl Counter {
-    pub fn add(&self, more: u64) {
+    pub(crate) fn add(&self, more: u64) {
         self.0.fetch_add(more, Ordering::Relaxed);
     }
 
-    pub fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 impl Counters {
     /// Adds time that a download waited for a cause.
-    pub fn add_wait(&self, cause: Cause, waited: Duration) {
-        self.waited[cause as usize].add(waited.as_micros() as u64);
+    pub(crate) fn add_wait(&self, cause: Cause, waited: Duration) {
+        self.waited[cause as usize].add(u64::saturating_from(waited.as_micros()));
     }
 
     /// Returns the time that downloads have waited for each cause up to `now`: what was added, and
     /// what they have waited since, as `shown` says. A change is shown up to 200 ms late: a wait
     /// that has ended meanwhile is counted up to `now`, and what was just added may be counted
     /// twice. To keep reported times from going back, no cause is ever less than before.
-    pub fn waited(
+    pub(crate) fn waited(
         &self,
         now: Moment,
         shown: impl Iterator<Item = Arc<WaitTimes>>,

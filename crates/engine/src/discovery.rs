@@ -18,7 +18,7 @@ pub(super) struct Discovery {
 }
 
 impl Discovery {
-    pub fn new(means: Arc<Means>, trackers: TrackerClient) -> Self {
+    pub(crate) fn new(means: Arc<Means>, trackers: TrackerClient) -> Self {
         let scheduler = Arc::new(AnnounceScheduler::new(Arc::clone(&means), trackers));
         Self { means, scheduler, reporters: Reporters::default() }
     }
@@ -27,7 +27,7 @@ impl Discovery {
     ///
     /// # Errors
     /// If `url` is not an address.
-    pub fn reporter(
+    pub(crate) fn reporter(
         &self,
         url: Option<CatalogueUrl>,
     ) -> Result<Option<Arc<Reporter>>, CatalogueError> {
@@ -40,7 +40,7 @@ impl Discovery {
     }
 
     /// Announces a torrent to these trackers, or to those of its metainfo, once it is started.
-    pub fn add(&self, entry: &Arc<Entry>, trackers: Option<Vec<Vec<TrackerUrl>>>) {
+    pub(crate) fn add(&self, entry: &Arc<Entry>, trackers: Option<Vec<Vec<TrackerUrl>>>) {
         let mut tiers = trackers.unwrap_or_else(|| {
             let known = |url: &String| url.parse::<TrackerUrl>().ok();
             let tiers = entry.metainfo.trackers().iter();

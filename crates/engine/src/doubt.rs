@@ -29,14 +29,14 @@ pub(super) enum Verdict {
 
 impl Doubt {
     /// Adds another doubt to this one.
-    pub fn merge(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self) {
         for (file, ours) in other.files {
             *self.files.entry(file).or_insert(true) &= ours;
         }
     }
 
     /// Returns the pieces that lie in its files, at least in part.
-    pub fn pieces(&self, metainfo: &Metainfo) -> Bitfield {
+    pub(crate) fn pieces(&self, metainfo: &Metainfo) -> Bitfield {
         let (geometry, entries) = (metainfo.info().geometry(), metainfo.info().files().entries());
         let mut pieces = Bitfield::empty(geometry.pieces());
         for entry in self.files.keys().filter_map(|file| entries.get(*file)) {
@@ -49,7 +49,12 @@ impl Doubt {
 
     /// Returns the verdict when the held pieces `checked` were hashed and those in `right` are
     /// right.
-    pub fn verdict(&self, metainfo: &Metainfo, checked: &Bitfield, right: &Bitfield) -> Verdict {
+    pub(crate) fn verdict(
+        &self,
+        metainfo: &Metainfo,
+        checked: &Bitfield,
+        right: &Bitfield,
+    ) -> Verdict {
         let wrong = minus(checked, right);
         if wrong.count() == 0 {
             return Verdict::Right;

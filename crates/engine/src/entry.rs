@@ -148,7 +148,7 @@ enum Offer {
 }
 
 impl Entry {
-    pub fn new(
+    pub(crate) fn new(
         link: &Arc<SessionLink>,
         store: Arc<Store>,
         options: TorrentOptions,
@@ -174,38 +174,38 @@ impl Entry {
         })
     }
 
-    pub fn info_hash(&self) -> InfoHash {
+    pub(crate) fn info_hash(&self) -> InfoHash {
         self.metainfo.info_hash()
     }
 
-    pub fn means(&self) -> &Arc<Means> {
+    pub(crate) fn means(&self) -> &Arc<Means> {
         &self.link.means
     }
 
-    pub fn store(&self) -> Arc<Store> {
+    pub(crate) fn store(&self) -> Arc<Store> {
         Arc::clone(&self.state.lock().store)
     }
 
-    pub fn set_store(&self, store: Arc<Store>) {
+    pub(crate) fn set_store(&self, store: Arc<Store>) {
         self.state.lock().store = store;
     }
 
-    pub fn shown(&self) -> StatusView {
+    pub(crate) fn shown(&self) -> StatusView {
         self.state.lock().shown.unfold(&self.metainfo)
     }
 
     /// Returns its status while it has no swarm.
-    pub fn shown_of(&self, record: &Record) -> StatusView {
+    pub(crate) fn shown_of(&self, record: &Record) -> StatusView {
         record.shown(&self.metainfo, &self.options.lock().files)
     }
 
     /// Returns what it has to do of its own accord once it is known what it holds.
-    pub fn workload_of(&self, record: &Record) -> Workload {
+    pub(crate) fn workload_of(&self, record: &Record) -> Workload {
         record.workload(&self.metainfo, &self.options.lock().files)
     }
 
     /// Hands the last checkpoint, with these totals, to the keeper.
-    pub fn keep(&self, record: &Record, moved: TransferTotals) {
+    pub(crate) fn keep(&self, record: &Record, moved: TransferTotals) {
         if let Some(keeper) = &self.means().config.keeper
             && let Some(checkpoint) = record.checkpoint(&self.metainfo, moved)
         {
@@ -214,27 +214,27 @@ impl Entry {
     }
 
     /// Returns the part of its status that counts and sums use.
-    pub fn summary(&self) -> StatusSummary {
+    pub(crate) fn summary(&self) -> StatusSummary {
         self.state.lock().shown.summary()
     }
 
     /// Returns what it has waited for, if it has.
-    pub fn waiting(&self) -> Option<Arc<WaitTimes>> {
+    pub(crate) fn waiting(&self) -> Option<Arc<WaitTimes>> {
         self.state.lock().shown.waiting()
     }
 
     /// Returns whether it lacks wanted pieces and downloads them.
-    pub fn is_downloading(&self) -> bool {
+    pub(crate) fn is_downloading(&self) -> bool {
         self.state.lock().shown.is_downloading()
     }
 
     /// Returns whether it accepts connections.
-    pub fn admits(&self) -> bool {
+    pub(crate) fn admits(&self) -> bool {
         let state = self.state.lock();
         state.shown.admits() && !state.gone
     }
 
-    pub fn show(&self, shown: StatusView) {
+    pub(crate) fn show(&self, shown: StatusView) {
         let held = self.reporter.as_ref().and_then(|_| shown.reportable());
         let shown = CompactStatus::new(shown, &self.metainfo);
         // The old status is dropped after the lock is released.
@@ -246,16 +246,16 @@ impl Entry {
     }
 
     /// Notes that something visible has changed.
-    pub fn touch(&self) {
+    pub(crate) fn touch(&self) {
         self.bump(false);
     }
 
-    pub fn version(&self) -> u32 {
+    pub(crate) fn version(&self) -> u32 {
         self.state.lock().version
     }
 
     /// Waits until the version differs from `seen`, and returns it.
-    pub async fn changed(&self, seen: u32) -> Result<u32, TorrentError> {
+    pub(crate) async fn changed(&self, seen: u32) -> Result<u32, TorrentError> {
         loop {
             let changed = self.means().watchers.of(self.info_hash()).notified();
             {
@@ -272,7 +272,7 @@ impl Entry {
     }
 
     /// Sends a call, and wakes the torrent if it has to. Returns whether the torrent exists.
-    pub async fn post(self: &Arc<Self>, mut call: Call) -> bool {
+    pub(crate) async fn post(self: &Arc<Self>, mut call: Call) -> bool {
         loop {
             match self.offer(call) {
                 Offer::Taken => return true,
@@ -288,7 +288,7 @@ impl Entry {
 
     /// Sends a call without waiting: if the channel is full, a task waits for room. Gives the call
     /// back if the torrent is gone.
-    pub fn post_soon(self: &Arc<Self>, call: Call) -> Option<Call> {
+    pub(crate) fn post_soon(self: &Arc<Self>, call: Call) -> Option<Call> {
         match self.offer(call) {
             Offer::Taken => None,
             Offer::Gone(call) => Some(call),
@@ -301,7 +301,7 @@ impl Entry {
     }
 
     /// Sends a call from a thread that may block.
-    pub fn post_blocking(self: &Arc<Self>, call: Call) {
+    pub(crate) fn post_blocking(self: &Arc<Self>, call: Call) {
         if let Offer::Full(_, call) = self.offer(call) {
             // A torrent that is gone needs no answer.
             self.means().runtime.block_on(self.post(call));
@@ -309,7 +309,7 @@ impl Entry {
     }
 
     /// Sends a call and waits for the answer. Returns `None` if the torrent is gone.
-    pub async fn ask<T>(
+    pub(crate) async fn ask<T>(
         self: &Arc<Self>,
         call: impl FnOnce(oneshot::Sender<T>) -> Call,
     ) -> Option<T> {
@@ -321,7 +321,7 @@ impl Entry {
     }
 
     /// Returns the pieces that are verified and written, or `None` if the torrent is gone.
-    pub async fn have(self: &Arc<Self>) -> Option<Bitfield> {
+    pub(crate) async fn have(self: &Arc<Self>) -> Option<Bitfield> {
         match self.asleep(|record| record.bitfield(&self.metainfo)) {
             Some(have) => Some(have),
             None => self.ask(Call::Have).await,
@@ -329,19 +329,19 @@ impl Entry {
     }
 
     /// Sends a call if that can be done at once.
-    pub fn try_post(self: &Arc<Self>, call: Call) {
+    pub(crate) fn try_post(self: &Arc<Self>, call: Call) {
         self.offer(call);
     }
 
     /// Sends a call if the torrent is awake.
-    pub fn nudge(self: &Arc<Self>, call: Call) {
+    pub(crate) fn nudge(self: &Arc<Self>, call: Call) {
         if matches!(*self.life.lock(), Life::Awake(_)) {
             self.post_soon(call);
         }
     }
 
     /// Calls `look` with the record if the torrent is asleep.
-    pub fn asleep<T>(&self, look: impl FnOnce(&Record) -> T) -> Option<T> {
+    pub(crate) fn asleep<T>(&self, look: impl FnOnce(&Record) -> T) -> Option<T> {
         match &*self.life.lock() {
             Life::Asleep(record) => Some(look(record)),
             Life::Awake(_) | Life::Gone => None,
@@ -349,7 +349,7 @@ impl Entry {
     }
 
     /// Takes the record if the torrent is asleep. The torrent is gone then.
-    pub fn take_asleep(&self) -> Option<Box<Record>> {
+    pub(crate) fn take_asleep(&self) -> Option<Box<Record>> {
         let mut life = self.life.lock();
         if !matches!(*life, Life::Asleep(_)) {
             return None;
@@ -362,7 +362,10 @@ impl Entry {
 
     /// Changes the record if the torrent is asleep, and wakes it if `change` says so. Returns whether
     /// it was asleep.
-    pub fn change_asleep(self: &Arc<Self>, change: impl FnOnce(&mut Record) -> bool) -> bool {
+    pub(crate) fn change_asleep(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut Record) -> bool,
+    ) -> bool {
         let mut life = self.life.lock();
         let Life::Asleep(record) = &mut *life else { return false };
         if change(record)
@@ -374,13 +377,13 @@ impl Entry {
     }
 
     /// Begins the torrent's life, asleep.
-    pub fn put_to_sleep(&self, record: Box<Record>) {
+    pub(crate) fn put_to_sleep(&self, record: Box<Record>) {
         *self.life.lock() = Life::Asleep(record);
         self.metainfo.let_go();
     }
 
     /// Puts the torrent to sleep if no call waits. Gives the record back otherwise.
-    pub fn fall_asleep(
+    pub(crate) fn fall_asleep(
         &self,
         record: Box<Record>,
         calls: &mpsc::Receiver<Call>,
@@ -397,7 +400,7 @@ impl Entry {
     }
 
     /// Ends the torrent's life.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         let old = std::mem::replace(&mut *self.life.lock(), Life::Gone);
         drop(old);
         self.bump(true);
@@ -463,7 +466,7 @@ impl Entry {
 
     /// Tells the reporter that `tracker` has answered an announce. With `is_new` the tracker knows
     /// nothing of the torrent yet.
-    pub fn announced(&self, tracker: &TrackerUrl, is_new: bool) {
+    pub(crate) fn announced(&self, tracker: &TrackerUrl, is_new: bool) {
         let Some(reporter) = self.reporter.as_ref().filter(|it| it.is_for(tracker)) else { return };
         let is_new = is_new && self.shown().reportable().is_some();
         if is_new {
@@ -485,22 +488,22 @@ impl Entry {
         self.reported.store(0, Ordering::Relaxed);
     }
 
-    pub fn set_reported(&self, pieces: u32) {
+    pub(crate) fn set_reported(&self, pieces: u32) {
         self.reported.store(pieces.wrapping_add(1), Ordering::Relaxed);
     }
 
-    pub fn is_reported(&self, pieces: u32) -> bool {
+    pub(crate) fn is_reported(&self, pieces: u32) -> bool {
         self.reported.load(Ordering::Relaxed) == pieces.wrapping_add(1)
     }
 }
 
 impl SessionLink {
-    pub fn new(means: Arc<Means>) -> Self {
+    pub(crate) fn new(means: Arc<Means>) -> Self {
         Self { means, driver: OnceLock::new() }
     }
 
     /// Sets the driver of the torrents. Only the first call has an effect.
-    pub fn set_driver(&self, driver: Weak<dyn Driver>) {
+    pub(crate) fn set_driver(&self, driver: Weak<dyn Driver>) {
         self.driver.get_or_init(|| driver);
     }
 }

@@ -22,7 +22,7 @@ type Reply = oneshot::Sender<Result<(), TorrentError>>;
 
 impl FileWork {
     /// Returns what it is for the torrent's lifecycle.
-    pub fn kind(&self) -> WorkKind {
+    pub(crate) fn kind(&self) -> WorkKind {
         match self {
             Self::Move(_) | Self::Rename(_) => WorkKind::Move,
             Self::Find(_) => WorkKind::Find,

@@ -28,14 +28,14 @@ struct GatePass {
 
 impl Gate {
     /// Returns a gate for `most` connections at a time.
-    pub fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         let inside = HalfOpenTasks { open: HalfOpen::new(most), tasks: HashMap::default() };
         Self { inside: Arc::new(Mutex::new(inside)) }
     }
 
     /// Runs `shake_hands`, the handshake of a connection from `ip`, on a task of its own. It may be
     /// aborted when there are too many.
-    pub fn enter(&self, ip: IpAddr, shake_hands: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn enter(&self, ip: IpAddr, shake_hands: impl Future<Output = ()> + Send + 'static) {
         // Locked until the task is noted, so that it cannot leave before.
         let mut inside = self.inside.lock();
         let (ticket, evicted) = inside.open.admit(ip);
@@ -51,12 +51,12 @@ impl Gate {
     }
 
     /// Returns how many connections there are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.inside.lock().open.len()
     }
 
     /// Closes one connection, because the process has no descriptor left.
-    pub fn make_room(&self) {
+    pub(crate) fn make_room(&self) {
         let mut inside = self.inside.lock();
         if let Some(evicted) = inside.open.evict() {
             inside.close(evicted);

@@ -43,7 +43,7 @@ struct PreparedReport {
 
 impl HoldingsReports {
     /// Reports to one tracker until nothing is left to report.
-    pub async fn run(weak: Weak<Self>, reporter: Arc<Reporter>) {
+    pub(crate) async fn run(weak: Weak<Self>, reporter: Arc<Reporter>) {
         while let Some(reports) = weak.upgrade() {
             let means = &reports.means;
             match reporter.next(means.now()) {

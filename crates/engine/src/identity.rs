@@ -15,7 +15,7 @@ pub(super) struct Identity {
 impl Identity {
     /// Returns the key by which trackers know us in a torrent: the same for all our announces and
     /// reports of it, and another one for each torrent.
-    pub fn announce_key(&self, info_hash: InfoHash) -> AnnounceKey {
+    pub(crate) fn announce_key(&self, info_hash: InfoHash) -> AnnounceKey {
         let digest: [u8; 32] = Sha256::new()
             .chain_update(self.announce_secret)
             .chain_update(info_hash.0)
@@ -27,7 +27,7 @@ impl Identity {
     }
 
     /// Returns the port that trackers are told.
-    pub fn announced_port(&self) -> u16 {
+    pub(crate) fn announced_port(&self) -> u16 {
         self.listen_port.unwrap_or(PORT_OF_NOBODY)
     }
 }

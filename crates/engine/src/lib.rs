@@ -26,6 +26,11 @@
 //! trackers say, and carries out what the swarm wants done. A torrent with nothing to do is asleep,
 //! and costs no task. A fault of a peer costs that peer, a fault of a torrent pauses that torrent.
 
+// `as` may cut bits off silently: `SaturatingFrom` and `try_from` say what happens to them.
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
 #![warn(missing_docs)]
 
 #[cfg(feature = "fuzzing")]

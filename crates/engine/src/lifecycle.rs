@@ -34,7 +34,7 @@ pub(super) struct LifecycleDriver {
 impl LifecycleDriver {
     /// Takes in a call for a torrent that sleeps. Returns whether a task is needed now, or gives
     /// the call back if only a task can answer it.
-    pub fn hear_asleep(
+    pub(crate) fn hear_asleep(
         &self,
         entry: &Arc<Entry>,
         record: &mut Record,
@@ -60,7 +60,12 @@ impl LifecycleDriver {
     }
 
     /// Takes in an event and carries out its effects. Returns whether a task is needed now.
-    pub fn pass(&self, entry: &Arc<Entry>, record: &mut Record, event: LifecycleEvent) -> bool {
+    pub(crate) fn pass(
+        &self,
+        entry: &Arc<Entry>,
+        record: &mut Record,
+        event: LifecycleEvent,
+    ) -> bool {
         self.pass_known(entry, record, event, true)
     }
 
@@ -140,7 +145,7 @@ impl LifecycleDriver {
     }
 
     /// Takes in an event with a fault. `error` has the details.
-    pub fn pass_fault(
+    pub(crate) fn pass_fault(
         &self,
         entry: &Arc<Entry>,
         record: &mut Record,
@@ -153,14 +158,14 @@ impl LifecycleDriver {
     }
 
     /// Takes in what there is to do of the torrent's own accord, which may have changed.
-    pub fn pass_workload(&self, entry: &Arc<Entry>, record: &mut Record) -> bool {
+    pub(crate) fn pass_workload(&self, entry: &Arc<Entry>, record: &mut Record) -> bool {
         let workload = entry.workload_of(record);
         self.pass(entry, record, LifecycleEvent::Workload(workload))
     }
 
     /// Takes in an event that makes known what is on the disk, and the fault that comes with it.
     /// `files` are as they were before they were looked at.
-    pub fn pass_content(
+    pub(crate) fn pass_content(
         &self,
         entry: &Arc<Entry>,
         record: &mut Record,
@@ -178,7 +183,7 @@ impl LifecycleDriver {
     }
 
     /// Takes in the result of a survey.
-    pub fn pass_survey(
+    pub(crate) fn pass_survey(
         &self,
         entry: &Arc<Entry>,
         record: &mut Record,

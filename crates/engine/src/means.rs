@@ -1,6 +1,7 @@
 //! What the torrents of a session work with: clock, random numbers, memory, threads, files, limits
 //! and connections.
 
+use piecework_core::SaturatingFrom;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -55,8 +56,8 @@ impl Means {
     ///
     /// # Errors
     /// If the threads cannot be started.
-    pub fn new(config: SessionConfig, identity: Identity, rng: Rng) -> io::Result<Self> {
-        let blocks = (config.memory_budget / u64::from(BLOCK_LEN)) as usize;
+    pub(crate) fn new(config: SessionConfig, identity: Identity, rng: Rng) -> io::Result<Self> {
+        let blocks = usize::saturating_from(config.memory_budget / u64::from(BLOCK_LEN));
         let open_files = match config.open_files {
             0 => descriptors::usual_open_files(),
             chosen => chosen,
@@ -96,30 +97,30 @@ impl Means {
     }
 
     /// Returns the current moment, for swarms and announcers.
-    pub fn now(&self) -> Moment {
+    pub(crate) fn now(&self) -> Moment {
         self.clock.now()
     }
 
     /// Returns a new random number generator.
-    pub fn rng(&self) -> Rng {
+    pub(crate) fn rng(&self) -> Rng {
         self.rng.lock().fork()
     }
 
     /// Counts one more torrent that downloads and is awake, or one less. Returns how many there are
     /// now.
-    pub fn count_leeching(&self, more: bool) -> usize {
+    pub(crate) fn count_leeching(&self, more: bool) -> usize {
         match more {
             true => self.leeching.fetch_add(1, Ordering::Relaxed) + 1,
             false => self.leeching.fetch_sub(1, Ordering::Relaxed) - 1,
         }
     }
 
-    pub fn observer(&self) -> Option<&dyn Observer> {
+    pub(crate) fn observer(&self) -> Option<&dyn Observer> {
         self.config.observer.as_deref()
     }
 
     /// Returns whether checkpoints of the session's torrents are kept.
-    pub fn keeps_checkpoints(&self) -> bool {
+    pub(crate) fn keeps_checkpoints(&self) -> bool {
         self.config.keeper.is_some()
     }
 }

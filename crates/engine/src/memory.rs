@@ -38,13 +38,13 @@ struct Membership {
 
 impl Memory {
     /// Creates a memory of `blocks` blocks.
-    pub fn new(blocks: u64) -> Self {
+    pub(crate) fn new(blocks: u64) -> Self {
         let state = DividedMemory { budget: Budget::new(blocks), nudges: HashMap::new() };
         Self { start: Instant::now(), state: Mutex::new(state) }
     }
 
     /// Returns the memory of another torrent, empty at first.
-    pub fn portion(self: &Arc<Self>) -> Portion {
+    pub(crate) fn portion(self: &Arc<Self>) -> Portion {
         Portion { memory: Arc::clone(self), member: None, full: false }
     }
 
@@ -68,7 +68,7 @@ impl DividedMemory {
 impl Portion {
     /// Reports the torrent's traffic. Returns how many blocks it may request, and whether it should
     /// report again soon because that number may rise.
-    pub fn tell(&mut self, news: MemberReport) -> (u64, bool) {
+    pub(crate) fn tell(&mut self, news: MemberReport) -> (u64, bool) {
         let now = self.memory.now();
         let id = self.join(now);
         let mut state = self.memory.state.lock();
@@ -78,7 +78,7 @@ impl Portion {
     }
 
     /// Gives up the share if no memory is held. Returns whether it was given up.
-    pub fn leave(&mut self) -> bool {
+    pub(crate) fn leave(&mut self) -> bool {
         let Some(member) = &self.member else { return false };
         let holds_nothing = self.memory.state.lock().budget.used_by(member.id) == 0;
         if holds_nothing {
@@ -88,7 +88,7 @@ impl Portion {
     }
 
     /// Reserves memory for a piece, if there is enough.
-    pub fn reserve(&mut self, blocks: u32) -> bool {
+    pub(crate) fn reserve(&mut self, blocks: u32) -> bool {
         let now = self.memory.now();
         let id = self.join(now);
         let mut state = self.memory.state.lock();
@@ -100,13 +100,13 @@ impl Portion {
     }
 
     /// Counts a block that goes to the disk at once, without its piece.
-    pub fn hold(&mut self) {
+    pub(crate) fn hold(&mut self) {
         let id = self.join(self.memory.now());
         self.full = !self.memory.state.lock().budget.hold(id, 1);
     }
 
     /// Gives back the memory of these blocks.
-    pub fn release(&mut self, blocks: u32) {
+    pub(crate) fn release(&mut self, blocks: u32) {
         if let Some(member) = &self.member {
             let mut state = self.memory.state.lock();
             self.full = !state.budget.release(member.id, u64::from(blocks));
@@ -115,12 +115,12 @@ impl Portion {
 
     /// Returns whether the session used more memory than it has when this torrent last took or gave
     /// back some.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.full
     }
 
     /// Returns how many blocks this torrent holds beyond its share.
-    pub fn excess(&self) -> u64 {
+    pub(crate) fn excess(&self) -> u64 {
         let Some(member) = &self.member else { return 0 };
         let state = self.memory.state.lock();
         state.budget.used_by(member.id).saturating_sub(state.budget.share(member.id))
@@ -128,14 +128,14 @@ impl Portion {
 
     /// Returns the number of blocks in memory.
     #[cfg(test)]
-    pub fn used(&self) -> u64 {
+    pub(crate) fn used(&self) -> u64 {
         let id = self.member.as_ref().map(|member| member.id);
         id.map_or(0, |id| self.memory.state.lock().budget.used_by(id))
     }
 
     /// Waits until the share has changed: others need what this torrent holds beyond it, or it was
     /// short and may have more.
-    pub async fn nudged(&self) {
+    pub(crate) async fn nudged(&self) {
         match &self.member {
             Some(member) => member.nudge.notified().await,
             None => std::future::pending().await,

@@ -21,7 +21,7 @@ pub(super) struct Mounts {
 impl Mounts {
     /// Notes where `root` lies, and fails if the disk that it lay on is not mounted any more.
     /// Blocks.
-    pub fn check(&self, root: &Path) -> Result<(), StorageError> {
+    pub(crate) fn check(&self, root: &Path) -> Result<(), StorageError> {
         match self.note(root, mount_point(root)) {
             None => Ok(()),
             Some(mount) => Err(StorageError::Unmounted { path: root.to_owned(), mount }),
@@ -29,13 +29,13 @@ impl Mounts {
     }
 
     /// Notes where `root` lies now, whatever was known. Blocks.
-    pub fn accept(&self, root: &Path) {
+    pub(crate) fn accept(&self, root: &Path) {
         self.replace(root, mount_point(root));
     }
 
     /// Notes that `root` lies on what is mounted at `now`. If the mount point that it lay on is
     /// gone, returns that and changes nothing.
-    pub fn note(&self, root: &Path, now: Option<PathBuf>) -> Option<PathBuf> {
+    pub(crate) fn note(&self, root: &Path, now: Option<PathBuf>) -> Option<PathBuf> {
         if let Some(before) = self.known.lock().get(root) {
             // Both are above the folder, so the longer path is the one that was mounted last.
             let is_gone = match &now {
@@ -51,17 +51,17 @@ impl Mounts {
     }
 
     /// Returns all folders and mount points.
-    pub fn all(&self) -> BTreeMap<PathBuf, PathBuf> {
+    pub(crate) fn all(&self) -> BTreeMap<PathBuf, PathBuf> {
         self.known.lock().clone()
     }
 
     /// Adds what an earlier session knew.
-    pub fn restore(&self, known: BTreeMap<PathBuf, PathBuf>) {
+    pub(crate) fn restore(&self, known: BTreeMap<PathBuf, PathBuf>) {
         self.known.lock().extend(known);
     }
 
     /// Returns whether anything has changed since the last call.
-    pub fn take_changed(&self) -> bool {
+    pub(crate) fn take_changed(&self) -> bool {
         self.changed.swap(false, Ordering::Relaxed)
     }
 

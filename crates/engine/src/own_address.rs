@@ -15,7 +15,7 @@ pub(super) struct OwnAddresses {
 impl OwnAddresses {
     /// Looks at the system's routes. Returns whether an address has replaced another. A network
     /// that is gone changes nothing: nobody could be told.
-    pub fn update(&mut self) -> bool {
+    pub(crate) fn update(&mut self) -> bool {
         let v4 = replaces(&mut self.v4, net::source_address(Family::V4));
         let v6 = replaces(&mut self.v6, net::source_address(Family::V6));
         v4 || v6

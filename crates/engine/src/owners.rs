@@ -54,7 +54,7 @@ pub async fn folder_identity(path: &Path) -> FolderIdentity {
 impl PathOwners {
     /// Claims the paths of a torrent that is added. `reads` says that it writes to none of its
     /// files as long as others have them.
-    pub fn claim(
+    pub(crate) fn claim(
         &self,
         entry: &Arc<Entry>,
         folder: &FolderIdentity,
@@ -66,21 +66,21 @@ impl PathOwners {
     }
 
     /// Gives up the paths of a torrent that is gone.
-    pub fn give_up(&self, entry: &Entry) {
+    pub(crate) fn give_up(&self, entry: &Entry) {
         if let Some(id) = ClaimId::from_number(entry.claim.swap(NO_CLAIM, Ordering::Relaxed)) {
             self.claims.lock().remove(id, &entry.store().top_names());
         }
     }
 
     /// Notes that the torrent's paths are free soon.
-    pub fn leave_paths(&self, entry: &Entry) {
+    pub(crate) fn leave_paths(&self, entry: &Entry) {
         if let Some(id) = ClaimId::from_number(entry.claim.load(Ordering::Relaxed)) {
             self.claims.lock().set_leaving(id);
         }
     }
 
     /// Returns the other torrents that have paths of this torrent.
-    pub fn rivals(&self, entry: &Arc<Entry>) -> Vec<Rival> {
+    pub(crate) fn rivals(&self, entry: &Arc<Entry>) -> Vec<Rival> {
         let store = entry.store();
         let names = store.top_names();
         let id = ClaimId::from_number(entry.claim.load(Ordering::Relaxed));
@@ -93,7 +93,7 @@ impl PathOwners {
 
     /// Notes that the torrent's files are about to be removed. Returns the paths of files that stay
     /// because others have them.
-    pub fn keep_for_others(&self, entry: &Arc<Entry>) -> BTreeSet<Vec<String>> {
+    pub(crate) fn keep_for_others(&self, entry: &Arc<Entry>) -> BTreeSet<Vec<String>> {
         // If two go at the same time, the second removes the shared files.
         self.leave_paths(entry);
         let staying = self.rivals(entry).into_iter().filter(|rival| !rival.leaving);
@@ -101,7 +101,7 @@ impl PathOwners {
     }
 
     /// Fails if another torrent has paths to which this one is about to write.
-    pub fn may_write(&self, entry: &Arc<Entry>) -> Result<(), PathConflict> {
+    pub(crate) fn may_write(&self, entry: &Arc<Entry>) -> Result<(), PathConflict> {
         let writes = |path: &FilePath, same: bool| path.len > 0 || !same;
         for rival in self.rivals(entry) {
             if let Some((path, _)) = rival.paths.iter().find(|(path, same)| writes(path, *same)) {
@@ -114,7 +114,7 @@ impl PathOwners {
 
     /// Claims the future paths of the files of `entry` before they are moved there. Nobody else may
     /// have them, unless `reads`; and nobody else may have the present ones.
-    pub fn plan(
+    pub(crate) fn plan(
         &self,
         entry: &Arc<Entry>,
         planned: Store,
@@ -132,7 +132,7 @@ impl PathOwners {
     }
 
     /// Gives up the claims that are no longer needed, depending on whether the work was done.
-    pub fn settle_plan(
+    pub(crate) fn settle_plan(
         &self,
         entry: &Arc<Entry>,
         before: &BTreeSet<String>,

@@ -49,13 +49,13 @@ pub(super) struct Place {
 }
 
 impl Places {
-    pub fn new(shares: Shares) -> Self {
+    pub(crate) fn new(shares: Shares) -> Self {
         Self { shares, taken: Arc::default() }
     }
 
     /// Takes one of `most` places for `stream`, which goes to `ip`. If all are taken, a useless
     /// connection may have to make way and is closed. Returns `None` if none does.
-    pub fn take(
+    pub(crate) fn take(
         &self,
         now: Moment,
         most: usize,
@@ -93,7 +93,7 @@ impl Places {
     }
 
     /// Returns whether [`Places::take`] would find a place now.
-    pub fn has_one(&self, now: Moment, most: usize, ip: IpAddr) -> bool {
+    pub(crate) fn has_one(&self, now: Moment, most: usize, ip: IpAddr) -> bool {
         let taken = self.taken.lock();
         let occupants = || taken.seats.iter().map(|(number, seat)| seat.occupant(*number));
         taken.seats.len() < most
@@ -102,7 +102,7 @@ impl Places {
     }
 
     /// Returns how many are taken.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.taken.lock().seats.len()
     }
 }
@@ -122,12 +122,12 @@ impl Seat {
 
 impl Place {
     /// Notes that the peer has sent something.
-    pub fn spoke(&self) {
+    pub(crate) fn spoke(&self) {
         self.activity.has_spoken.store(true, Ordering::Relaxed);
     }
 
     /// Notes that a requested block was transferred.
-    pub fn used(&self, now: Moment) {
+    pub(crate) fn used(&self, now: Moment) {
         let nanos = u64::try_from(now.since_start().as_nanos()).unwrap_or(u64::MAX - 1);
         self.activity.used_at.store(nanos + 1, Ordering::Relaxed);
     }

@@ -13,7 +13,7 @@ pub(super) struct Rates {
 
 impl Rates {
     /// Notes the totals received and sent so far, and returns the rates of both.
-    pub fn sample(&mut self, now: Moment, down: u64, up: u64) -> (f64, f64) {
+    pub(crate) fn sample(&mut self, now: Moment, down: u64, up: u64) -> (f64, f64) {
         while self.samples.len() > 1 && now.since(self.samples[1].0) >= WINDOW {
             self.samples.pop_front();
         }

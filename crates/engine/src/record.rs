@@ -95,7 +95,7 @@ enum Fingerprints {
 
 impl Record {
     /// Returns the record of a new torrent.
-    pub fn new(life: Lifecycle, pieces: u32, upload_only: bool) -> Self {
+    pub(crate) fn new(life: Lifecycle, pieces: u32, upload_only: bool) -> Self {
         Self {
             life,
             have: Some(Box::new(Bitfield::empty(pieces))),
@@ -112,7 +112,7 @@ impl Record {
     }
 
     /// Restores what an earlier session has kept.
-    pub fn restore(&mut self, checkpoint: &Checkpoint) {
+    pub(crate) fn restore(&mut self, checkpoint: &Checkpoint) {
         self.kept = Some(KeptCheckpoint::of(checkpoint));
         self.writing = checkpoint.writing;
         self.set_unchecked(checkpoint.unchecked.clone());
@@ -120,7 +120,7 @@ impl Record {
 
     /// Notes what is held and, if checkpoints are kept, what the files were like when that was
     /// found. Returns whether this has to be kept because it differs from the last checkpoint.
-    pub fn note_known(
+    pub(crate) fn note_known(
         &mut self,
         metainfo: &Metainfo,
         have: Option<Bitfield>,
@@ -138,7 +138,7 @@ impl Record {
 
     /// Ends the waiting of a download that slept. Returns the cause, and the time that has not been
     /// counted.
-    pub fn stop_waiting(&mut self, now: Moment) -> Option<(Cause, Duration)> {
+    pub(crate) fn stop_waiting(&mut self, now: Moment) -> Option<(Cause, Duration)> {
         let waiting = self.rare.waited.as_ref()?;
         let (cause, since) = (waiting.bottleneck()?.cause, waiting.since());
         self.rare.change(|rare| {
@@ -150,7 +150,7 @@ impl Record {
     }
 
     /// Notes that files may not hold any more what they held, and have to be hashed.
-    pub fn doubt(&mut self, metainfo: &Metainfo, doubt: Doubt) {
+    pub(crate) fn doubt(&mut self, metainfo: &Metainfo, doubt: Doubt) {
         let have = self.bitfield(metainfo);
         let check = doubt::common(&have, &doubt.pieces(metainfo));
         let trusted = doubt::minus(&have, &check);
@@ -163,7 +163,7 @@ impl Record {
     }
 
     /// Notes that nothing is known to be held any more.
-    pub fn forget(&mut self, pieces: u32) {
+    pub(crate) fn forget(&mut self, pieces: u32) {
         self.set_have(Some(Bitfield::empty(pieces)));
         self.set_survey(None);
         self.set_unproven(None);
@@ -171,7 +171,7 @@ impl Record {
 
     /// Notes a checkpoint: `files` are as they were when the pieces of `have` were known. `None`
     /// means all pieces.
-    pub fn note_kept(
+    pub(crate) fn note_kept(
         &mut self,
         metainfo: &Metainfo,
         have: Option<Bitfield>,
@@ -190,7 +190,7 @@ impl Record {
 
     /// Notes the progress of a check: `have` is right, `unchecked` has not been hashed yet, and
     /// `files` are as they were before.
-    pub fn note_checking(
+    pub(crate) fn note_checking(
         &mut self,
         metainfo: &Metainfo,
         have: Bitfield,
@@ -206,7 +206,7 @@ impl Record {
 
     /// Notes that everything is to be hashed, so that a later session goes on with it. Returns
     /// whether that has to be kept: without a checkpoint everything is hashed in any case.
-    pub fn note_recheck(&mut self, metainfo: &Metainfo) -> bool {
+    pub(crate) fn note_recheck(&mut self, metainfo: &Metainfo) -> bool {
         let Some(kept) = &self.kept else { return false };
         let (files, pieces) = (kept.files().to_vec(), metainfo.info().geometry().pieces());
         let (nothing, all) = (Bitfield::empty(pieces), Bitfield::full(pieces));
@@ -215,7 +215,7 @@ impl Record {
     }
 
     /// Sets the pieces of the last checkpoint that a check had not hashed yet.
-    pub fn set_unchecked(&mut self, unchecked: Option<Bitfield>) {
+    pub(crate) fn set_unchecked(&mut self, unchecked: Option<Bitfield>) {
         if unchecked.is_some() || self.rare.unchecked.is_some() {
             self.rare.change(|rare| rare.unchecked = unchecked);
         }
@@ -223,7 +223,11 @@ impl Record {
     }
 
     /// Returns the last checkpoint, with these totals.
-    pub fn checkpoint(&self, metainfo: &Metainfo, moved: TransferTotals) -> Option<Checkpoint> {
+    pub(crate) fn checkpoint(
+        &self,
+        metainfo: &Metainfo,
+        moved: TransferTotals,
+    ) -> Option<Checkpoint> {
         let kept = self.kept.as_ref()?;
         let pieces = metainfo.info().geometry().pieces();
         Some(Checkpoint {
@@ -238,86 +242,86 @@ impl Record {
     }
 
     /// Returns the last checkpoint if it says that files are being written to.
-    pub fn kept_writing(&self) -> Option<&KeptCheckpoint> {
+    pub(crate) fn kept_writing(&self) -> Option<&KeptCheckpoint> {
         self.kept.as_ref().filter(|_| self.writing)
     }
 
     /// Returns the last checkpoint if it says that nothing is being written.
-    pub fn kept_unwritten(&self) -> Option<&KeptCheckpoint> {
+    pub(crate) fn kept_unwritten(&self) -> Option<&KeptCheckpoint> {
         self.kept.as_ref().filter(|_| !self.writing)
     }
 
     /// Returns the totals of earlier swarms.
-    pub fn earlier(&self) -> TransferTotals {
+    pub(crate) fn earlier(&self) -> TransferTotals {
         let (downloaded, uploaded) = (self.downloaded, self.uploaded);
         TransferTotals { downloaded, uploaded, corrupt: self.rare.corrupt }
     }
 
-    pub fn set_earlier(&mut self, moved: TransferTotals) {
+    pub(crate) fn set_earlier(&mut self, moved: TransferTotals) {
         (self.downloaded, self.uploaded) = (moved.downloaded, moved.uploaded);
         if self.rare.corrupt != moved.corrupt {
             self.rare.change(|rare| rare.corrupt = moved.corrupt);
         }
     }
 
-    pub fn set_survey(&mut self, survey: Option<Box<Survey>>) {
+    pub(crate) fn set_survey(&mut self, survey: Option<Box<Survey>>) {
         if survey.is_some() || self.rare.survey.is_some() {
             self.rare.change(|rare| rare.survey = survey);
         }
     }
 
-    pub fn take_survey(&mut self) -> Option<Box<Survey>> {
+    pub(crate) fn take_survey(&mut self) -> Option<Box<Survey>> {
         self.rare.survey.as_ref()?;
         self.rare.change(|rare| rare.survey.take())
     }
 
     /// Returns held pieces that may be wrong since an unclean end.
-    pub fn unproven(&self) -> Option<&Bitfield> {
+    pub(crate) fn unproven(&self) -> Option<&Bitfield> {
         self.rare.unproven.as_ref()
     }
 
-    pub fn set_unproven(&mut self, unproven: Option<Bitfield>) {
+    pub(crate) fn set_unproven(&mut self, unproven: Option<Bitfield>) {
         if unproven.is_some() || self.rare.unproven.is_some() {
             self.rare.change(|rare| rare.unproven = unproven);
         }
     }
 
-    pub fn set_trouble(&mut self, trouble: Option<String>) {
+    pub(crate) fn set_trouble(&mut self, trouble: Option<String>) {
         if trouble.is_some() || self.rare.trouble.is_some() {
             self.rare.change(|rare| rare.trouble = trouble.map(Into::into));
         }
     }
 
     /// Returns whether everything was there when that was last known, or before a check began.
-    pub fn was_whole(&self) -> bool {
+    pub(crate) fn was_whole(&self) -> bool {
         self.was_whole || self.kept.as_ref().is_some_and(|kept| kept.have.is_none())
     }
 
     /// Sets the pieces held; `None` means all.
-    pub fn set_have(&mut self, have: Option<Bitfield>) {
+    pub(crate) fn set_have(&mut self, have: Option<Bitfield>) {
         self.have = have.filter(|have| !have.is_full()).map(Box::new);
     }
 
     /// Sets or clears the fault that it has stopped on.
-    pub fn set_fault(&mut self, fault: Option<TorrentError>) {
+    pub(crate) fn set_fault(&mut self, fault: Option<TorrentError>) {
         if fault.is_some() || self.rare.fault.is_some() {
             self.rare.change(|rare| rare.fault = fault.map(Box::new));
         }
     }
 
     /// Returns the fault that it has stopped on.
-    pub fn fault(&self) -> Option<&TorrentError> {
+    pub(crate) fn fault(&self) -> Option<&TorrentError> {
         self.rare.fault.as_deref()
     }
 
     /// Returns whether it may exchange pieces: it is neither paused nor has a fault.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         !self.life.is_paused() && self.life.fault().is_none()
     }
 
     /// Returns what it has to do of its own accord once it is known what it holds. `files` are the
     /// priorities of its files.
-    pub fn workload(&self, metainfo: &Metainfo, files: &[Priority]) -> Workload {
+    pub(crate) fn workload(&self, metainfo: &Metainfo, files: &[Priority]) -> Workload {
         if !self.upload_only && !self.is_finished(metainfo, files) {
             return Workload::Download;
         }
@@ -329,27 +333,27 @@ impl Record {
     }
 
     /// Returns whether it has something to do of its own accord.
-    pub fn is_active(&self, metainfo: &Metainfo, files: &[Priority]) -> bool {
+    pub(crate) fn is_active(&self, metainfo: &Metainfo, files: &[Priority]) -> bool {
         self.is_open()
             && self.life.content() == ContentState::Ready
             && self.workload(metainfo, files) != Workload::None
     }
 
     /// Returns whether everything wanted is held.
-    pub fn is_finished(&self, metainfo: &Metainfo, files: &[Priority]) -> bool {
+    pub(crate) fn is_finished(&self, metainfo: &Metainfo, files: &[Priority]) -> bool {
         let Some(have) = &self.have else { return true };
         let pieces = wants::of_pieces(metainfo, files);
         let wants = |piece: PieceIndex| pieces.get(piece.0 as usize).is_none_or(|p| p.is_wanted());
         !have.missing().any(wants)
     }
 
-    pub fn bitfield(&self, metainfo: &Metainfo) -> Bitfield {
+    pub(crate) fn bitfield(&self, metainfo: &Metainfo) -> Bitfield {
         let pieces = metainfo.info().geometry().pieces();
         self.have.as_deref().cloned().unwrap_or_else(|| Bitfield::full(pieces))
     }
 
     /// Returns how a piece stands while nothing is under way.
-    pub fn stage(&self, metainfo: &Metainfo, piece: PieceIndex) -> PieceStage {
+    pub(crate) fn stage(&self, metainfo: &Metainfo, piece: PieceIndex) -> PieceStage {
         let pieces = metainfo.info().geometry().pieces();
         let is_held = self.have.as_deref().is_none_or(|have| have.contains(piece));
         match piece.0 < pieces && is_held {
@@ -359,7 +363,7 @@ impl Record {
     }
 
     /// Remembers addresses for later swarms.
-    pub fn note_user_peers(&mut self, addrs: &[SocketAddr]) {
+    pub(crate) fn note_user_peers(&mut self, addrs: &[SocketAddr]) {
         for addr in addrs {
             if self.rare.user.len() < USER_PEERS && !self.rare.user.contains(addr) {
                 self.rare.user.push(*addr);
@@ -367,7 +371,7 @@ impl Record {
         }
     }
 
-    pub fn note_found(&mut self, addrs: Vec<SocketAddr>) {
+    pub(crate) fn note_found(&mut self, addrs: Vec<SocketAddr>) {
         if !addrs.is_empty() {
             self.rare.lost.extend(addrs);
             self.rare.lost.truncate(USER_PEERS);
@@ -375,7 +379,7 @@ impl Record {
     }
 
     /// Returns its status while it has no swarm.
-    pub fn shown(&self, metainfo: &Metainfo, files: &[Priority]) -> StatusView {
+    pub(crate) fn shown(&self, metainfo: &Metainfo, files: &[Priority]) -> StatusView {
         let geometry = metainfo.info().geometry();
         let have = self.have.as_deref();
         let bytes_have = match have {
@@ -435,7 +439,7 @@ impl KeptCheckpoint {
     }
 
     /// Returns the files' fingerprints, in the torrent's order.
-    pub fn files(&self) -> &[Option<Fingerprint>] {
+    pub(crate) fn files(&self) -> &[Option<Fingerprint>] {
         match &self.files {
             Fingerprints::One(file) => std::slice::from_ref(file),
             Fingerprints::Many(files) => files,

@@ -56,7 +56,7 @@ impl Reporters {
     ///
     /// # Errors
     /// If `url` is not an address.
-    pub fn at(
+    pub(crate) fn at(
         &self,
         url: CatalogueUrl,
         client: &TrackerClient,
@@ -84,41 +84,41 @@ impl Reporter {
     }
 
     /// Returns whether it reports to `tracker`.
-    pub fn is_for(&self, tracker: &TrackerUrl) -> bool {
+    pub(crate) fn is_for(&self, tracker: &TrackerUrl) -> bool {
         tracker.port() == self.port && tracker.host() == self.host
     }
 
     /// Returns the host and port of the tracker.
-    pub fn place(&self) -> (&str, u16) {
+    pub(crate) fn place(&self) -> (&str, u16) {
         (&self.host, self.port)
     }
 
     /// Notes that the pieces held of a torrent have changed. Returns whether a task has to be
     /// started.
     #[must_use]
-    pub fn changed(&self, now: Moment, info_hash: InfoHash) -> bool {
+    pub(crate) fn changed(&self, now: Moment, info_hash: InfoHash) -> bool {
         self.change(|reports| reports.changed(now, info_hash))
     }
 
     /// Notes that the tracker has answered an announce of the torrent. With `is_new` the tracker
     /// knows nothing of the torrent yet. Returns whether a task has to be started.
     #[must_use]
-    pub fn announced(&self, now: Moment, info_hash: InfoHash, is_new: bool) -> bool {
+    pub(crate) fn announced(&self, now: Moment, info_hash: InfoHash, is_new: bool) -> bool {
         self.change(|reports| reports.announced(now, info_hash, is_new))
     }
 
     /// Notes that the torrent was announced while it was being reported.
-    pub fn announced_meanwhile(&self, now: Moment, info_hash: InfoHash) {
+    pub(crate) fn announced_meanwhile(&self, now: Moment, info_hash: InfoHash) {
         self.queue.lock().reports.announced(now, info_hash, false);
     }
 
     /// Stops reporting the torrent.
-    pub fn forget(&self, info_hash: InfoHash) {
+    pub(crate) fn forget(&self, info_hash: InfoHash) {
         self.queue.lock().reports.forget(info_hash);
     }
 
     /// Returns what to do next.
-    pub fn next(&self, now: Moment) -> NextReports {
+    pub(crate) fn next(&self, now: Moment) -> NextReports {
         let mut queue = self.queue.lock();
         let is_single = queue.single_until.is_some_and(|until| now < until);
         let most = if is_single { SINGLE_REPORTS } else { MAX_BATCH };
@@ -136,22 +136,22 @@ impl Reporter {
     }
 
     /// Waits until something is due earlier than it was.
-    pub async fn sooner(&self) {
+    pub(crate) async fn sooner(&self) {
         self.sooner.notified().await;
     }
 
     /// Notes the result of a report.
-    pub fn done(&self, now: Moment, info_hash: InfoHash, reported: ReportOutcome) {
+    pub(crate) fn done(&self, now: Moment, info_hash: InfoHash, reported: ReportOutcome) {
         self.queue.lock().reports.done(now, info_hash, reported);
     }
 
     /// Notes that a request with reports is over.
-    pub fn finished(&self, now: Moment, was_answered: bool) {
+    pub(crate) fn finished(&self, now: Moment, was_answered: bool) {
         self.queue.lock().reports.finished(now, was_answered);
     }
 
     /// Notes that the tracker takes no batches.
-    pub fn takes_single_reports(&self, now: Moment) {
+    pub(crate) fn takes_single_reports(&self, now: Moment) {
         self.queue.lock().single_until = Some(now + SINGLE_FOR);
     }
 

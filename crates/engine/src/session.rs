@@ -150,7 +150,7 @@ impl Parts {
     }
 
     /// Ends a torrent that was taken out of the map.
-    pub async fn stop(&self, entry: &Arc<Entry>) {
+    pub(crate) async fn stop(&self, entry: &Arc<Entry>) {
         if let Some(record) = entry.take_asleep() {
             drop(record);
             task::leave(&self.discovery.scheduler, entry).await;
@@ -199,7 +199,7 @@ impl Session {
         let mut rng = Rng::from_seed(seed);
         let announce_secret = match (config.announce_secret, config.seed) {
             (Some(kept), _) => kept,
-            (None, Some(_)) => std::array::from_fn(|_| rng.next_u64() as u8),
+            (None, Some(_)) => std::array::from_fn(|_| rng.next_u64().to_le_bytes()[0]),
             (None, None) => random_bytes().map_err(StartError::Random)?,
         };
         let peer_id = PeerId::generate(&mut rng);

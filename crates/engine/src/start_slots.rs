@@ -44,18 +44,18 @@ struct Line<T> {
 }
 
 impl StartSlots {
-    pub fn new(slots: usize) -> Self {
+    pub(crate) fn new(slots: usize) -> Self {
         Self { line: Mutex::new(Line::new(slots)) }
     }
 
     /// Returns whether a download may begin at once. If so, a slot is taken. If not, `waiter` waits
     /// in line and gets a slot in its turn.
-    pub fn ask(&self, info_hash: InfoHash, waiter: Arc<dyn StartWaiter>) -> bool {
+    pub(crate) fn ask(&self, info_hash: InfoHash, waiter: Arc<dyn StartWaiter>) -> bool {
         self.line.lock().ask(info_hash, waiter)
     }
 
     /// Drops all waiters.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         let waiting = std::mem::take(&mut self.line.lock().waiting);
         // Not under the lock: this may be the last reference to a torrent.
         drop(waiting);
@@ -76,13 +76,13 @@ impl StartSlots {
 
 impl StartSlot {
     /// Returns the slot that [`StartSlots::ask`] has taken.
-    pub fn taken(slots: &Arc<StartSlots>) -> Self {
+    pub(crate) fn taken(slots: &Arc<StartSlots>) -> Self {
         let slots = Arc::downgrade(slots);
         Self(Arc::new(HeldStart { slots, is_held: AtomicBool::new(true) }))
     }
 
     /// Gives the slot to the next in line, unless that was done before.
-    pub fn hand_on(&self) {
+    pub(crate) fn hand_on(&self) {
         if let Some(slots) = self.0.free() {
             slots.serve();
         }
@@ -90,7 +90,7 @@ impl StartSlot {
 
     /// Forgets the slot without freeing it: a torrent that wakes gets it back from
     /// [`StartSlot::taken`].
-    pub fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.0.is_held.store(false, Ordering::Release);
     }
 }

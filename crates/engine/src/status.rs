@@ -130,7 +130,7 @@ pub struct Waited {
 
 impl StatusView {
     /// Returns a status with nothing but a state.
-    pub fn new(state: TorrentState) -> Self {
+    pub(crate) fn new(state: TorrentState) -> Self {
         Self {
             state,
             fault: None,
@@ -167,13 +167,13 @@ impl StatusView {
     /// Returns how many pieces are held, if the torrent takes part in its swarm. Of other torrents
     /// nothing is known (the disk is being checked), or they are not announced, so that reports
     /// would be refused.
-    pub fn reportable(&self) -> Option<u32> {
+    pub(crate) fn reportable(&self) -> Option<u32> {
         let takes_part = matches!(self.state, TorrentState::Downloading | TorrentState::Seeding);
         takes_part.then_some(self.pieces_have)
     }
 
     /// Returns what it has waited for up to `now`.
-    pub fn waited(&self, now: Moment) -> Waited {
+    pub(crate) fn waited(&self, now: Moment) -> Waited {
         let mut waiting = match &self.waiting {
             Some(waiting) => WaitTimes::clone(waiting),
             None => WaitTimes::new(now, Default::default()),
@@ -189,7 +189,7 @@ impl StatusView {
     }
 
     /// Returns the public status.
-    pub fn status(self, metainfo: &Metainfo, trackers: Vec<TrackerStatus>) -> TorrentStatus {
+    pub(crate) fn status(self, metainfo: &Metainfo, trackers: Vec<TrackerStatus>) -> TorrentStatus {
         let geometry = metainfo.info().geometry();
         TorrentStatus {
             name: metainfo.info().name().to_owned(),
@@ -227,7 +227,7 @@ fn whole_state(paused: bool) -> TorrentState {
 
 impl CompactStatus {
     /// Packs the status of `metainfo`'s torrent.
-    pub fn new(shown: StatusView, metainfo: &Metainfo) -> Self {
+    pub(crate) fn new(shown: StatusView, metainfo: &Metainfo) -> Self {
         let StatusView { downloaded, uploaded, .. } = shown;
         let paused = matches!(shown.state, TorrentState::Paused { .. });
         if shown == StatusView::whole(metainfo, paused, downloaded, uploaded) {
@@ -238,7 +238,7 @@ impl CompactStatus {
     }
 
     /// Unpacks the status.
-    pub fn unfold(&self, metainfo: &Metainfo) -> StatusView {
+    pub(crate) fn unfold(&self, metainfo: &Metainfo) -> StatusView {
         match self {
             Self::Whole { paused, downloaded, uploaded } => {
                 StatusView::whole(metainfo, *paused, *downloaded, *uploaded)
@@ -248,7 +248,7 @@ impl CompactStatus {
     }
 
     /// Returns the part that counts and sums use.
-    pub fn summary(&self) -> StatusSummary {
+    pub(crate) fn summary(&self) -> StatusSummary {
         match self {
             Self::Whole { paused, .. } => StatusSummary {
                 state: whole_state(*paused),
@@ -266,7 +266,7 @@ impl CompactStatus {
     }
 
     /// Returns what it has waited for, if it has.
-    pub fn waiting(&self) -> Option<Arc<WaitTimes>> {
+    pub(crate) fn waiting(&self) -> Option<Arc<WaitTimes>> {
         match self {
             Self::Whole { .. } => None,
             Self::Other(shown) => shown.waiting.clone(),
@@ -274,7 +274,7 @@ impl CompactStatus {
     }
 
     /// Returns whether wanted pieces are missing and downloaded.
-    pub fn is_downloading(&self) -> bool {
+    pub(crate) fn is_downloading(&self) -> bool {
         match self {
             Self::Whole { .. } => false,
             Self::Other(shown) => shown.state == TorrentState::Downloading,
@@ -282,7 +282,7 @@ impl CompactStatus {
     }
 
     /// Returns whether connections are accepted.
-    pub fn admits(&self) -> bool {
+    pub(crate) fn admits(&self) -> bool {
         match self {
             Self::Whole { paused, .. } => !paused,
             Self::Other(shown) => !matches!(

@@ -87,7 +87,7 @@ pub(super) fn survey(
 
 impl Survey {
     /// Returns a survey without samples or doubt.
-    pub fn new(
+    pub(crate) fn new(
         trusted: Option<Bitfield>,
         check: Bitfield,
         files: Option<Vec<Option<Fingerprint>>>,
@@ -97,7 +97,7 @@ impl Survey {
     }
 
     /// Returns the pieces that are still to be hashed.
-    pub fn left(&self) -> Bitfield {
+    pub(crate) fn left(&self) -> Bitfield {
         match &self.checked {
             Some(checked) => doubt::minus(&self.check, &checked.looked),
             None => self.check.clone(),
@@ -105,12 +105,12 @@ impl Survey {
     }
 
     /// Returns how many pieces the check has hashed.
-    pub fn looked(&self) -> u32 {
+    pub(crate) fn looked(&self) -> u32 {
         self.earlier + self.checked.as_ref().map_or(0, |checked| checked.looked.count())
     }
 
     /// Adds the result of a part of the check.
-    pub fn add(&mut self, more: CheckResult) {
+    pub(crate) fn add(&mut self, more: CheckResult) {
         match &mut self.checked {
             Some(checked) => {
                 for (all, more) in

@@ -67,7 +67,7 @@ impl WaitingConnections {
     }
 
     /// Returns all connections, the oldest first.
-    pub fn into_connections(self) -> impl Iterator<Item = Accepted> {
+    pub(crate) fn into_connections(self) -> impl Iterator<Item = Accepted> {
         self.connections.into_iter().map(|(_, connection)| connection)
     }
 }
@@ -79,7 +79,7 @@ impl Default for WaitingConnections {
 }
 
 impl Torrent {
-    pub fn new(
+    pub(crate) fn new(
         lifecycle: Arc<LifecycleDriver>,
         paths: Arc<PathOwners>,
         entry: Arc<Entry>,
@@ -108,22 +108,22 @@ impl Torrent {
         torrent
     }
 
-    pub fn record(&self) -> &Record {
+    pub(crate) fn record(&self) -> &Record {
         // Only the end of the task gives it away.
         self.record.as_ref().expect("the record is here while the torrent is awake")
     }
 
-    pub fn record_mut(&mut self) -> &mut Record {
+    pub(crate) fn record_mut(&mut self) -> &mut Record {
         self.record.as_mut().expect("the record is here while the torrent is awake")
     }
 
     /// Takes in an event, and carries out the effects that need no task.
-    pub fn pass(&mut self, event: LifecycleEvent) {
+    pub(crate) fn pass(&mut self, event: LifecycleEvent) {
         self.drive(|lifecycle, entry, record| lifecycle.pass(entry, record, event));
     }
 
     /// The same with an event that has a fault.
-    pub fn pass_fault(
+    pub(crate) fn pass_fault(
         &mut self,
         error: TorrentError,
         event: impl FnOnce(FaultKind) -> LifecycleEvent,
@@ -132,13 +132,13 @@ impl Torrent {
     }
 
     /// Takes in what there is to do of its own accord, which may have changed.
-    pub fn pass_workload(&mut self) {
+    pub(crate) fn pass_workload(&mut self) {
         self.drive(|lifecycle, entry, record| lifecycle.pass_workload(entry, record));
     }
 
     /// Takes in an event that makes known what is on the disk, and the fault that comes with it.
     /// `files` are as they were before they were looked at.
-    pub fn pass_content(
+    pub(crate) fn pass_content(
         &mut self,
         have: Bitfield,
         files: Vec<Option<Fingerprint>>,
@@ -150,12 +150,12 @@ impl Torrent {
     }
 
     /// Hands the last checkpoint, with these totals, to the keeper.
-    pub fn keep(&self, moved: TransferTotals) {
+    pub(crate) fn keep(&self, moved: TransferTotals) {
         self.entry.keep(self.record(), moved);
     }
 
     /// Hands a checkpoint that was just noted to the keeper.
-    pub fn keep_noted(&mut self) {
+    pub(crate) fn keep_noted(&mut self) {
         self.keep(self.record().earlier());
         self.pass(LifecycleEvent::Checkpointed);
     }
@@ -168,17 +168,17 @@ impl Torrent {
     }
 
     /// Returns whether it has to stop what it is busy with.
-    pub fn is_stopping(&self) -> bool {
+    pub(crate) fn is_stopping(&self) -> bool {
         self.record().life.is_stopping()
     }
 
     /// Shows its status while it has no swarm.
-    pub fn show(&self) {
+    pub(crate) fn show(&self) {
         self.entry.show(self.entry.shown_of(self.record()));
     }
 
     /// Holds the slots that the lifecycle has, and hands on the others.
-    pub fn hold_slots(&mut self) {
+    pub(crate) fn hold_slots(&mut self) {
         let life = &self.record().life;
         let (checks, begins) = (life.has_check_slot(), life.has_start_slot());
         match checks {
@@ -202,7 +202,7 @@ impl Torrent {
     }
 
     /// Applies the limits of the torrent's options.
-    pub fn set_limits(&self) {
+    pub(crate) fn set_limits(&self) {
         let options = self.entry.options.lock();
         for (limiter, limit, above) in [
             (&self.upload, options.upload_limit, &self.means.upload),
@@ -214,12 +214,12 @@ impl Torrent {
     }
 
     /// Gives the record away, because the task ends.
-    pub fn take_record(&mut self) -> Option<Box<Record>> {
+    pub(crate) fn take_record(&mut self) -> Option<Box<Record>> {
         self.record.take()
     }
 
     /// Falls asleep, unless a call has come. Returns whether it does: then the task is over.
-    pub fn fall_asleep(&mut self) -> bool {
+    pub(crate) fn fall_asleep(&mut self) -> bool {
         // Connections that waited are closed.
         self.arrived = WaitingConnections::default();
         let Some(record) = self.record.take() else { return true };
@@ -234,7 +234,7 @@ impl Torrent {
 
     /// Takes in a call, whatever the task is busy with. Calls about peers are answered as if there
     /// were none: a swarm answers them itself.
-    pub fn order(&mut self, call: Call) {
+    pub(crate) fn order(&mut self, call: Call) {
         match call {
             Call::Pause => self.pass(LifecycleEvent::Pause),
             Call::Resume => self.pass(LifecycleEvent::Resume),

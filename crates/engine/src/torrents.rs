@@ -37,16 +37,16 @@ pub(super) struct LockedTorrents {
 
 impl TorrentMap {
     /// Keeps others from adding and removing torrents.
-    pub fn lock(&self) -> MutexGuard<'_, LockedTorrents> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, LockedTorrents> {
         self.0.lock()
     }
 
     /// Returns the torrent with this info-hash.
-    pub fn get(&self, info_hash: InfoHash) -> Option<Arc<Entry>> {
+    pub(crate) fn get(&self, info_hash: InfoHash) -> Option<Arc<Entry>> {
         self.0.lock().map.get(&info_hash).map(|known| Arc::clone(&known.0))
     }
 
-    pub fn all(&self) -> Vec<Arc<Entry>> {
+    pub(crate) fn all(&self) -> Vec<Arc<Entry>> {
         self.0.lock().map.iter().map(|known| Arc::clone(&known.0)).collect()
     }
 }
@@ -66,32 +66,32 @@ impl PartialEq for ByInfoHash {
 impl Eq for ByInfoHash {}
 
 impl LockedTorrents {
-    pub fn contains(&self, info_hash: InfoHash) -> bool {
+    pub(crate) fn contains(&self, info_hash: InfoHash) -> bool {
         self.map.contains(&info_hash)
     }
 
     /// Adds a torrent that is not in the session.
-    pub fn insert(&mut self, entry: &Arc<Entry>) {
+    pub(crate) fn insert(&mut self, entry: &Arc<Entry>) {
         self.map.insert(ByInfoHash(Arc::clone(entry)));
         self.marked.insert(ByMark(Arc::clone(entry)));
     }
 
     /// Removes a torrent.
-    pub fn take(&mut self, info_hash: &InfoHash) -> Option<Arc<Entry>> {
+    pub(crate) fn take(&mut self, info_hash: &InfoHash) -> Option<Arc<Entry>> {
         let ByInfoHash(entry) = self.map.take(info_hash)?;
         self.marked.remove(&HandshakeMark(torrent_mark(*info_hash)));
         Some(entry)
     }
 
     /// Removes all torrents, and lets no more in.
-    pub fn end(&mut self) -> Vec<Arc<Entry>> {
+    pub(crate) fn end(&mut self) -> Vec<Arc<Entry>> {
         self.ended = true;
         self.marked.clear();
         self.map.drain().map(|ByInfoHash(entry)| entry).collect()
     }
 
     /// Returns the torrent with this mark.
-    pub fn marked(&self, mark: &[u8; 20]) -> Option<InfoHash> {
+    pub(crate) fn marked(&self, mark: &[u8; 20]) -> Option<InfoHash> {
         self.marked.get(&HandshakeMark(*mark)).map(|ByMark(entry)| entry.info_hash())
     }
 }

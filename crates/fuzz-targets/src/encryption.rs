@@ -1,5 +1,6 @@
 //! Encrypted handshakes: both sides, with their bytes cut and changed as the input says.
 
+use piecework_core::SaturatingFrom;
 use piecework_core::{InfoHash, Rng};
 use piecework_proto::encryption::{
     Agreement, EncryptionError, Initiator, KeyPair, Method, Methods, Responder, torrent_mark,
@@ -60,7 +61,7 @@ fn portion(way: &mut Vec<u8>, input: &mut Input<'_>, is_honest: &mut bool) -> Ve
     let len = if input.is_empty() { way.len() } else { 1 + usize::from(input.byte()) * 4 };
     let mut part: Vec<u8> = way.drain(..len.min(way.len())).collect();
     if input.below(8) == 1 {
-        let at = input.below(part.len() as u32) as usize;
+        let at = input.below(u32::saturating_from(part.len())) as usize;
         let change = input.byte();
         part[at] ^= change;
         *is_honest &= change == 0;

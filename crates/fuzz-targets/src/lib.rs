@@ -8,6 +8,12 @@
 //! (bencode.unwrap().run)(b"d3:cow3:mooe");
 //! ```
 
+// `as` may cut bits off silently: `SaturatingFrom` and `try_from` say what happens to them.
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
+
 mod announce;
 mod bencode;
 #[cfg(feature = "daemon")]

@@ -1,5 +1,6 @@
 //! Sequences of events over a torrent's life, compared with the model that its tests use.
 
+use piecework_core::SaturatingFrom;
 use std::mem::discriminant;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::input::Input;
 pub(crate) fn events(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let configs: Vec<_> = configs().collect();
-    let config = configs[input.below(configs.len() as u32) as usize];
+    let config = configs[input.below(u32::saturating_from(configs.len())) as usize];
     let (mut torrent, mut now) = (Comparison::new(config), Moment::START);
     for _ in 0..MAX_STEPS {
         if input.is_empty() {

@@ -1,5 +1,6 @@
 //! Sequences of events over a registry and an observer, connected as in the tracker.
 
+use piecework_core::SaturatingFrom;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -144,7 +145,7 @@ impl Tracker {
         if self.visits.is_empty() {
             return;
         }
-        let at = input.below(self.visits.len() as u32) as usize;
+        let at = input.below(u32::saturating_from(self.visits.len())) as usize;
         let (visit, hash, addr) = self.visits[at];
         if input.flag() {
             let local = IpAddr::from([192, 0, 2, 9]);
@@ -164,7 +165,7 @@ impl Tracker {
             VisitEnd::NoRoom,
             VisitEnd::Unlisted,
         ];
-        let end = ends[input.below(ends.len() as u32) as usize];
+        let end = ends[input.below(u32::saturating_from(ends.len())) as usize];
         self.visits.swap_remove(at);
         self.registry.visit_ended(hash, addr, end);
         self.observer.ended(self.now, visit, end);
@@ -278,8 +279,11 @@ impl Tracker {
             let counts = self.registry.availability(hash);
             for piece in (0..PIECES).map(PieceIndex) {
                 let holders = self.registry.holders(hash, piece);
-                assert_eq!(holders.len() as u32, counts[piece.0 as usize]);
-                assert_eq!(swarm.counts()[piece.0 as usize], swarm.holders(piece).len() as u32);
+                assert_eq!(u32::saturating_from(holders.len()), counts[piece.0 as usize]);
+                assert_eq!(
+                    swarm.counts()[piece.0 as usize],
+                    u32::saturating_from(swarm.holders(piece).len())
+                );
             }
             let all: Vec<SocketAddr> = swarm.peers.iter().map(|peer| peer.addr).collect();
             assert_eq!(swarm.without(&all).lost.count(), PIECES, "nobody is left");

@@ -1,6 +1,7 @@
 //! Sequences of events over a swarm: peers that send anything, and a driver that keeps its part of the
 //! contract. Afterwards an honest peer must be able to finish the download.
 
+use piecework_core::SaturatingFrom;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -107,10 +108,10 @@ impl Driver {
 
     fn meet(&mut self, input: &mut Input<'_>) {
         let peer = PeerKey(self.next_key);
-        let host = input.below(20) as u8 + 1;
+        let host = u8::saturating_from(input.below(20)) + 1;
         let dialled = self.dials.pop().filter(|_| input.flag());
         let direction = if dialled.is_some() { Direction::Outgoing } else { Direction::Incoming };
-        let port = 1_000 + self.next_key as u16 % 10_000;
+        let port = 1_000 + u16::saturating_from(self.next_key) % 10_000;
         let addr = dialled.unwrap_or_else(|| ([10, 0, 0, host], port).into());
         let (id, fast, extended) = (PeerId([host; 20]), input.flag(), input.flag());
         self.next_key += 1;
@@ -185,7 +186,7 @@ impl Driver {
             if self.owed.is_empty() {
                 return;
             }
-            let at = input.below(self.owed.len() as u32) as usize;
+            let at = input.below(u32::saturating_from(self.owed.len())) as usize;
             let (peer, block) = self.owed.swap_remove(at);
             if input.below(8) == 0 {
                 self.handle(Event::Message { peer, message: Message::Reject(block) });
@@ -231,8 +232,9 @@ impl Driver {
         if self.uploads.is_empty() {
             return;
         }
-        let (peer, block) =
-            self.uploads.swap_remove(input.below(self.uploads.len() as u32) as usize);
+        let (peer, block) = self
+            .uploads
+            .swap_remove(input.below(u32::saturating_from(self.uploads.len())) as usize);
         self.handle(Event::Uploaded { peer, blocks: 1, bytes: block.len.into() });
     }
 
@@ -336,7 +338,7 @@ impl Driver {
     }
 
     fn any_peer(&self, input: &mut Input<'_>) -> Option<PeerKey> {
-        let count = self.peers.len() as u32;
+        let count = u32::saturating_from(self.peers.len());
         (count > 0).then(|| self.peers[input.below(count) as usize])
     }
 

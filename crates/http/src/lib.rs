@@ -30,6 +30,12 @@
 //! Answers are limited too: a client that does not read its answer is disconnected, and the bytes of unread answers
 //! are limited for each network and in all.
 
+// `as` may cut bits off silently: `SaturatingFrom` and `try_from` say what happens to them.
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
+
 pub mod metrics;
 pub mod web;
 

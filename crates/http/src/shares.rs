@@ -30,12 +30,16 @@ pub(super) enum NoPlace {
 }
 
 impl SharedPlaces {
-    pub fn new(most: usize, most_per_network: usize) -> Self {
+    pub(crate) fn new(most: usize, most_per_network: usize) -> Self {
         Self { most, most_per_network, taken: 0, by_network: HashMap::new(), local: Vec::new() }
     }
 
     /// Takes a place for `peer`. `senders` returns the users of local connections.
-    pub fn take(&mut self, peer: SocketAddr, senders: fn() -> Senders) -> Result<(), NoPlace> {
+    pub(crate) fn take(
+        &mut self,
+        peer: SocketAddr,
+        senders: fn() -> Senders,
+    ) -> Result<(), NoPlace> {
         if self.taken >= self.most {
             return Err(NoPlace::InAll);
         }
@@ -72,12 +76,12 @@ impl SharedPlaces {
     }
 
     /// Returns the limit for each user of this machine.
-    pub fn each_user(&self) -> usize {
+    pub(crate) fn each_user(&self) -> usize {
         (self.most - self.most / 4).div_ceil(2)
     }
 
     /// Takes a place that counts for no client.
-    pub fn take_shared(&mut self) -> Result<(), NoPlace> {
+    pub(crate) fn take_shared(&mut self) -> Result<(), NoPlace> {
         if self.taken >= self.most {
             return Err(NoPlace::InAll);
         }
@@ -86,12 +90,12 @@ impl SharedPlaces {
     }
 
     /// Releases a place of [`SharedPlaces::take_shared`].
-    pub fn give_back_shared(&mut self) {
+    pub(crate) fn give_back_shared(&mut self) {
         self.taken -= 1;
     }
 
     /// Releases the place of `peer`.
-    pub fn give_back(&mut self, peer: SocketAddr) {
+    pub(crate) fn give_back(&mut self, peer: SocketAddr) {
         self.taken -= 1;
         let network = network_of(peer.ip());
         if network.is_loopback() {
@@ -106,7 +110,7 @@ impl SharedPlaces {
     }
 
     /// Returns the number of taken places.
-    pub fn taken(&self) -> usize {
+    pub(crate) fn taken(&self) -> usize {
         self.taken
     }
 }

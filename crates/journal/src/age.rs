@@ -28,7 +28,7 @@ impl AgeWatch {
     /// Reads the clocks and returns which rows have expired: those that are `age` old. `wall` is
     /// the wall clock, `monotonic` a monotonic one, all in milliseconds. With `is_last` the time is
     /// stored in any case, because this run ends.
-    pub fn expired(
+    pub(crate) fn expired(
         &mut self,
         connection: &mut Connection,
         age: i64,

@@ -29,7 +29,7 @@ pub(super) struct Database {
 
 impl Database {
     /// Opens or creates the file at `path`. A damaged file is set aside and a new one is created.
-    pub fn open(path: &Path) -> Result<Self, JournalError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, JournalError> {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(|error| JournalError::new(path, error))?;
         }
@@ -60,7 +60,7 @@ impl Database {
     }
 
     /// Returns which rows have expired, see [`AgeWatch::expired`].
-    pub fn expired(
+    pub(crate) fn expired(
         &mut self,
         age: i64,
         clocks: (i64, i64),
@@ -71,7 +71,7 @@ impl Database {
 
     /// Removes a bounded number of the oldest rows, if the file is longer than `size` bytes or they
     /// have expired. Returns whether there may be more to remove.
-    pub fn prune(&mut self, size: u64, expired: &ExpiredIds) -> rusqlite::Result<bool> {
+    pub(crate) fn prune(&mut self, size: u64, expired: &ExpiredIds) -> rusqlite::Result<bool> {
         let pages: i64 = pragma(&self.connection, "page_count")?;
         let free: i64 = pragma(&self.connection, "freelist_count")?;
         let most = i64::try_from(size).unwrap_or(i64::MAX) / self.page_size;

@@ -24,6 +24,12 @@
 //! torrent. `docs/journal.md` describes the tables for queries in SQL; our own programs use a
 //! [`Reader`].
 
+// `as` may cut bits off silently: `SaturatingFrom` and `try_from` say what happens to them.
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
+
 mod age;
 mod database;
 mod error;

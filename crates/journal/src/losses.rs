@@ -17,11 +17,11 @@ type Count = (u64, Option<Arc<Metainfo>>);
 
 impl Losses {
     /// Returns the counts, by reason and torrent.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, Option<&Metainfo>, u64)> + '_ {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, Option<&Metainfo>, u64)> + '_ {
         self.counts.iter().map(|((why, _), (count, torrent))| (*why, torrent.as_deref(), *count))
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.counts.is_empty()
     }
 

@@ -64,7 +64,7 @@ struct Batch {
 
 impl Queue {
     /// Creates a queue whose file was opened in a run of this program, or could not be opened.
-    pub fn new(opened: Result<OwnRun, JournalError>) -> Self {
+    pub(crate) fn new(opened: Result<OwnRun, JournalError>) -> Self {
         let mut inner = QueueState {
             waiting: VecDeque::new(),
             under_way: BTreeMap::new(),
@@ -91,7 +91,7 @@ impl Queue {
     }
 
     /// Queues a record. The oldest are dropped to make room.
-    pub fn push(&self, record: Record) {
+    pub(crate) fn push(&self, record: Record) {
         let mut inner = self.0.lock();
         if inner.has_ended() {
             inner.dropped += 1;
@@ -117,7 +117,7 @@ impl Queue {
     }
 
     /// Counts records that were not offered because there were too many.
-    pub fn skipped(&self, count: u64) {
+    pub(crate) fn skipped(&self, count: u64) {
         if count == 0 {
             return;
         }
@@ -131,7 +131,7 @@ impl Queue {
     }
 
     /// Waits until everything queued before is written, unless the file cannot be written.
-    pub fn flush(&self) {
+    pub(crate) fn flush(&self) {
         let deadline = Instant::now() + PATIENCE;
         let mut inner = self.0.lock();
         let goal = inner.taken;
@@ -146,7 +146,7 @@ impl Queue {
 
     /// Reports that a reader found the file with number `file` damaged. Waits until it is set aside
     /// and a new one is created.
-    pub fn damaged(&self, file: u64, found: &JournalError) {
+    pub(crate) fn damaged(&self, file: u64, found: &JournalError) {
         let deadline = Instant::now() + PATIENCE;
         let mut inner = self.0.lock();
         if inner.file != file || inner.has_ended() || inner.retry.error().is_some() {
@@ -165,43 +165,43 @@ impl Queue {
     }
 
     /// Returns the number of the current file: 0 for the one that was opened first.
-    pub fn file(&self) -> u64 {
+    pub(crate) fn file(&self) -> u64 {
         self.0.lock().file
     }
 
     /// Returns this program's run in the file; `None` while no file could be opened.
-    pub fn own_run(&self) -> Option<OwnRun> {
+    pub(crate) fn own_run(&self) -> Option<OwnRun> {
         self.0.lock().run
     }
 
     /// Makes the thread end once everything is written.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.0.close();
     }
 
-    pub fn dropped(&self) -> u64 {
+    pub(crate) fn dropped(&self) -> u64 {
         self.0.lock().dropped
     }
 
     /// Returns the number of written records.
-    pub fn kept(&self) -> u64 {
+    pub(crate) fn kept(&self) -> u64 {
         self.0.lock().kept
     }
 
     /// Returns the number of lost records that should have been written.
-    pub fn missing(&self) -> u64 {
+    pub(crate) fn missing(&self) -> u64 {
         self.0.lock().missing
     }
 
     /// Returns why the file cannot be written, and how many records wait for that.
-    pub fn trouble(&self) -> Option<(JournalError, u64)> {
+    pub(crate) fn trouble(&self) -> Option<(JournalError, u64)> {
         let inner = self.0.lock();
         let error = inner.retry.error()?.clone();
         Some((error, inner.taken - inner.settled))
     }
 
     /// Returns how many records of a torrent are not in the file.
-    pub fn unwritten(&self, info_hash: InfoHash) -> MissingRecords {
+    pub(crate) fn unwritten(&self, info_hash: InfoHash) -> MissingRecords {
         let inner = self.0.lock();
         let lost = inner.lost.of(info_hash);
         if inner.retry.error().is_none() {
@@ -215,7 +215,7 @@ impl Queue {
     }
 
     /// The body of the thread.
-    pub fn run(&self, mut writer: Writer) {
+    pub(crate) fn run(&self, mut writer: Writer) {
         let write = |writer: &mut Writer, batch, is_last| self.write(writer, batch, is_last);
         // Old rows are also removed at the start: a run may be shorter than the interval.
         let ending = self.0.run(&mut writer, write, Writer::prune_if_due);

@@ -21,13 +21,13 @@ pub(super) struct RetentionClock {
 
 impl RetentionClock {
     /// Returns the clock of a journal that is created at `wall`.
-    pub fn begin(wall: i64) -> Self {
+    pub(crate) fn begin(wall: i64) -> Self {
         Self { now: wall, wall, ahead: 0 }
     }
 
     /// Counts `elapsed` milliseconds of a monotonic clock; the wall clock is now at `wall`. `age`
     /// is the maximum age of rows in milliseconds.
-    pub fn pass(&mut self, elapsed: i64, wall: i64, age: i64) {
+    pub(crate) fn pass(&mut self, elapsed: i64, wall: i64, age: i64) {
         let elapsed = elapsed.max(0);
         // The clocks are not read while nothing is written. In a virtual machine that was restored,
         // even a monotonic clock may be wrong.
@@ -41,7 +41,7 @@ impl RetentionClock {
     }
 
     /// Returns the time between two marks: the age of rows is accurate to one part in 64.
-    pub fn spacing(age: i64) -> i64 {
+    pub(crate) fn spacing(age: i64) -> i64 {
         (age / 64).max(1)
     }
 }

@@ -1,5 +1,6 @@
 //! Converts records to rows.
 
+use piecework_core::SaturatingFrom;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -64,17 +65,17 @@ struct UploadSum {
 
 impl RowWriter {
     /// Creates a writer with empty caches for the run with this number.
-    pub fn new(run: i64) -> Self {
+    pub(crate) fn new(run: i64) -> Self {
         Self { run, ..Self::default() }
     }
 
     /// Clears the caches: another program may have removed rows.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.torrents.clear();
         self.peers.clear();
     }
 
-    pub fn write(
+    pub(crate) fn write(
         &mut self,
         transaction: &Transaction<'_>,
         records: &[Record],
@@ -118,7 +119,7 @@ impl RowWriter {
     }
 
     /// Writes the losses: a sum for each given torrent, and one for all others.
-    pub fn write_lost(
+    pub(crate) fn write_lost(
         &mut self,
         transaction: &Transaction<'_>,
         lost: &Losses,
@@ -301,8 +302,8 @@ impl RowWriter {
             it.peer.to_string(),
             it.peer_id.map(|id| id.0),
             it.peer_id.map(|id| id.client_name()),
-            it.handed.len() as i64,
-            it.handed.iter().filter(|peer| peer.complete).count() as i64,
+            i64::saturating_from(it.handed.len()),
+            i64::saturating_from(it.handed.iter().filter(|peer| peer.complete).count()),
             it.handed.to_text(),
             it.outcome.as_ref().err().map(|error| shortened(error)),
             it.unlisted,

@@ -50,7 +50,7 @@ pub(super) enum WriteError {
 
 impl Writer {
     /// Creates a writer that has not opened its file yet.
-    pub fn new(options: &JournalOptions) -> Self {
+    pub(crate) fn new(options: &JournalOptions) -> Self {
         Self {
             options: options.clone(),
             database: None,
@@ -69,7 +69,7 @@ impl Writer {
     }
 
     /// Opens the file at the path, which may be another one than before.
-    pub fn open(&mut self) -> Result<OwnRun, JournalError> {
+    pub(crate) fn open(&mut self) -> Result<OwnRun, JournalError> {
         #[cfg(test)]
         self.look_for_room()?;
         let path = &self.options.path;
@@ -104,31 +104,31 @@ impl Writer {
     }
 
     /// Returns a notice for the user about how the file was opened.
-    pub fn notice(&self) -> Option<&str> {
+    pub(crate) fn notice(&self) -> Option<&str> {
         self.notice.as_deref()
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.options.path
     }
 
     /// Returns how often another file was opened.
-    pub fn files(&self) -> u64 {
+    pub(crate) fn files(&self) -> u64 {
         self.files
     }
 
     /// Returns this program's run in the file.
-    pub fn own_run(&self) -> Option<OwnRun> {
+    pub(crate) fn own_run(&self) -> Option<OwnRun> {
         self.run
     }
 
     /// Returns the path of the file, safe to show.
-    pub fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         printable_path(&self.options.path)
     }
 
     /// Writes a batch and the losses before it: all or nothing.
-    pub fn write(&mut self, records: &[Record], lost: &Losses) -> Result<(), WriteError> {
+    pub(crate) fn write(&mut self, records: &[Record], lost: &Losses) -> Result<(), WriteError> {
         let mut written = self.try_write(records, lost);
         if let Err(WriteError::Sqlite(error)) = &written
             && is_damage(error)
@@ -144,7 +144,7 @@ impl Writer {
     }
 
     /// Converts an error for the user.
-    pub fn error(&self, fault: WriteError) -> JournalError {
+    pub(crate) fn error(&self, fault: WriteError) -> JournalError {
         match fault {
             WriteError::Sqlite(error) => JournalError::new(&self.options.path, error),
             WriteError::Open(error) => error,
@@ -153,21 +153,21 @@ impl Writer {
 
     /// Closes the file, which is damaged even if another check says otherwise. The next open sets
     /// it aside.
-    pub fn found_damaged(&mut self, why: &str) {
+    pub(crate) fn found_damaged(&mut self, why: &str) {
         self.database = None;
         self.damage = Some(why.to_owned());
         self.rows.forget();
     }
 
     /// Prunes the file by a bounded amount, if that was not done recently.
-    pub fn prune_if_due(&mut self) {
+    pub(crate) fn prune_if_due(&mut self) {
         if self.pruned.is_none_or(|pruned| pruned.elapsed() >= PRUNE_EVERY) {
             self.prune();
         }
     }
 
     /// Prunes the file by a bounded amount.
-    pub fn prune(&mut self) {
+    pub(crate) fn prune(&mut self) {
         self.pruned = Some(Instant::now());
         let pruned = self.try_prune();
         if let Err(error) = pruned {
@@ -183,7 +183,7 @@ impl Writer {
     }
 
     /// Records the end of this run.
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         let (age, clocks) = (millis(self.options.age), self.clocks());
         let Some(database) = &mut self.database else { return };
         if is_read_only(&self.options.path) {
@@ -207,12 +207,12 @@ impl Writer {
 
     /// Makes everything fail while `room` is false, as on a full disk.
     #[cfg(test)]
-    pub fn only_while(&mut self, room: std::sync::Arc<std::sync::atomic::AtomicBool>) {
+    pub(crate) fn only_while(&mut self, room: std::sync::Arc<std::sync::atomic::AtomicBool>) {
         self.room = Some(room);
     }
 
     #[cfg(test)]
-    pub fn database(&self) -> Option<&Database> {
+    pub(crate) fn database(&self) -> Option<&Database> {
         self.database.as_ref()
     }
 

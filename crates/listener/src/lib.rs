@@ -15,6 +15,12 @@
 //! # }
 //! ```
 
+// `as` may cut bits off silently: `SaturatingFrom` and `try_from` say what happens to them.
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
+
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -17,6 +17,11 @@
 //! [`wire`] is the protocol between peers, [`encryption`] hides it, and [`announce`] is the protocol between peers
 //! and trackers.
 
+// `as` may cut bits off silently: `SaturatingFrom` and `try_from` say what happens to them.
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
 #![warn(missing_docs)]
 
 pub mod announce;

@@ -5,6 +5,7 @@
 //! pieces that `n` of them hold; both are empty while there is no partial holder.
 
 use super::holdings::Holdings;
+use piecework_core::SaturatingFrom;
 use piecework_core::{Bitfield, PieceIndex};
 
 /// Distributed copies: how often the torrent could be assembled from the peers' pieces.
@@ -35,7 +36,11 @@ impl Copies {
     pub(super) fn of(counts: &[u32], everywhere: u32) -> Self {
         let least = counts.iter().copied().min().unwrap_or(0);
         let more = counts.iter().filter(|count| **count > least).count();
-        Self { whole: everywhere + least, more: more as u32, pieces: counts.len() as u32 }
+        Self {
+            whole: everywhere + least,
+            more: u32::saturating_from(more),
+            pieces: u32::saturating_from(counts.len()),
+        }
     }
 
     /// Returns the number as BitTorrent clients show it: the whole copies plus the share of pieces that have more.
@@ -85,7 +90,7 @@ impl Availability {
         }
         let least = self.tally.iter().position(|pieces| *pieces > 0).unwrap_or(0);
         Copies {
-            whole: self.everywhere + least as u32,
+            whole: self.everywhere + u32::saturating_from(least),
             more: pieces - self.tally.get(least).copied().unwrap_or(pieces),
             pieces,
         }
@@ -158,9 +163,9 @@ pub(super) fn differences<'a>(
 ) -> impl Iterator<Item = (PieceIndex, bool)> + 'a {
     let bytes = old.as_wire().iter().zip(new.as_wire()).enumerate();
     bytes.filter(|(_, (old, new))| old != new).flat_map(|(at, (old, new))| {
-        (0..8)
-            .filter(move |bit| (old ^ new) & (0x80 >> bit) != 0)
-            .map(move |bit| (PieceIndex(at as u32 * 8 + bit), new & (0x80 >> bit) != 0))
+        (0..8).filter(move |bit| (old ^ new) & (0x80 >> bit) != 0).map(move |bit| {
+            (PieceIndex(u32::saturating_from(at) * 8 + bit), new & (0x80 >> bit) != 0)
+        })
     })
 }
 

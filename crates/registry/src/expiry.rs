@@ -1,6 +1,7 @@
 //! Removal of peers that no longer announce, a bounded number with each call.
 
 use piecework_core::Moment;
+use piecework_core::SaturatingFrom;
 
 use super::peers::tick_of;
 use super::registry::{ExpiryCursor, Registry};
@@ -42,11 +43,13 @@ impl Registry {
             let gone = if v4 > 0 {
                 self.cursor.left = Some((v4 - 1, v6));
                 let at = v4 - 1;
-                (torrent.v4.get(at).seen < alive_since).then_some(PeerPosition::V4(at as u32))
+                (torrent.v4.get(at).seen < alive_since)
+                    .then_some(PeerPosition::V4(u32::saturating_from(at)))
             } else if v6 > 0 {
                 self.cursor.left = Some((0, v6 - 1));
                 let at = v6 - 1;
-                (torrent.v6.get(at).seen < alive_since).then_some(PeerPosition::V6(at as u32))
+                (torrent.v6.get(at).seen < alive_since)
+                    .then_some(PeerPosition::V6(u32::saturating_from(at)))
             } else {
                 self.cursor = ExpiryCursor { torrent: slot + 1, left: None };
                 continue;

@@ -25,6 +25,11 @@
 //! call is bounded: an announce examines a bounded number of peers, and [`Registry::expire`] as many as its caller
 //! allows, so that there is never a pause for a sweep.
 
+// `as` may cut bits off silently: `SaturatingFrom` and `try_from` say what happens to them.
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
 #![warn(missing_docs)]
 
 mod admit;

@@ -1,5 +1,6 @@
 //! How many torrents each network was the first to announce, on an open tracker.
 
+use piecework_core::low_half;
 use std::net::IpAddr;
 
 use foldhash::fast::FixedState;
@@ -24,7 +25,7 @@ impl Openers {
     }
 
     pub(super) fn opener(&self, ip: IpAddr) -> Opener {
-        Opener(std::hash::BuildHasher::hash_one(&self.hasher, network_of(ip)) as u32)
+        Opener(low_half(std::hash::BuildHasher::hash_one(&self.hasher, network_of(ip))))
     }
 
     pub(super) fn of(&self, opener: Opener) -> u32 {

@@ -1,6 +1,7 @@
 //! Who may open a torrent. On an open tracker, the room for torrents outside the catalogue is divided among the
 //! networks that announce them first.
 
+use piecework_core::SaturatingFrom;
 use std::net::IpAddr;
 
 use piecework_core::{InfoHash, Rng};
@@ -63,7 +64,7 @@ impl Registry {
     fn make_way(&mut self, rng: &mut Rng, asker: Opener, here: u32) -> bool {
         let slots = self.torrents.capacity() as u64;
         let looked = (0..LOOKS).filter_map(|_| {
-            let slot = rng.below(slots) as usize;
+            let slot = usize::saturating_from(rng.below(slots));
             let torrent = self.torrents.get(slot)?;
             // A larger torrent is used by more than one network.
             let opener = torrent.opener?;

@@ -1,6 +1,7 @@
 //! The ids of peers of uncatalogued torrents. Only the non-compact answer contains them (BEP 3), which few clients
 //! ask for, so they are kept for a bounded number of peers.
 
+use piecework_core::SaturatingFrom;
 use std::net::SocketAddr;
 
 use foldhash::fast::FixedState;
@@ -20,7 +21,7 @@ impl PeerIds {
 
     /// Adds or replaces the id of a peer. Ignores a new peer if the table is full.
     pub(super) fn keep(&mut self, slot: usize, addr: SocketAddr, peer_id: PeerId) {
-        let key = (slot as u32, addr);
+        let key = (u32::saturating_from(slot), addr);
         if self.known.len() < MAX_PEER_IDS {
             self.known.insert(key, peer_id);
         } else if let Some(known) = self.known.get_mut(&key) {
@@ -29,17 +30,18 @@ impl PeerIds {
     }
 
     pub(super) fn get(&self, slot: usize, addr: SocketAddr) -> Option<PeerId> {
-        self.known.get(&(slot as u32, addr)).copied()
+        self.known.get(&(u32::saturating_from(slot), addr)).copied()
     }
 
     pub(super) fn forget(&mut self, slot: usize, addr: SocketAddr) {
-        self.known.remove(&(slot as u32, addr));
+        self.known.remove(&(u32::saturating_from(slot), addr));
     }
 
     /// Returns the addresses of a torrent's peers with this id. Takes time in proportion to all known ids.
     pub(super) fn with_id(&self, slot: usize, peer_id: PeerId) -> Vec<SocketAddr> {
-        let of_it =
-            |((at, _), id): &(&(u32, SocketAddr), &PeerId)| *at == slot as u32 && **id == peer_id;
+        let of_it = |((at, _), id): &(&(u32, SocketAddr), &PeerId)| {
+            *at == u32::saturating_from(slot) && **id == peer_id
+        };
         self.known.iter().filter(of_it).map(|((_, addr), _)| *addr).collect()
     }
 

@@ -5,6 +5,7 @@
 //! by reachability: peers that were seen, peers that were not checked, peers that refused, and peers that may be
 //! gone. The index, if there is one, contains every position exactly once.
 
+use piecework_core::SaturatingFrom;
 use std::hash::{BuildHasher, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
@@ -143,9 +144,11 @@ impl<A: Family> PeerList<A> {
         match &mut self.index {
             Some(index) => {
                 let packed = &self.packed;
-                index.insert_unique(bucket(&peer, hasher), last as u32, |position| {
-                    bucket(&packed[*position as usize], hasher)
-                });
+                index.insert_unique(
+                    bucket(&peer, hasher),
+                    u32::saturating_from(last),
+                    |position| bucket(&packed[*position as usize], hasher),
+                );
             }
             None if self.packed.len() > LINEAR => self.build_index(hasher),
             None => {}
@@ -211,7 +214,8 @@ impl<A: Family> PeerList<A> {
         self.swap(position, last, hasher);
         let gone = self.packed.swap_remove(last);
         if let Some(index) = &mut self.index
-            && let Ok(entry) = index.find_entry(bucket(&gone, hasher), |at| *at == last as u32)
+            && let Ok(entry) =
+                index.find_entry(bucket(&gone, hasher), |at| *at == u32::saturating_from(last))
         {
             entry.remove();
         }
@@ -364,7 +368,7 @@ impl<A: Family> PeerList<A> {
     }
 
     fn ends(&self) -> [u32; SECTIONS - 1] {
-        let (complete, all) = (self.complete, self.packed.len() as u32);
+        let (complete, all) = (self.complete, u32::saturating_from(self.packed.len()));
         let unchecked = [0, complete, complete, complete, complete, all, all];
         self.ends.as_ref().map_or(unchecked, |ends| **ends)
     }
@@ -374,7 +378,7 @@ impl<A: Family> PeerList<A> {
         let packed = &self.packed;
         let rehash = |at: &u32| bucket(&packed[*at as usize], hasher);
         for (position, peer) in packed.iter().enumerate() {
-            index.insert_unique(bucket(peer, hasher), position as u32, rehash);
+            index.insert_unique(bucket(peer, hasher), u32::saturating_from(position), rehash);
         }
         self.index = Some(Box::new(index));
     }
@@ -391,9 +395,9 @@ impl<A: Family> PeerList<A> {
                     *at = to;
                 }
             };
-            rename(hash_a, a as u32, u32::MAX);
-            rename(hash_b, b as u32, a as u32);
-            rename(hash_a, u32::MAX, b as u32);
+            rename(hash_a, u32::saturating_from(a), u32::MAX);
+            rename(hash_b, u32::saturating_from(b), u32::saturating_from(a));
+            rename(hash_a, u32::MAX, u32::saturating_from(b));
         }
         self.packed.swap(a, b);
     }

@@ -1,5 +1,6 @@
 //! Queries that do not change a registry.
 
+use piecework_core::SaturatingFrom;
 use std::net::SocketAddr;
 
 use piecework_core::{InfoHash, Moment, PieceIndex};
@@ -47,7 +48,7 @@ impl Registry {
             downloads: torrent.downloads,
             copies: ledger.copies(),
             observe: ledger.observe,
-            observed: observed as u32,
+            observed: u32::saturating_from(observed),
         })
     }
 

@@ -1,5 +1,6 @@
 //! The registry's tables: finding, adding and removing torrents and peers.
 
+use piecework_core::SaturatingFrom;
 use std::net::SocketAddr;
 
 use foldhash::fast::FixedState;
@@ -113,7 +114,7 @@ impl Registry {
         });
         let (torrents, hasher) = (&self.torrents, &self.hasher);
         let rehash = |slot: &u32| hash_of(torrents[*slot as usize].info_hash, hasher);
-        self.by_hash.insert_unique(hash_of(info_hash, hasher), slot as u32, rehash);
+        self.by_hash.insert_unique(hash_of(info_hash, hasher), u32::saturating_from(slot), rehash);
         slot
     }
 
@@ -159,7 +160,7 @@ impl Registry {
             return;
         }
         let hash = hash_of(torrent.info_hash, &self.hasher);
-        if let Ok(entry) = self.by_hash.find_entry(hash, |at| *at == slot as u32) {
+        if let Ok(entry) = self.by_hash.find_entry(hash, |at| *at == u32::saturating_from(slot)) {
             entry.remove();
         }
         if let Some(opener) = self.torrents.remove(slot).opener {

@@ -2,6 +2,7 @@
 
 use super::peers::{Family, PeerList, Reachability, Tick};
 use piecework_core::Rng;
+use piecework_core::SaturatingFrom;
 
 /// How complete peers are selected.
 #[derive(
@@ -114,18 +115,18 @@ impl Candidates {
             return;
         }
         let seen = total.min(SAMPLE.max(4 * look.count));
-        let start = if seen == total { 0 } else { rng.below(total as u64) as usize };
+        let start = if seen == total { 0 } else { usize::saturating_from(rng.below(total as u64)) };
         for step in 0..seen {
             let at = (start + step) % total;
             let found = if at < in_v4.len() {
                 let at = in_v4.start + at;
                 lists.v4.and_then(|list| {
-                    Some((rank(list, at, look, rng)?, PeerPosition::V4(at as u32)))
+                    Some((rank(list, at, look, rng)?, PeerPosition::V4(u32::saturating_from(at))))
                 })
             } else {
                 let at = in_v6.start + at - in_v4.len();
                 lists.v6.and_then(|list| {
-                    Some((rank(list, at, look, rng)?, PeerPosition::V6(at as u32)))
+                    Some((rank(list, at, look, rng)?, PeerPosition::V6(u32::saturating_from(at))))
                 })
             };
             self.part.extend(found.filter(|(_, place)| !look.except.contains(&Some(*place))));

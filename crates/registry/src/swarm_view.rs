@@ -1,6 +1,7 @@
 //! Questions about who holds what of a torrent. They are answered from a [`SwarmView`], which is a copy, because
 //! the answers take time and must not hold up announces.
 
+use piecework_core::SaturatingFrom;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -76,7 +77,7 @@ impl Registry {
             downloads: torrent.downloads,
             copies: ledger.copies(),
             observe: ledger.observe,
-            observed: observed as u32,
+            observed: u32::saturating_from(observed),
             peers: swarm_peers(torrent, ledger, &self.hasher, now),
             counts: ledger.counts(),
         })
@@ -186,7 +187,7 @@ impl SwarmView {
             let mut both = held & among;
             while both != 0 {
                 let bit = both.leading_zeros();
-                each(PieceIndex(at as u32 * 8 + bit));
+                each(PieceIndex(u32::saturating_from(at) * 8 + bit));
                 both &= !(0x80 >> bit);
             }
         }

@@ -1,5 +1,6 @@
 //! A torrent of the registry: its peers of both address families, accessed by position.
 
+use piecework_core::SaturatingFrom;
 use std::net::{IpAddr, SocketAddr};
 
 use foldhash::fast::FixedState;
@@ -56,12 +57,12 @@ impl Torrent {
             PeerPosition::V4(at) => {
                 let at = self.v4.set_complete(at as usize, complete, hasher);
                 touch(self.v4.get_mut(at), tick, recent);
-                PeerPosition::V4(at as u32)
+                PeerPosition::V4(u32::saturating_from(at))
             }
             PeerPosition::V6(at) => {
                 let at = self.v6.set_complete(at as usize, complete, hasher);
                 touch(self.v6.get_mut(at), tick, recent);
-                PeerPosition::V6(at as u32)
+                PeerPosition::V6(u32::saturating_from(at))
             }
         }
     }
@@ -80,12 +81,14 @@ impl Torrent {
 
     pub(super) fn find(&self, ip: IpAddr, port: u16, hasher: &FixedState) -> Option<PeerPosition> {
         match ip {
-            IpAddr::V4(ip) => {
-                self.v4.find(ip.octets(), port, hasher).map(|at| PeerPosition::V4(at as u32))
-            }
-            IpAddr::V6(ip) => {
-                self.v6.find(ip.octets(), port, hasher).map(|at| PeerPosition::V6(at as u32))
-            }
+            IpAddr::V4(ip) => self
+                .v4
+                .find(ip.octets(), port, hasher)
+                .map(|at| PeerPosition::V4(u32::saturating_from(at))),
+            IpAddr::V6(ip) => self
+                .v6
+                .find(ip.octets(), port, hasher)
+                .map(|at| PeerPosition::V6(u32::saturating_from(at))),
         }
     }
 
@@ -138,8 +141,11 @@ impl Torrent {
     }
 
     pub(super) fn last_place(&self) -> Option<PeerPosition> {
-        let last_v4 = self.v4.len().checked_sub(1).map(|at| PeerPosition::V4(at as u32));
-        last_v4.or_else(|| self.v6.len().checked_sub(1).map(|at| PeerPosition::V6(at as u32)))
+        let last_v4 =
+            self.v4.len().checked_sub(1).map(|at| PeerPosition::V4(u32::saturating_from(at)));
+        last_v4.or_else(|| {
+            self.v6.len().checked_sub(1).map(|at| PeerPosition::V6(u32::saturating_from(at)))
+        })
     }
 
     /// Returns the number of peers in the network of `ip`. Counts only if the list has at least `limit` peers.
@@ -177,7 +183,7 @@ impl Torrent {
         let complete = self.v4.complete() + self.v6.complete();
         let all = self.v4.len() + self.v6.len();
         let twice = self.ledger.as_ref().map(|ledger| ledger.seconds()).unwrap_or_default();
-        let once = |all: usize, twice: u32| (all as u32).saturating_sub(twice);
+        let once = |all: usize, twice: u32| u32::saturating_from(all).saturating_sub(twice);
         (once(complete, twice.0), once(all - complete, twice.1))
     }
 }

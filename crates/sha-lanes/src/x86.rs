@@ -142,7 +142,7 @@ pub(super) mod avx512 {
     /// are done among the rounds of the current ones: this takes a seventh less time than one after
     /// the other.
     #[target_feature(enable = "avx512f,avx512bw")]
-    pub fn compress(states: &mut [State; 16], blocks: [&[Block]; 16]) {
+    pub(crate) fn compress(states: &mut [State; 16], blocks: [&[Block]; 16]) {
         let count = blocks.iter().map(|blocks| blocks.len()).min().unwrap_or(0);
         if count == 0 {
             return;
@@ -294,7 +294,7 @@ pub(super) mod avx2 {
     /// Compresses the first blocks of each lane into its state: as many of each as the shortest
     /// lane has.
     #[target_feature(enable = "avx2")]
-    pub fn compress(states: &mut [State; 8], blocks: [&[Block]; 8]) {
+    pub(crate) fn compress(states: &mut [State; 8], blocks: [&[Block]; 8]) {
         let count = blocks.iter().map(|blocks| blocks.len()).min().unwrap_or(0);
         let mut state = to_lanes(states);
         for at in 0..count {
@@ -436,7 +436,7 @@ pub(super) mod sha {
     /// Compresses the first blocks of both messages into their states: as many of each as both
     /// have.
     #[target_feature(enable = "sha,sse2,ssse3,sse4.1")]
-    pub fn compress(states: &mut [State; 2], blocks: [&[Block]; 2]) {
+    pub(crate) fn compress(states: &mut [State; 2], blocks: [&[Block]; 2]) {
         let mut pair = [load_state(states[0]), load_state(states[1])];
         for at in 0..blocks[0].len().min(blocks[1].len()) {
             pair = compress_one(pair, [load_words(&blocks[0][at]), load_words(&blocks[1][at])]);

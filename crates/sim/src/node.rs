@@ -1,5 +1,6 @@
 //! One peer: the shipped state machines, its lines, and what a driver keeps for it.
 
+use piecework_core::SaturatingFrom;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -70,7 +71,7 @@ impl Node {
     /// Assigns a key to a new connection.
     pub(crate) fn next_key(&mut self, connection: u32) -> PeerKey {
         self.connections.push(Some(connection));
-        PeerKey(self.connections.len() as u32 - 1)
+        PeerKey(u32::saturating_from(self.connections.len()) - 1)
     }
 
     pub(crate) fn connection(&self, key: PeerKey) -> Option<u32> {

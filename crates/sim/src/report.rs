@@ -1,5 +1,6 @@
 //! Reports of runs.
 
+use piecework_core::SaturatingFrom;
 use serde::Serialize;
 
 /// What happened in a run. Times are seconds of virtual time.
@@ -76,7 +77,9 @@ impl Spread {
     pub fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_by(f64::total_cmp);
         let last = *values.last()?;
-        let at = |part: f64| values[((values.len() as f64 * part).ceil() as usize).max(1) - 1];
+        let at = |part: f64| {
+            values[usize::saturating_from((values.len() as f64 * part).ceil()).max(1) - 1]
+        };
         let mean = values.iter().sum::<f64>() / values.len() as f64;
         Some(Self { mean, p50: at(0.5), p99: at(0.99), last })
     }

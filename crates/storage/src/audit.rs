@@ -3,6 +3,7 @@
 //! No event reports that another program writes to a file. But its traces can be found: a file that
 //! is too short, a hole where there was data, another file with the same name.
 
+use piecework_core::SaturatingFrom;
 use rustix::fs::fstat;
 
 use piecework_core::{Bitfield, PieceIndex};
@@ -33,7 +34,7 @@ impl Store {
         if self.files().is_replaced(file, &stat)? {
             return Ok(false);
         }
-        let len = stat.st_size as u64;
+        let len = u64::saturating_from(stat.st_size);
         let pieces = self.geometry().pieces_of(entry.span()).map(PieceIndex);
         let Some(last) = pieces.rev().find(|piece| held.contains(*piece)) else { return Ok(true) };
         let end = self.geometry().piece_offset(last) + u64::from(self.geometry().piece_size(last));
@@ -92,7 +93,7 @@ impl Store {
 /// Other file systems search by extents, and some count more than the content.
 fn is_solid(file: &std::fs::File, len: u64) -> bool {
     let is_tmpfs = rustix::fs::fstatfs(file).is_ok_and(|about| about.f_type == TMPFS);
-    is_tmpfs && fstat(file).is_ok_and(|stat| stat.st_blocks as u64 * 512 >= len)
+    is_tmpfs && fstat(file).is_ok_and(|stat| u64::saturating_from(stat.st_blocks) * 512 >= len)
 }
 
 /// `TMPFS_MAGIC` of `linux/magic.h`.

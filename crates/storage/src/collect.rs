@@ -1,5 +1,6 @@
 //! Finds the files of a folder that are shared.
 
+use piecework_core::SaturatingFrom;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::{self, Metadata};
@@ -136,7 +137,7 @@ struct PendingFolder {
 
 impl<'a> Collector<'a> {
     /// Prepares a walk that takes up to `most` files and counts the others.
-    pub fn new(
+    pub(crate) fn new(
         path: &Path,
         selection: &'a Selection,
         most: usize,
@@ -174,7 +175,7 @@ impl<'a> Collector<'a> {
     }
 
     /// Finds the files.
-    pub fn collect(mut self) -> Result<FileCollection, CreateError> {
+    pub(crate) fn collect(mut self) -> Result<FileCollection, CreateError> {
         let path = self.found.path.clone();
         let meta = fs::metadata(&path).map_err(|error| fault(&path, error))?;
         if meta.is_file() {
@@ -317,11 +318,11 @@ impl Stamp {
         Self { len: meta.len(), inode: meta.ino(), modified: (meta.mtime(), meta.mtime_nsec()) }
     }
 
-    pub fn of_stat(stat: &Stat) -> Self {
+    pub(crate) fn of_stat(stat: &Stat) -> Self {
         Self {
-            len: stat.st_size as u64,
+            len: u64::saturating_from(stat.st_size),
             inode: stat.st_ino,
-            modified: (stat.st_mtime, stat.st_mtime_nsec as i64),
+            modified: (stat.st_mtime, i64::saturating_from(stat.st_mtime_nsec)),
         }
     }
 }

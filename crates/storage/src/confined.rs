@@ -47,35 +47,35 @@ pub(super) enum Access {
 }
 
 impl ConfinedRoot {
-    pub fn new(path: &Path) -> Self {
+    pub(crate) fn new(path: &Path) -> Self {
         Self::keeping_to(path.into(), Arc::default())
     }
 
     /// The same, but no link is followed below the nearest of the folders `keep_to` above it, if
     /// there is one: somebody may have put a link there since the path was checked.
-    pub fn keeping_to(path: Arc<Path>, keep_to: Arc<Vec<PathBuf>>) -> Self {
+    pub(crate) fn keeping_to(path: Arc<Path>, keep_to: Arc<Vec<PathBuf>>) -> Self {
         Self { path, keep_to }
     }
 
     /// Returns another folder with the same `keep_to`.
-    pub fn elsewhere(&self, path: &Path) -> Self {
+    pub(crate) fn elsewhere(&self, path: &Path) -> Self {
         Self::keeping_to(path.into(), Arc::clone(&self.keep_to))
     }
 
-    pub fn keep_to(&self) -> &Arc<Vec<PathBuf>> {
+    pub(crate) fn keep_to(&self) -> &Arc<Vec<PathBuf>> {
         &self.keep_to
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Returns the path of a file, for messages.
-    pub fn join<S: AsRef<str>>(&self, names: &[S]) -> PathBuf {
+    pub(crate) fn join<S: AsRef<str>>(&self, names: &[S]) -> PathBuf {
         joined(&self.path, names)
     }
 
-    pub fn open(&self) -> Result<ConfinedFolder<'_>, StorageError> {
+    pub(crate) fn open(&self) -> Result<ConfinedFolder<'_>, StorageError> {
         let fd = self
             .step_down(|_, _| Ok(()))
             .map_err(|errno| StorageError::new(Operation::Open, self.path.to_path_buf(), errno))?;
@@ -83,7 +83,7 @@ impl ConfinedRoot {
     }
 
     /// Creates the folder and its parents if they do not exist.
-    pub fn create(&self) -> Result<(), StorageError> {
+    pub(crate) fn create(&self) -> Result<(), StorageError> {
         let fault = |errno| StorageError::new(Operation::Create, self.path.to_path_buf(), errno);
         std::fs::create_dir_all(self.trusted_part())
             .map_err(|error| fault(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
@@ -132,7 +132,11 @@ impl ConfinedRoot {
 
 impl ConfinedFolder<'_> {
     /// Opens the regular file at `names`.
-    pub fn open<S: AsRef<str>>(&self, names: &[S], access: Access) -> Result<File, StorageError> {
+    pub(crate) fn open<S: AsRef<str>>(
+        &self,
+        names: &[S],
+        access: Access,
+    ) -> Result<File, StorageError> {
         let fd = self
             .open_any(names, access.flags())
             .map_err(|errno| StorageError::new(access.operation(), self.join(names), errno))?;
@@ -142,7 +146,7 @@ impl ConfinedFolder<'_> {
     }
 
     /// Returns the metadata of the regular file at `names`. Needs no permission to read it.
-    pub fn stat<S: AsRef<str>>(&self, names: &[S]) -> Result<Stat, StorageError> {
+    pub(crate) fn stat<S: AsRef<str>>(&self, names: &[S]) -> Result<Stat, StorageError> {
         let fd = self
             .open_any(names, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC)
             .map_err(|errno| StorageError::new(Operation::Open, self.join(names), errno))?;
@@ -150,13 +154,13 @@ impl ConfinedFolder<'_> {
     }
 
     /// Returns whether nothing exists at `names`. Any other problem is reported when it is opened.
-    pub fn lacks<S: AsRef<str>>(&self, names: &[S]) -> bool {
+    pub(crate) fn lacks<S: AsRef<str>>(&self, names: &[S]) -> bool {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         matches!(self.open_any(names, flags), Err(Errno::NOENT))
     }
 
     /// Creates the missing folders on the path `names`.
-    pub fn create_folders<S: AsRef<str>>(&self, names: &[S]) -> Result<(), StorageError> {
+    pub(crate) fn create_folders<S: AsRef<str>>(&self, names: &[S]) -> Result<(), StorageError> {
         let fault = |errno, deep: usize| {
             StorageError::new(Operation::Create, self.join(&names[..=deep]), errno)
         };
@@ -175,7 +179,7 @@ impl ConfinedFolder<'_> {
     }
 
     /// Syncs the folder at `names` (this one, if empty): which files are in it, not their content.
-    pub fn sync<S: AsRef<str>>(&self, names: &[S]) -> Result<(), StorageError> {
+    pub(crate) fn sync<S: AsRef<str>>(&self, names: &[S]) -> Result<(), StorageError> {
         let fault = |errno| StorageError::new(Operation::Sync, self.join(names), errno);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = if names.is_empty() {
@@ -191,23 +195,23 @@ impl ConfinedFolder<'_> {
     }
 
     /// Opens the folder again, to read its entries.
-    pub fn listing(&self) -> Result<OwnedFd, Errno> {
+    pub(crate) fn listing(&self) -> Result<OwnedFd, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         retry_on_intr(|| sys::openat(&self.fd, ".", flags, Mode::empty()))
     }
 
     /// Returns the number of its device.
-    pub fn device(&self) -> Result<u64, Errno> {
+    pub(crate) fn device(&self) -> Result<u64, Errno> {
         Ok(sys::fstat(&self.fd)?.st_dev)
     }
 
     /// Returns the path of something in the folder, for messages.
-    pub fn join<S: AsRef<str>>(&self, names: &[S]) -> PathBuf {
+    pub(crate) fn join<S: AsRef<str>>(&self, names: &[S]) -> PathBuf {
         joined(self.path, names)
     }
 
     /// Opens the parent folder of `names`. Also returns the last of the names.
-    pub fn parent<'n, S: AsRef<str>>(
+    pub(crate) fn parent<'n, S: AsRef<str>>(
         &self,
         names: &'n [S],
     ) -> Result<(OwnedFd, Cow<'n, OsStr>), Errno> {

@@ -1,5 +1,6 @@
 //! Which parts of a file are data and which are holes.
 
+use piecework_core::SaturatingFrom;
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
@@ -11,7 +12,7 @@ pub(super) fn next_data(file: &std::fs::File, at: u64) -> Result<Option<(u64, u6
         // There is only a hole up to the end.
         Err(Errno::NXIO) => return Ok(None),
         Err(Errno::INVAL | Errno::OPNOTSUPP) => {
-            let len = rustix::fs::fstat(file)?.st_size as u64;
+            let len = u64::saturating_from(rustix::fs::fstat(file)?.st_size);
             return Ok((at < len).then_some((at, len)));
         }
         Err(errno) => return Err(errno),

@@ -37,24 +37,24 @@ struct DiskUse {
 impl DiskAdmission {
     /// Creates the state for `workers` workers, and `spares` more for when all of those are held
     /// up.
-    pub fn new(workers: usize, spares: usize) -> Self {
+    pub(crate) fn new(workers: usize, spares: usize) -> Self {
         Self { uses: vec![None; workers + spares], workers, slow: Vec::new(), last: None }
     }
 
     /// Records that `worker` will turn to `disk` in a moment.
-    pub fn reserve(&mut self, worker: usize, disk: Disk, now: Instant) {
+    pub(crate) fn reserve(&mut self, worker: usize, disk: Disk, now: Instant) {
         self.uses[worker] = Some(DiskUse { disk, since: now, bytes: None });
     }
 
     /// Records that `worker` reads or writes this many bytes on a disk, or does something without a
     /// disk.
-    pub fn begin(&mut self, worker: usize, at: Option<(Disk, usize)>, now: Instant) {
+    pub(crate) fn begin(&mut self, worker: usize, at: Option<(Disk, usize)>, now: Instant) {
         let disk_use = |(disk, bytes)| DiskUse { disk, since: now, bytes: Some(bytes) };
         self.uses[worker] = at.map(disk_use);
     }
 
     /// Records that `worker` has finished.
-    pub fn end(&mut self, worker: usize, now: Instant) {
+    pub(crate) fn end(&mut self, worker: usize, now: Instant) {
         self.last = None;
         if let Some(DiskUse { disk, since, bytes: Some(bytes) }) = self.uses[worker].take() {
             self.last = Some(disk);
@@ -88,18 +88,18 @@ impl DiskAdmission {
     }
 
     /// Returns whether `worker` only works when the others cannot.
-    pub fn is_spare(&self, worker: usize) -> bool {
+    pub(crate) fn is_spare(&self, worker: usize) -> bool {
         worker >= self.workers
     }
 
     /// Returns whether `worker` has been waiting for a disk for too long.
-    pub fn is_held_up(&self, worker: usize, now: Instant) -> bool {
+    pub(crate) fn is_held_up(&self, worker: usize, now: Instant) -> bool {
         self.uses[worker].is_some_and(|disk_use| disk_use.is_long(now))
     }
 
     /// Returns whether `worker` will, as far as is known, soon be done and turn to `next`. `false`
     /// if it is at a slow disk and `next` is another one: then others can do the job sooner.
-    pub fn will_turn_to(&self, worker: usize, next: Disk, now: Instant) -> bool {
+    pub(crate) fn will_turn_to(&self, worker: usize, next: Disk, now: Instant) -> bool {
         self.uses[worker].is_some_and(|disk_use| {
             !disk_use.is_long(now) && (disk_use.disk == next || !self.is_slow(disk_use.disk))
         })
@@ -107,7 +107,7 @@ impl DiskAdmission {
 
     /// Returns whether jobs for `disk` let others go first: it is slow, and a worker is there or
     /// was the last to finish.
-    pub fn yields(&self, disk: Disk) -> bool {
+    pub(crate) fn yields(&self, disk: Disk) -> bool {
         let is_there = |disk_use: &DiskUse| disk_use.disk == disk;
         self.is_slow(disk) && (self.last == Some(disk) || self.uses.iter().flatten().any(is_there))
     }
@@ -121,7 +121,7 @@ impl DiskAdmission {
     /// share of the workers, nor if it is slow and all other workers are there. A spare worker may
     /// not if any worker is at that disk: the remaining ones must not all turn to the next disk
     /// that hangs.
-    pub fn may_take(&self, worker: usize, disk: Option<Disk>, now: Instant) -> bool {
+    pub(crate) fn may_take(&self, worker: usize, disk: Option<Disk>, now: Instant) -> bool {
         let Some(disk) = disk else { return true };
         let mut there = self.uses.iter().flatten().filter(|disk_use| disk_use.disk == disk);
         if self.is_spare(worker) {
@@ -138,7 +138,7 @@ impl DiskAdmission {
 
     /// Returns when all regular workers will be held up if none of them finishes; `None` if one is
     /// not waiting for a disk.
-    pub fn all_held_up_at(&self) -> Option<Instant> {
+    pub(crate) fn all_held_up_at(&self) -> Option<Instant> {
         let mut last = None;
         for disk_use in &self.uses[..self.workers] {
             last = last.max(Some((*disk_use)?.since + Self::PATIENCE));
@@ -148,7 +148,7 @@ impl DiskAdmission {
 
     /// A job that takes longer than this is held up. A mebibyte takes 50 ms at 20 MB/s, and 1 ms if
     /// it goes to memory.
-    pub const PATIENCE: Duration = Duration::from_millis(100);
+    pub(crate) const PATIENCE: Duration = Duration::from_millis(100);
 }
 
 impl DiskUse {

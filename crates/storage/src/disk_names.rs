@@ -1,5 +1,6 @@
 //! The names under which a torrent's files are looked for and created.
 
+use piecework_core::SaturatingFrom;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -130,7 +131,8 @@ fn folds_case(folder: &Path) -> bool {
     let Some(folder) = folder.ancestors().find_map(|above| above.canonicalize().ok()) else {
         return false;
     };
-    let by_kind = statfs(&folder).is_ok_and(|found| FOLDING.contains(&(found.f_type as u32)));
+    let by_kind =
+        statfs(&folder).is_ok_and(|found| FOLDING.contains(&u32::saturating_from(found.f_type)));
     // ext4 and f2fs ignore case in folders with this flag.
     by_kind
         || std::fs::File::open(&folder)

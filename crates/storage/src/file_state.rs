@@ -1,5 +1,6 @@
 //! The metadata of a file.
 
+use piecework_core::SaturatingFrom;
 use rustix::fs::Stat;
 
 use piecework_core::Fingerprint;
@@ -15,7 +16,10 @@ pub struct Extent {
 
 impl Extent {
     pub(super) fn of(stat: &Stat) -> Self {
-        Self { len: stat.st_size as u64, blocks: stat.st_blocks as u64 }
+        Self {
+            len: u64::saturating_from(stat.st_size),
+            blocks: u64::saturating_from(stat.st_blocks),
+        }
     }
 
     /// Returns whether there is less of the file than before: something was cut off or punched out,
@@ -26,7 +30,9 @@ impl Extent {
 }
 
 pub(super) fn fingerprint(stat: &Stat) -> Fingerprint {
-    let mtime_ns =
-        stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64);
-    Fingerprint { len: stat.st_size as u64, mtime_ns }
+    let mtime_ns = stat
+        .st_mtime
+        .saturating_mul(1_000_000_000)
+        .saturating_add(i64::saturating_from(stat.st_mtime_nsec));
+    Fingerprint { len: u64::saturating_from(stat.st_size), mtime_ns }
 }

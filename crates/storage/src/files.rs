@@ -1,5 +1,6 @@
 //! The content of a torrent as one range of bytes, across its files.
 
+use piecework_core::SaturatingFrom;
 use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::num::NonZeroU64;
@@ -39,10 +40,10 @@ struct Cursor<'a> {
 
 impl Files<'_> {
     /// Fills `buf` with the bytes from `offset` on. Padding reads as zeros (BEP 47).
-    pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
+    pub(crate) fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
         let mut rest = buf;
         for slice in self.slices(offset, rest.len(), Operation::Read)? {
-            let (part, behind) = rest.split_at_mut(slice.len as usize);
+            let (part, behind) = rest.split_at_mut(usize::saturating_from(slice.len));
             rest = behind;
             if self.map.entries()[slice.file].padding {
                 part.fill(0);
@@ -55,7 +56,7 @@ impl Files<'_> {
 
     /// The same without waiting for a disk. Returns `false` if that is not possible, or if `watch`
     /// says that a file has to be checked first.
-    pub fn read_cached(
+    pub(crate) fn read_cached(
         &self,
         offset: u64,
         buf: &mut [u8],
@@ -63,7 +64,7 @@ impl Files<'_> {
     ) -> Result<bool, StorageError> {
         let mut rest = buf;
         for slice in self.slices(offset, rest.len(), Operation::Read)? {
-            let (part, behind) = rest.split_at_mut(slice.len as usize);
+            let (part, behind) = rest.split_at_mut(usize::saturating_from(slice.len));
             rest = behind;
             if self.map.entries()[slice.file].padding {
                 part.fill(0);
@@ -84,7 +85,7 @@ impl Files<'_> {
 
     /// Advises the system to read what is not in memory of `span`. Errors are ignored: a reader
     /// will meet and report them.
-    pub fn will_need(&self, span: Range<u64>) {
+    pub(crate) fn will_need(&self, span: Range<u64>) {
         for slice in self.map.slices(span) {
             let long = NonZeroU64::new(slice.len).filter(|len| len.get() > READ_AT_ONCE);
             let Some(len) = long.filter(|_| !self.map.entries()[slice.file].padding) else {
@@ -98,12 +99,12 @@ impl Files<'_> {
     }
 
     /// Writes the consecutive `parts` from `offset` on. Bytes of padding are dropped.
-    pub fn write_at(&self, offset: u64, parts: &[&[u8]]) -> Result<(), StorageError> {
+    pub(crate) fn write_at(&self, offset: u64, parts: &[&[u8]]) -> Result<(), StorageError> {
         let len = parts.iter().map(|part| part.len()).sum();
         let mut cursor = Cursor { parts, skip: 0 };
         for slice in self.slices(offset, len, Operation::Write)? {
             if self.map.entries()[slice.file].padding {
-                cursor.advance(slice.len as usize);
+                cursor.advance(usize::saturating_from(slice.len));
             } else {
                 self.write_file(&slice, &mut cursor)?;
             }
@@ -112,7 +113,7 @@ impl Files<'_> {
     }
 
     /// Returns the ranges of files for `len` bytes from `offset` on, which must all exist.
-    pub fn slices(
+    pub(crate) fn slices(
         &self,
         offset: u64,
         len: usize,
@@ -131,16 +132,20 @@ impl Files<'_> {
 
     /// Returns the length of each file; `None` if it is missing. Padding has the length from the
     /// torrent.
-    pub fn lengths(&self) -> Result<Vec<Option<u64>>, StorageError> {
+    pub(crate) fn lengths(&self) -> Result<Vec<Option<u64>>, StorageError> {
         let entries = self.map.entries().iter();
         let length = |(entry, stat): (&FileEntry, Option<Stat>)| {
-            if entry.padding { Some(entry.len) } else { stat.map(|stat| stat.st_size as u64) }
+            if entry.padding {
+                Some(entry.len)
+            } else {
+                stat.map(|stat| u64::saturating_from(stat.st_size))
+            }
         };
         Ok(entries.zip(self.stats()?).map(length).collect())
     }
 
     /// Returns the metadata of each file; `None` for missing files and for padding.
-    pub fn stats(&self) -> Result<Vec<Option<Stat>>, StorageError> {
+    pub(crate) fn stats(&self) -> Result<Vec<Option<Stat>>, StorageError> {
         let layout = self.layout.read();
         let entries = self.map.entries();
         let folder = match layout.root.open() {
@@ -159,7 +164,7 @@ impl Files<'_> {
     }
 
     /// Returns the metadata of the file, finished or not.
-    pub fn stat_of(&self, file: usize) -> Result<Stat, StorageError> {
+    pub(crate) fn stat_of(&self, file: usize) -> Result<Stat, StorageError> {
         let layout = self.layout.read();
         let folder = layout.root.open()?;
         match layout.find(self.map, file, &folder)? {
@@ -173,7 +178,7 @@ impl Files<'_> {
 
     /// Returns whether another file than the open one has its name now; `stat` is the metadata of
     /// the name. If so, closes the open one.
-    pub fn is_replaced(&self, file: usize, stat: &Stat) -> Result<bool, StorageError> {
+    pub(crate) fn is_replaced(&self, file: usize, stat: &Stat) -> Result<bool, StorageError> {
         let key = FileKey { store: self.store, file };
         let Some(open) = self.handles.get(key, false) else { return Ok(false) };
         let there = fstat(&open.file)
@@ -190,7 +195,7 @@ impl Files<'_> {
     /// # Errors
     /// [`StorageError::Altered`] if another program has changed or replaced it,
     /// [`StorageError::Missing`] if it is gone.
-    pub fn look_if_due(&self, file: usize, watch: &Watch) -> Result<(), StorageError> {
+    pub(crate) fn look_if_due(&self, file: usize, watch: &Watch) -> Result<(), StorageError> {
         if self.map.entries()[file].padding || !watch.is_due(file) {
             return Ok(());
         }
@@ -202,12 +207,12 @@ impl Files<'_> {
     }
 
     /// Returns the path of the file when it is finished.
-    pub fn path_of(&self, file: usize) -> PathBuf {
+    pub(crate) fn path_of(&self, file: usize) -> PathBuf {
         let layout = self.layout.read();
         layout.root.join(&layout.names_of(self.map, file))
     }
 
-    pub fn open(&self, file: usize, write: bool) -> Result<Arc<OpenFile>, StorageError> {
+    pub(crate) fn open(&self, file: usize, write: bool) -> Result<Arc<OpenFile>, StorageError> {
         let key = FileKey { store: self.store, file };
         if let Some(open) = self.handles.get(key, write) {
             return Ok(open);
@@ -314,7 +319,7 @@ impl Files<'_> {
         let open = self.open(slice.file, true)?;
         let mut done = 0;
         while done < slice.len {
-            let part = cursor.gather((slice.len - done) as usize);
+            let part = cursor.gather(usize::saturating_from(slice.len - done));
             match retry_on_intr(|| pwritev(&open.file, &part, slice.offset + done)) {
                 Ok(0) => return Err(self.fault(Operation::Write, slice.file, Errno::IO)),
                 Ok(written) => {
@@ -330,7 +335,7 @@ impl Files<'_> {
     fn shortened(&self, file: usize, open: &OpenFile, wanted: u64) -> StorageError {
         match fstat(&open.file) {
             Ok(stat) => {
-                let (path, len) = (self.path_of(file), stat.st_size as u64);
+                let (path, len) = (self.path_of(file), u64::saturating_from(stat.st_size));
                 StorageError::Changed { path, len, wanted }
             }
             Err(errno) => self.fault(Operation::Read, file, errno),
@@ -378,7 +383,7 @@ fn is_memory(open: &OpenFile) -> bool {
     const RAMFS: u64 = 0x8584_58f6;
     // The width and sign of `f_type` differ between machines; the magic number has 32 bits.
     rustix::fs::fstatfs(&open.file)
-        .is_ok_and(|stat| matches!(stat.f_type as u64 & 0xffff_ffff, TMPFS | RAMFS))
+        .is_ok_and(|stat| matches!(u64::saturating_from(stat.f_type) & 0xffff_ffff, TMPFS | RAMFS))
 }
 
 /// What the system reads ahead by default. To open files for less than that, before they are

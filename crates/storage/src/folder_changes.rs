@@ -13,7 +13,7 @@ use super::renaming::{link_new, rename_new};
 impl ConfinedFolder<'_> {
     /// Returns the metadata of whatever is at `names`, without following a link; `None` if nothing
     /// is there.
-    pub fn look<S: AsRef<str>>(&self, names: &[S]) -> Result<Option<Stat>, StorageError> {
+    pub(crate) fn look<S: AsRef<str>>(&self, names: &[S]) -> Result<Option<Stat>, StorageError> {
         let looked = self.parent(names).and_then(|(parent, name)| {
             retry_on_intr(|| sys::statat(&parent, &*name, AtFlags::SYMLINK_NOFOLLOW))
         });
@@ -26,7 +26,7 @@ impl ConfinedFolder<'_> {
 
     /// Renames a file, or moves it to another folder of its file system. Fails if the new name
     /// exists.
-    pub fn rename<S: AsRef<str>, T: AsRef<str>>(
+    pub(crate) fn rename<S: AsRef<str>, T: AsRef<str>>(
         &self,
         names: &[S],
         target: &ConfinedFolder<'_>,
@@ -46,7 +46,7 @@ impl ConfinedFolder<'_> {
     }
 
     /// Gives a file a second name (a hard link). Fails if the name exists.
-    pub fn link<S: AsRef<str>, T: AsRef<str>>(
+    pub(crate) fn link<S: AsRef<str>, T: AsRef<str>>(
         &self,
         names: &[S],
         target: &ConfinedFolder<'_>,
@@ -61,7 +61,7 @@ impl ConfinedFolder<'_> {
     ///
     /// # Errors
     /// If it is not a regular file.
-    pub fn remove_file<S: AsRef<str>>(&self, names: &[S]) -> Result<bool, StorageError> {
+    pub(crate) fn remove_file<S: AsRef<str>>(&self, names: &[S]) -> Result<bool, StorageError> {
         match self.stat(names) {
             Ok(_) => {}
             Err(StorageError::Missing { .. }) => return Ok(false),
@@ -79,7 +79,7 @@ impl ConfinedFolder<'_> {
 
     /// Removes those of `folders`, and of their parents, that are empty; never this folder. Returns
     /// which were removed.
-    pub fn remove_empty(&self, folders: BTreeSet<Vec<String>>) -> BTreeSet<Vec<String>> {
+    pub(crate) fn remove_empty(&self, folders: BTreeSet<Vec<String>>) -> BTreeSet<Vec<String>> {
         let mut all = BTreeSet::new();
         for folder in folders {
             for deep in 1..=folder.len() {
@@ -92,7 +92,7 @@ impl ConfinedFolder<'_> {
 
     /// Returns whether the parent folders of two paths are the same, by whatever way they were
     /// reached.
-    pub fn same_folder<S: AsRef<str>, T: AsRef<str>>(
+    pub(crate) fn same_folder<S: AsRef<str>, T: AsRef<str>>(
         &self,
         names: &[S],
         other: &ConfinedFolder<'_>,
@@ -105,7 +105,7 @@ impl ConfinedFolder<'_> {
 
     /// Removes a folder if it is empty. Returns whether it is gone. Errors are ignored, because
     /// nobody depends on the removal.
-    pub fn remove_folder(&self, names: &[String]) -> bool {
+    pub(crate) fn remove_folder(&self, names: &[String]) -> bool {
         let removed = self
             .parent(names)
             .and_then(|(parent, name)| sys::unlinkat(&parent, &*name, AtFlags::REMOVEDIR));

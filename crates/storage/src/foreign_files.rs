@@ -1,5 +1,6 @@
 //! Finds files that have the name of a torrent's file but other content.
 
+use piecework_core::SaturatingFrom;
 use std::path::PathBuf;
 
 use rustix::fs::ftruncate;
@@ -130,7 +131,7 @@ impl Store {
         let len = match folder.stat(names) {
             Err(StorageError::Missing { .. }) => return Ok(None),
             Err(error) => return Err(error),
-            Ok(stat) => stat.st_size as u64,
+            Ok(stat) => u64::saturating_from(stat.st_size),
         };
         let is_empty = match folder.open(names, Access::Read) {
             // A program that has only reserved space leaves a single hole.
@@ -156,7 +157,7 @@ impl Store {
                 continue;
             }
             match folder.stat(&layout.names_of(self.map(), slice.file)) {
-                Ok(stat) if stat.st_size as u64 >= slice.offset + slice.len => {}
+                Ok(stat) if u64::saturating_from(stat.st_size) >= slice.offset + slice.len => {}
                 Ok(_) | Err(StorageError::Missing { .. }) => return Ok(false),
                 Err(error) => return Err(error),
             }

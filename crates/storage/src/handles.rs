@@ -204,7 +204,7 @@ impl Default for FileHandles {
 }
 
 impl OpenFile {
-    pub fn probe(&self) -> Probe {
+    pub(crate) fn probe(&self) -> Probe {
         match self.probe.load(Ordering::Relaxed) {
             0 => Probe::Ask,
             1 => Probe::Always,
@@ -212,7 +212,7 @@ impl OpenFile {
         }
     }
 
-    pub fn set_probe(&self, probe: Probe) {
+    pub(crate) fn set_probe(&self, probe: Probe) {
         let code = match probe {
             Probe::Ask => 0,
             Probe::Always => 1,

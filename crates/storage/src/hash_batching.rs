@@ -29,7 +29,7 @@ pub(super) struct WaitingPieces {
 
 impl BatchDelay {
     /// Records that a piece has arrived.
-    pub fn piece_arrived(&mut self, now: Instant) {
+    pub(crate) fn piece_arrived(&mut self, now: Instant) {
         let gap = self.last.map(|last| now.saturating_duration_since(last));
         self.last = Some(now);
         self.interval = match (self.interval, gap) {
@@ -43,7 +43,7 @@ impl BatchDelay {
 
     /// Returns until when the waiting pieces should wait for more; `None` for not at all. Hashing
     /// `gains_from` pieces together begins to pay; more than `width` do not fit.
-    pub fn wait_until(
+    pub(crate) fn wait_until(
         &self,
         now: Instant,
         waiting: WaitingPieces,

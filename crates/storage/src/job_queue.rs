@@ -53,7 +53,7 @@ pub(super) enum Work {
 }
 
 impl Jobs {
-    pub fn new(workers: usize, spares: usize) -> Self {
+    pub(crate) fn new(workers: usize, spares: usize) -> Self {
         Self {
             waiting: VecDeque::new(),
             pieces: 0,
@@ -69,7 +69,7 @@ impl Jobs {
         }
     }
 
-    pub fn push(&mut self, job: Job) {
+    pub(crate) fn push(&mut self, job: Job) {
         if let Job::Finish(piece, came) = &job {
             self.pieces += 1;
             self.bytes += piece.len();
@@ -79,13 +79,13 @@ impl Jobs {
     }
 
     /// Records that `worker` has finished.
-    pub fn end(&mut self, worker: usize, now: Instant) {
+    pub(crate) fn end(&mut self, worker: usize, now: Instant) {
         self.admission.end(worker, now);
         self.writers[worker] = None;
     }
 
     /// Puts the pieces that `worker` has hashed, and is about to write, before all others.
-    pub fn push_hashed(
+    pub(crate) fn push_hashed(
         &mut self,
         worker: usize,
         pieces: Vec<(FinishPiece, Digest20)>,
@@ -101,7 +101,7 @@ impl Jobs {
 
     /// Returns the first job that `worker` may take. A job that lets others go first is only
     /// returned if there is no other.
-    pub fn find(&self, worker: usize, now: Instant) -> Option<usize> {
+    pub(crate) fn find(&self, worker: usize, now: Instant) -> Option<usize> {
         let may_take = |job: &Job| {
             let is_ours = match job {
                 Job::Write(piece, _, by) => {
@@ -124,7 +124,7 @@ impl Jobs {
 
     /// Returns the first piece that `worker` may write, because it has hashed it or because the
     /// worker that did is held up.
-    pub fn find_left(&self, worker: usize, now: Instant) -> Option<usize> {
+    pub(crate) fn find_left(&self, worker: usize, now: Instant) -> Option<usize> {
         self.waiting.iter().position(|job| match job {
             Job::Write(piece, _, by) => {
                 (*by == worker || self.admission.is_held_up(*by, now))
@@ -135,24 +135,24 @@ impl Jobs {
     }
 
     /// Returns whether pieces need not wait for more any longer.
-    pub fn is_gathered(&self, level: Level, coming: usize, now: Instant) -> bool {
+    pub(crate) fn is_gathered(&self, level: Level, coming: usize, now: Instant) -> bool {
         self.gather_until(self.writes, level, coming, now).is_none()
     }
 
     /// Returns whether there is a job that is not left to the worker that hashed it.
-    pub fn has_for_anybody(&self) -> bool {
+    pub(crate) fn has_for_anybody(&self) -> bool {
         self.waiting.len() > self.writes
     }
 
     /// Returns whether nobody will take a waiting job unless a worker finishes or a spare one
     /// watches.
-    pub fn is_unwatched(&self) -> bool {
+    pub(crate) fn is_unwatched(&self) -> bool {
         self.idle == 0 && !self.gathering && !self.watched
     }
 
     /// Returns until when the piece at `at` should wait for others, of which `coming` were
     /// requested; `None` for not at all.
-    pub fn gather_until(
+    pub(crate) fn gather_until(
         &self,
         at: usize,
         level: Level,
@@ -175,7 +175,7 @@ impl Jobs {
     ///
     /// # Panics
     /// If there is nothing.
-    pub fn take(&mut self, worker: usize, at: usize, level: Level, now: Instant) -> Work {
+    pub(crate) fn take(&mut self, worker: usize, at: usize, level: Level, now: Instant) -> Work {
         let mut pieces = Vec::new();
         let mut at = at;
         while pieces.len() < level.width() {

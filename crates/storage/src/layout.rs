@@ -76,13 +76,13 @@ pub(super) struct FoundFile<'a> {
 }
 
 impl SharedLayout {
-    pub fn new(layout: Layout) -> Self {
+    pub(crate) fn new(layout: Layout) -> Self {
         Self { layout: RwLock::new(layout) }
     }
 
     /// Returns a layout with the names in the torrent, except for `names`, and without a suffix.
     /// For reading: several files may have the same path.
-    pub fn shared(
+    pub(crate) fn shared(
         root: ConfinedRoot,
         names: BTreeMap<usize, Vec<String>>,
     ) -> Result<Self, StorageError> {
@@ -92,20 +92,20 @@ impl SharedLayout {
         Ok(Self::new(Layout { root, own, suffix }))
     }
 
-    pub fn read(&self) -> RwLockReadGuard<'_, Layout> {
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, Layout> {
         self.layout.read()
     }
 
     /// The same for a thread that already holds the lock; it must not wait for a writer.
-    pub fn read_again(&self) -> RwLockReadGuard<'_, Layout> {
+    pub(crate) fn read_again(&self) -> RwLockReadGuard<'_, Layout> {
         self.layout.read_recursive()
     }
 
-    pub fn write(&self) -> RwLockWriteGuard<'_, Layout> {
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, Layout> {
         self.layout.write()
     }
 
-    pub fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         self.layout.read().root.path().to_owned()
     }
 }
@@ -113,7 +113,7 @@ impl SharedLayout {
 impl Layout {
     /// Creates a layout in which no two files conflict, unless they are only read and so
     /// `is_shared`.
-    pub fn new(
+    pub(crate) fn new(
         root: ConfinedRoot,
         map: &FileMap,
         top: Option<Box<str>>,
@@ -151,7 +151,7 @@ impl Layout {
     }
 
     /// Updates what depends on the names.
-    pub fn settle(&mut self, map: &FileMap) -> Result<(), StorageError> {
+    pub(crate) fn settle(&mut self, map: &FileMap) -> Result<(), StorageError> {
         // Metainfo has checked the names in the torrent.
         if !self.own.names.is_empty() && !self.own.is_shared {
             self.check_distinct(map)?;
@@ -164,7 +164,7 @@ impl Layout {
     }
 
     /// Returns the path components of the finished file.
-    pub fn names_of<'a>(&'a self, map: &'a FileMap, file: usize) -> Vec<Cow<'a, str>> {
+    pub(crate) fn names_of<'a>(&'a self, map: &'a FileMap, file: usize) -> Vec<Cow<'a, str>> {
         if let Some(names) = self.own.names.get(&file) {
             return names.iter().map(|name| Cow::from(name.as_str())).collect();
         }
@@ -177,7 +177,7 @@ impl Layout {
     }
 
     /// Returns the path components of the unfinished file, if they differ.
-    pub fn unfinished_names_of<'a>(
+    pub(crate) fn unfinished_names_of<'a>(
         &'a self,
         map: &'a FileMap,
         file: usize,
@@ -192,19 +192,19 @@ impl Layout {
     }
 
     /// Returns the path components under which the file is created.
-    pub fn new_names_of<'a>(&'a self, map: &'a FileMap, file: usize) -> Vec<Cow<'a, str>> {
+    pub(crate) fn new_names_of<'a>(&'a self, map: &'a FileMap, file: usize) -> Vec<Cow<'a, str>> {
         let in_use = self.suffix_in_use().is_some();
         let unfinished = if in_use { self.unfinished_names_of(map, file) } else { None };
         unfinished.unwrap_or_else(|| self.names_of(map, file))
     }
 
     /// Returns the suffix of new files.
-    pub fn suffix_in_use(&self) -> Option<&str> {
+    pub(crate) fn suffix_in_use(&self) -> Option<&str> {
         self.suffix().filter(|suffix| suffix.in_use).map(|suffix| &*suffix.text)
     }
 
     /// Finds the file under either of its two names. If both exist, the finished one counts.
-    pub fn find<'a>(
+    pub(crate) fn find<'a>(
         &'a self,
         map: &'a FileMap,
         file: usize,
@@ -222,12 +222,16 @@ impl Layout {
     }
 
     /// Begins a search for many files beneath `folder`.
-    pub fn search<'a>(&'a self, map: &'a FileMap, folder: &'a ConfinedFolder<'a>) -> Search<'a> {
+    pub(crate) fn search<'a>(
+        &'a self,
+        map: &'a FileMap,
+        folder: &'a ConfinedFolder<'a>,
+    ) -> Search<'a> {
         Search { layout: self, map, folder, missing: None, there: None }
     }
 
     /// Opens the file under either of its two names.
-    pub fn open(
+    pub(crate) fn open(
         &self,
         map: &FileMap,
         file: usize,
@@ -296,7 +300,7 @@ impl Layout {
 impl<'a> Search<'a> {
     /// Like [`Layout::find`]. Fastest if files are searched in order, because neighbours usually
     /// share a folder.
-    pub fn find(&mut self, file: usize) -> Result<Option<FoundFile<'a>>, StorageError> {
+    pub(crate) fn find(&mut self, file: usize) -> Result<Option<FoundFile<'a>>, StorageError> {
         let mut parents = self.layout.names_of(self.map, file);
         parents.pop();
         if self.missing.as_ref().is_some_and(|missing| parents.starts_with(missing)) {

@@ -33,6 +33,11 @@
 //! replaced. Content is only removed by [`Store::remove_data`] and, after a copy was verified, by
 //! moving it.
 
+// `as` may cut bits off silently: `SaturatingFrom` and `try_from` say what happens to them.
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
 #![warn(missing_docs)]
 
 mod absolute;

@@ -1,6 +1,7 @@
 //! Moves the files of a torrent to another folder, so that one complete set remains whatever
 //! happens.
 
+use piecework_core::SaturatingFrom;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -355,7 +356,7 @@ impl Relocation<'_> {
         let cannot_write =
             |error: std::io::Error| StorageError::io(Operation::Write, &to_path, error);
         let stat = fstat(&from).map_err(|errno| cannot_read(errno.into()))?;
-        let len = stat.st_size as u64;
+        let len = u64::saturating_from(stat.st_size);
         to.set_len(len).map_err(cannot_write)?;
 
         let begun = self.at.bytes_done;
@@ -371,7 +372,7 @@ impl Relocation<'_> {
             let mut done = stretch.0;
             while done < stretch.1 {
                 self.go_on()?;
-                let part = &mut buf[..(stretch.1 - done).min(CHUNK as u64) as usize];
+                let part = &mut buf[..usize::saturating_from((stretch.1 - done).min(CHUNK as u64))];
                 from.read_exact_at(part, done).map_err(cannot_read)?;
                 hasher.update(part);
                 to.write_all_at(part, done).map_err(cannot_write)?;
@@ -425,7 +426,7 @@ impl Relocation<'_> {
         let mut hasher = Hasher::default();
         for (mut at, end) in stretches.iter().copied() {
             while at < end {
-                let part = ((end - at) as usize).min(buf.len());
+                let part = usize::saturating_from(end - at).min(buf.len());
                 let part = &mut buf[..part];
                 file.read_exact_at(part, at)?;
                 hasher.update(part);
@@ -451,10 +452,10 @@ impl Relocation<'_> {
             return Ok(true);
         }
         let (mut left, mut right) = (vec![0; CHUNK], vec![0; CHUNK]);
-        let (mut at, len) = (0, stat.st_size as u64);
+        let (mut at, len) = (0, u64::saturating_from(stat.st_size));
         while at < len {
             self.go_on()?;
-            let part = (len - at).min(CHUNK as u64) as usize;
+            let part = usize::saturating_from((len - at).min(CHUNK as u64));
             a.read_exact_at(&mut left[..part], at).map_err(unread)?;
             b.read_exact_at(&mut right[..part], at).map_err(unread)?;
             if left[..part] != right[..part] {
@@ -523,7 +524,7 @@ impl Relocation<'_> {
 
 impl Item {
     fn len(&self) -> u64 {
-        self.stat.as_ref().map_or(0, |stat| stat.st_size as u64)
+        self.stat.as_ref().map_or(0, |stat| u64::saturating_from(stat.st_size))
     }
 }
 
@@ -597,8 +598,10 @@ fn missing_above(folder: &Path) -> Vec<PathBuf> {
 
 fn keep_time(file: &File, stat: &Stat) -> Result<(), Errno> {
     let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
-    let last_modification =
-        Timespec { tv_sec: stat.st_mtime as _, tv_nsec: stat.st_mtime_nsec as _ };
+    let last_modification = Timespec {
+        tv_sec: stat.st_mtime as _,
+        tv_nsec: SaturatingFrom::saturating_from(stat.st_mtime_nsec),
+    };
     futimens(file, &Timestamps { last_access, last_modification })
 }
 

@@ -85,11 +85,11 @@ pub(super) fn is_no_link(errno: Errno) -> bool {
 mod able {
     use rustix::io::Errno;
 
-    pub fn to_rename_only() -> Result<(), Errno> {
+    pub(super) fn to_rename_only() -> Result<(), Errno> {
         Ok(())
     }
 
-    pub fn to_link() -> Result<(), Errno> {
+    pub(super) fn to_link() -> Result<(), Errno> {
         Ok(())
     }
 }
@@ -114,11 +114,11 @@ pub(crate) mod able {
         done
     }
 
-    pub fn to_rename_only() -> Result<(), Errno> {
+    pub(crate) fn to_rename_only() -> Result<(), Errno> {
         LACKING.get().0.map_or(Ok(()), Err)
     }
 
-    pub fn to_link() -> Result<(), Errno> {
+    pub(crate) fn to_link() -> Result<(), Errno> {
         LACKING.get().1.map_or(Ok(()), Err)
     }
 }

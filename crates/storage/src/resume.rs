@@ -1,5 +1,6 @@
 //! Finds out which pieces of a torrent need not be hashed again when the program restarts.
 
+use piecework_core::SaturatingFrom;
 use piecework_core::metainfo::FileEntry;
 use piecework_core::{Bitfield, Checkpoint, Fingerprint, PieceIndex};
 
@@ -159,7 +160,7 @@ impl Marks {
         let mut check = Bitfield::empty(have.len());
         let mut doubtful = Bitfield::empty(have.len());
         for (index, marks) in self.of.iter().enumerate() {
-            let piece = PieceIndex(index as u32);
+            let piece = PieceIndex(u32::saturating_from(index));
             let has = |mark: Mark| marks & mark as u8 != 0;
             if has(Mark::Absent) {
                 continue;

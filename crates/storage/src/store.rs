@@ -1,5 +1,6 @@
 //! One torrent's content on disk.
 
+use piecework_core::low_half;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -544,7 +545,7 @@ shared_default!(Notes);
 
 impl Notes {
     /// Records that the folders on the path `names` have changed.
-    pub fn note_folders<S: AsRef<str>>(&mut self, names: &[S]) {
+    pub(crate) fn note_folders<S: AsRef<str>>(&mut self, names: &[S]) {
         for deep in (0..names.len()).rev() {
             let folder = names[..deep].iter().map(|name| name.as_ref().to_owned()).collect();
             // If a folder is recorded, its parents are recorded too.
@@ -572,5 +573,5 @@ const READ_AHEAD: u64 = 4 << 20;
 
 /// Folds a device number into 32 bits.
 fn folded(device: u64) -> u32 {
-    (device ^ device >> 32) as u32
+    low_half(device ^ device >> 32)
 }

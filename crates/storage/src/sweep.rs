@@ -5,6 +5,7 @@
 //! from piece to piece. To spare a disk's head these jumps, the system is asked in advance to read
 //! longer ranges.
 
+use piecework_core::SaturatingFrom;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -62,7 +63,7 @@ struct Batches {
 
 impl Sweep<'_> {
     /// Hashes all pieces that `sink` wants, until it is cancelled or something fails.
-    pub fn run(&self, sink: &impl Sink) -> Result<(), StorageError> {
+    pub(crate) fn run(&self, sink: &impl Sink) -> Result<(), StorageError> {
         let pieces = (0..self.geometry.pieces()).map(PieceIndex);
         let batches = Batches {
             pieces: pieces.filter(|piece| sink.wants(*piece)).collect(),
@@ -86,7 +87,7 @@ impl Sweep<'_> {
     fn batch_len(&self) -> usize {
         let lanes = self.level.width();
         let bytes = lanes as u64 * u64::from(self.geometry.piece_len());
-        lanes * BATCH.div_ceil(bytes) as usize
+        lanes * usize::saturating_from(BATCH.div_ceil(bytes))
     }
 
     /// Returns the most pieces that are hashed together.
@@ -97,7 +98,7 @@ impl Sweep<'_> {
     /// Returns the length of the longest piece: short content has one that is shorter than the
     /// piece length.
     fn longest_piece(&self) -> usize {
-        self.geometry.total_len().min(u64::from(self.geometry.piece_len())) as usize
+        usize::saturating_from(self.geometry.total_len().min(u64::from(self.geometry.piece_len())))
     }
 
     /// Returns the buffer size of a thread that gets at most this many pieces at a time.

@@ -1,5 +1,6 @@
 //! Checks whether files that are served are still as they were left.
 
+use piecework_core::{SaturatingFrom, low_half};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
@@ -99,7 +100,7 @@ impl Watch {
 
     fn now(&self) -> u32 {
         // Wraps after 49 days: a file that nobody read for exactly that long skips one check.
-        (self.start.elapsed().as_millis() as u32).wrapping_add(1).max(1)
+        low_half(u64::saturating_from(self.start.elapsed().as_millis())).wrapping_add(1).max(1)
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) struct WriteBackWindow {
 
 impl WriteBackThrottle {
     /// Records that `bytes` were written to `files`. Returns the window if it is full.
-    pub fn add(
+    pub(crate) fn add(
         &mut self,
         files: impl IntoIterator<Item = usize>,
         bytes: u64,
@@ -54,12 +54,12 @@ impl WriteBackThrottle {
 
     /// Enough work for a disk: a second for a slow one. A torrent has up to twice as much written
     /// data in memory.
-    pub const WINDOW: u64 = 32 << 20;
+    pub(crate) const WINDOW: u64 = 32 << 20;
 }
 
 impl WriteBackWindow {
     /// Returns the files of the window with the step for each.
-    pub fn files(&self) -> impl Iterator<Item = (usize, WriteBackStep)> {
+    pub(crate) fn files(&self) -> impl Iterator<Item = (usize, WriteBackStep)> {
         self.in_flight.union(&self.written).map(|file| {
             let (wait, begin) = (self.in_flight.contains(file), self.written.contains(file));
             (*file, WriteBackStep { wait, begin })
@@ -79,7 +79,7 @@ pub(super) struct WriteBackStep {
 impl WriteBackStep {
     /// Carries out the step. This guarantees nothing; only `fsync` does. But an error is reported
     /// only once: a later `fsync` through the same handle does not report it again.
-    pub fn apply(self, file: &File) -> Result<(), Errno> {
+    pub(crate) fn apply(self, file: &File) -> Result<(), Errno> {
         match self.ask_for(file) {
             // The file system does not support this.
             Err(Errno::NOSYS | Errno::INVAL | Errno::SPIPE | Errno::OPNOTSUPP) => Ok(()),

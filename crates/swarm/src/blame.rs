@@ -5,6 +5,7 @@
 //! peer alone. Once the piece is right, the peers whose blocks had other digests are guilty, and only they.
 //! For a peer that gave a wrong piece alone, this shows afterwards which block it was.
 
+use piecework_core::SaturatingFrom;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -114,7 +115,7 @@ impl Blame {
             }
             let Some(who) = who.get(*giver as usize) else { continue };
             suspect_blocks.push(SuspectBlock {
-                index: index as u32,
+                index: u32::saturating_from(index),
                 digest: *digest,
                 hash,
                 who: Arc::clone(who),

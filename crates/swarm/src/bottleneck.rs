@@ -27,6 +27,7 @@
 //! [`WaitTimes`] adds up the time. Its driver looks a few times a second. What it saw counts until the next
 //! look.
 
+use piecework_core::SaturatingFrom;
 use std::time::Duration;
 
 use super::Swarm;
@@ -243,14 +244,15 @@ impl WaitTimes {
     /// Adds the time from `then` to `now` to the slices that are not over.
     fn charge(&mut self, then: Moment, now: Moment, cause: Cause) {
         let last = slice_of(now);
-        let mut from = then.max(Moment::from_start(SLICE * first_of(last) as u32));
+        let mut from = then.max(Moment::from_start(SLICE * u32::saturating_from(first_of(last))));
         loop {
             let slice = slice_of(from);
             self.turn_to(slice);
-            let end = Moment::from_start(SLICE * (slice as u32 + 1)).min(now);
+            let end = Moment::from_start(SLICE * (u32::saturating_from(slice) + 1)).min(now);
             let micros = end.since(from).as_micros();
             // A slice is 5,000,000 µs.
-            self.slices[(slice % SLICES as u64) as usize][cause as usize] += micros as u32;
+            self.slices[usize::saturating_from(slice % SLICES as u64)][cause as usize] +=
+                u32::saturating_from(micros);
             if slice >= last {
                 return;
             }
@@ -261,7 +263,7 @@ impl WaitTimes {
     /// Empties the slices after the newest up to `slice`, which becomes the newest.
     fn turn_to(&mut self, slice: u64) {
         for gone in (self.newest + 1).max(first_of(slice))..=slice {
-            self.slices[(gone % SLICES as u64) as usize] = [0; Cause::ALL.len()];
+            self.slices[usize::saturating_from(gone % SLICES as u64)] = [0; Cause::ALL.len()];
         }
         self.newest = self.newest.max(slice);
     }
@@ -277,7 +279,7 @@ impl Swarm {
         }
         let mut bottleneck = Bottleneck {
             cause: Cause::Disk,
-            peers: self.peers.len() as u32,
+            peers: u32::saturating_from(self.peers.len()),
             offering: 0,
             serving: 0,
             silent: 0,
@@ -305,11 +307,11 @@ impl Swarm {
             }
             if pipeline.is_snubbed() {
                 bottleneck.silent += 1;
-                unsent += pipeline.owed() as u32;
+                unsent += u32::saturating_from(pipeline.owed());
                 continue;
             }
             bottleneck.serving += 1;
-            bottleneck.owed += pipeline.owed() as u32;
+            bottleneck.owed += u32::saturating_from(pipeline.owed());
             supply.starved += u32::from(pipeline.room(self.now) > 0);
             let (pace, rate) = pipeline.pace();
             *match pace {
@@ -375,7 +377,7 @@ struct Supply {
 }
 
 fn slice_of(moment: Moment) -> u64 {
-    (moment.since_start().as_nanos() / SLICE.as_nanos()) as u64
+    u64::saturating_from(moment.since_start().as_nanos() / SLICE.as_nanos())
 }
 
 /// Returns the oldest slice that counts when `slice` is the newest.

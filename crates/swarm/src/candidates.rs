@@ -1,5 +1,6 @@
 //! The candidate list: addresses that may be dialled, and when.
 
+use piecework_core::SaturatingFrom;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -160,7 +161,7 @@ impl CandidateList {
 
     /// Returns how many addresses accept connections and close them at our handshake.
     pub(super) fn hung_up(&self) -> u32 {
-        self.hung_up.len() as u32
+        u32::saturating_from(self.hung_up.len())
     }
 
     /// The address could not be dialled for a reason on our side.

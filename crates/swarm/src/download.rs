@@ -1,5 +1,6 @@
 //! The way from requests to verified pieces.
 
+use piecework_core::SaturatingFrom;
 use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
@@ -378,7 +379,7 @@ impl Swarm {
             self.picker.note_eager(self.eager.len());
             // In turn among peers of the same merits.
             if !self.eager.is_empty() {
-                let first = (self.turn % self.eager.len() as u64) as usize;
+                let first = usize::saturating_from(self.turn % self.eager.len() as u64);
                 self.eager.rotate_left(first);
             }
             if !self.eager.is_sorted_by_key(|(merits, _)| *merits) {

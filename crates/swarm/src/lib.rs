@@ -39,6 +39,11 @@
 //! *complete* when it holds everything. To its peers, a finished swarm is a seed that lacks some pieces: it
 //! requests nothing, and it closes connections to peers that request nothing either.
 
+// `as` may cut bits off silently: `SaturatingFrom` and `try_from` say what happens to them.
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
 #![warn(missing_docs)]
 
 pub mod admission;

@@ -30,6 +30,7 @@
 //! The time during which a peer owes blocks adds up over chokes and cancels until a block arrives, so that
 //! a peer which takes its unchoke back every second becomes late as well.
 
+use piecework_core::SaturatingFrom;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -438,7 +439,8 @@ impl Pipeline {
             return DeliveryEstimate::default();
         }
         let each = Duration::from_nanos(u64::from(BLOCK_LEN) * 1_000_000_000 / rate);
-        let first = self.min_rtt.unwrap_or_default() + each * (self.owed.len() as u32 + 1);
+        let first =
+            self.min_rtt.unwrap_or_default() + each * (u32::saturating_from(self.owed.len()) + 1);
         DeliveryEstimate { first, each }
     }
 
@@ -582,7 +584,7 @@ impl Pipeline {
             0 if elapsed >= SLOW_ROUND => per_second(start.bytes, elapsed).max(1),
             best => best,
         };
-        let second = (known / u64::from(BLOCK_LEN)) as usize;
+        let second = usize::saturating_from(known / u64::from(BLOCK_LEN));
         let least = if is_slow(known) { SLOW_WINDOW } else { 2 * FIRST_WINDOW };
         let limit = if known == 0 { self.ceiling } else { second.max(least) };
         self.window = (self.window + 1).min(limit).min(self.ceiling);

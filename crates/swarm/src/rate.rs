@@ -1,5 +1,6 @@
 //! Transfer rates.
 
+use piecework_core::SaturatingFrom;
 use std::time::Duration;
 
 use piecework_core::Moment;
@@ -24,11 +25,11 @@ impl Rate {
         if slice > self.newest {
             let gone = (slice - self.newest).min(SLICES as u64);
             for step in 0..gone {
-                self.slices[((slice - step) % SLICES as u64) as usize] = 0;
+                self.slices[usize::saturating_from((slice - step) % SLICES as u64)] = 0;
             }
             self.newest = slice;
         }
-        self.slices[(self.newest % SLICES as u64) as usize] += bytes;
+        self.slices[usize::saturating_from(self.newest % SLICES as u64)] += bytes;
         self.total += bytes;
     }
 
@@ -41,15 +42,16 @@ impl Rate {
     pub(super) fn per_second(&self, now: Moment) -> u64 {
         let slice = slice_of(now).max(self.newest);
         let oldest = (slice + 1).saturating_sub(SLICES as u64).max(self.since);
-        let sum: u64 =
-            (oldest..=self.newest).map(|slice| self.slices[(slice % SLICES as u64) as usize]).sum();
+        let sum: u64 = (oldest..=self.newest)
+            .map(|slice| self.slices[usize::saturating_from(slice % SLICES as u64)])
+            .sum();
         let span = Duration::from_nanos((slice - oldest + 1) * SLICE_NANOS);
-        (u128::from(sum) * 1_000_000_000 / span.as_nanos()) as u64
+        u64::saturating_from(u128::from(sum) * 1_000_000_000 / span.as_nanos())
     }
 }
 
 fn slice_of(now: Moment) -> u64 {
-    (now.since_start().as_nanos() / u128::from(SLICE_NANOS)) as u64
+    u64::saturating_from(now.since_start().as_nanos() / u128::from(SLICE_NANOS))
 }
 
 const SLICES: usize = 10;

@@ -5,6 +5,7 @@
 //! blocks now, gets more than one at a time. A peer that is much slower than others would be loses the
 //! piece, and one that gives nothing loses all its pieces. It then comes after peers that have lost fewer.
 
+use piecework_core::SaturatingFrom;
 use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,7 +118,7 @@ impl Swarm {
             // The more peers there are to try, the less time each has.
             let grade = candidates[best].grade;
             let idle = candidates.iter().filter(|other| other.grade == grade && other.has == 0);
-            let grace = GRACE / (1 + idle.count() as u32 / FEW_CANDIDATES);
+            let grace = GRACE / (1 + u32::saturating_from(idle.count()) / FEW_CANDIDATES);
             let candidate = &mut candidates[best];
             if !self.assign(piece, candidate.key, grace.max(LEAST_GRACE)) {
                 break;
@@ -157,10 +158,11 @@ impl Swarm {
             let is_recent = |at: Moment| at + GRACE + peer.pipeline.delivery_estimate().first > now;
             let gives = peer.pipeline.block_at().is_some_and(is_recent);
             let more = match peer.alone > 0 && gives {
-                true => (peer.pipeline.window() as u32).div_ceil(blocks),
+                true => u32::saturating_from(peer.pipeline.window()).div_ceil(blocks),
                 false => 0,
             };
-            let has = self.trials.iter().filter(|trial| trial.key == *key).count() as u32;
+            let has =
+                u32::saturating_from(self.trials.iter().filter(|trial| trial.key == *key).count());
             TrialCandidate {
                 grade: Grade {
                     // A peer that was never asked may be as good as one that gives blocks.
@@ -231,7 +233,8 @@ impl Swarm {
         peer.cache.look_again();
         if assigned {
             let DeliveryEstimate { first, each } = peer.pipeline.delivery_estimate();
-            let before = self.trials.iter().filter(|trial| trial.key == key).count() as u32;
+            let before =
+                u32::saturating_from(self.trials.iter().filter(|trial| trial.key == key).count());
             let expected = first + each * self.geometry.blocks_per_piece() * before;
             let pause = if first.is_zero() { UNKNOWN } else { grace + expected * 2 };
             // A peer that has lost pieces may be far away.

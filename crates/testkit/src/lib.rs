@@ -15,6 +15,7 @@ pub mod daemon;
 pub mod library;
 pub mod own_tracker;
 
+use piecework_core::SaturatingFrom;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -327,7 +328,8 @@ async fn serve(
     while let Some(heard) = peer.hear().await {
         let PeerMessage::Message(Message::Request(block)) = heard else { continue };
         let span = geometry.block_span(block);
-        let mut data = bytes[span.start as usize..span.end as usize].to_vec();
+        let mut data =
+            bytes[usize::saturating_from(span.start)..usize::saturating_from(span.end)].to_vec();
         twist(block, &mut data);
         if peer.send_block(block, &data).await.is_err() {
             return;

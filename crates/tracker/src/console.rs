@@ -1,5 +1,6 @@
 //! The commands of a tracker's console.
 
+use piecework_core::SaturatingFrom;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -409,7 +410,7 @@ fn stats(service: &Service) -> String {
 
 /// Returns a share in per cent, rounded down; 100 if `whole` is 0.
 fn share_of(part: u64, whole: u64) -> u64 {
-    if whole == 0 { 100 } else { (u128::from(part) * 100 / u128::from(whole)) as u64 }
+    if whole == 0 { 100 } else { u64::saturating_from(u128::from(part) * 100 / u128::from(whole)) }
 }
 
 const HELP: &str = "\

@@ -1,5 +1,6 @@
 //! Formats of times, pieces and events.
 
+use piecework_core::SaturatingFrom;
 use std::fmt::Write;
 use std::time::SystemTime;
 
@@ -56,7 +57,7 @@ pub(super) fn ranges(held: &Holdings, pieces: u32, limit: usize) -> String {
 
 /// Returns a share in per cent, rounded down, so that 100 means all; 100 if `pieces` is 0.
 pub(super) fn percent(held: u32, pieces: u32) -> u32 {
-    if pieces == 0 { 100 } else { (u64::from(held) * 100 / u64::from(pieces)) as u32 }
+    if pieces == 0 { 100 } else { u32::saturating_from(u64::from(held) * 100 / u64::from(pieces)) }
 }
 
 pub(super) fn rfc3339(time: SystemTime) -> String {

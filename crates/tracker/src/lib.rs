@@ -14,6 +14,12 @@
 //! # }
 //! ```
 
+// `as` may cut bits off silently: `SaturatingFrom` and `try_from` say what happens to them.
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
+
 mod access_log;
 mod addresses;
 mod announces;
@@ -55,6 +61,7 @@ mod udp;
 mod unlisted;
 mod views;
 
+use piecework_core::SaturatingFrom;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -402,7 +409,7 @@ impl SavingPeers {
         match &self.under_way {
             Some(task) if !task.is_finished() => {
                 // Leaves the disk to others most of the time.
-                self.next += SAVE_PEERS_PAUSE * TEND_EVERY.as_millis() as u32;
+                self.next += SAVE_PEERS_PAUSE * u32::saturating_from(TEND_EVERY.as_millis());
                 return;
             }
             Some(_) => self.under_way = None,

@@ -14,6 +14,7 @@
 //! peer, port, address, the milliseconds since the peer was last alive and since its holdings were confirmed, its id,
 //! its key, the bytes it misses, and the length and bytes of its bitfield, each if its flag is set.
 
+use piecework_core::SaturatingFrom;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -97,7 +98,7 @@ impl PeersFile {
             out.put_u64(left);
         }
         if let KeptHoldings::Pieces(bits) = &peer.held {
-            out.put_u32(bits.len() as u32);
+            out.put_u32(u32::saturating_from(bits.len()));
             out.put_slice(bits);
         }
     }
@@ -270,19 +271,19 @@ fn millis(time: Duration) -> u32 {
 
 /// The flags in a peer's first two bytes.
 mod flag {
-    pub const SAME_TORRENT: u16 = 1;
-    pub const IPV6: u16 = 1 << 1;
-    pub const COMPLETE: u16 = 1 << 2;
-    pub const REACHED: u16 = 1 << 3;
-    pub const PEER_ID: u16 = 1 << 4;
-    pub const SHORT_KEY: u16 = 1 << 5;
-    pub const LONG_KEY: u16 = 1 << 6;
-    pub const LEFT: u16 = 1 << 7;
-    pub const EVERYTHING: u16 = 1 << 8;
-    pub const PIECES: u16 = 1 << 9;
-    pub const REPORTED: u16 = 1 << 10;
-    pub const OBSERVED: u16 = 1 << 11;
-    pub const ANNOUNCED: u16 = 1 << 12;
+    pub(super) const SAME_TORRENT: u16 = 1;
+    pub(super) const IPV6: u16 = 1 << 1;
+    pub(super) const COMPLETE: u16 = 1 << 2;
+    pub(super) const REACHED: u16 = 1 << 3;
+    pub(super) const PEER_ID: u16 = 1 << 4;
+    pub(super) const SHORT_KEY: u16 = 1 << 5;
+    pub(super) const LONG_KEY: u16 = 1 << 6;
+    pub(super) const LEFT: u16 = 1 << 7;
+    pub(super) const EVERYTHING: u16 = 1 << 8;
+    pub(super) const PIECES: u16 = 1 << 9;
+    pub(super) const REPORTED: u16 = 1 << 10;
+    pub(super) const OBSERVED: u16 = 1 << 11;
+    pub(super) const ANNOUNCED: u16 = 1 << 12;
 }
 
 const MAGIC: &[u8] = b"PWPEERS1";

@@ -270,13 +270,13 @@ fn seed_roots(env: &Env, config: &Config, as_root: bool) -> Vec<PathBuf> {
 }
 
 /// Returns whether users other than the owner may read the password in `path`.
-pub fn is_open_to_others(path: &Path) -> bool {
+pub(super) fn is_open_to_others(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     std::fs::metadata(path).is_ok_and(|about| about.permissions().mode() & 0o077 != 0)
 }
 
 /// Returns why `path` cannot be run as a program, if that can be known in advance.
-pub fn why_not_run(path: &Path) -> Option<String> {
+pub(super) fn why_not_run(path: &Path) -> Option<String> {
     use std::os::unix::fs::PermissionsExt;
     match std::fs::metadata(path) {
         Err(error) => Some(error.to_string()),

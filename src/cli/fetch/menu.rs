@@ -12,7 +12,7 @@ use super::super::{CliError, Env, Exit};
 /// Lets the user choose an entry.
 ///
 /// # Errors If the user leaves without choosing, or if the terminal cannot be used.
-pub fn choose<'a>(
+pub(super) fn choose<'a>(
     env: &Env,
     entries: &'a [CatalogueEntry],
 ) -> Result<&'a CatalogueEntry, CliError> {

@@ -8,7 +8,7 @@ use super::super::format::{Paint, count, size, table_text};
 
 /// An answer: tables, with lines above and below them.
 #[derive(Debug, Default)]
-pub struct Sheet {
+pub(super) struct Sheet {
     /// The tables. Programs get the first one.
     pub tables: Vec<Grid>,
     /// The line above the tables.
@@ -23,7 +23,7 @@ pub struct Sheet {
 
 /// A table: the name of each column, and for each row its values for programs and for people.
 #[derive(Debug)]
-pub struct Grid {
+pub(super) struct Grid {
     pub columns: &'static [&'static str],
     /// Columns with numbers, which are aligned to the right.
     pub right: &'static [usize],
@@ -36,7 +36,7 @@ pub struct Grid {
 
 /// A value in the form for programs and in the form for people.
 #[derive(Debug, Clone)]
-pub struct Cell {
+pub(super) struct Cell {
     /// The form for programs.
     pub raw: String,
     /// The form for people.
@@ -45,7 +45,7 @@ pub struct Cell {
 
 impl Sheet {
     /// Returns the text for people, within `width` columns.
-    pub fn text(&self, width: usize, paint: Paint) -> String {
+    pub(super) fn text(&self, width: usize, paint: Paint) -> String {
         let mut parts: Vec<String> = Vec::new();
         parts.extend(self.head.as_ref().map(|head| paint.bold(fit(head, width))));
         let shown = if self.only_notes { &[][..] } else { &self.tables[..] };
@@ -64,7 +64,7 @@ impl Sheet {
 
     /// Returns the first table as comma-separated values for programs (RFC 4180, but with `\n` at
     /// the ends of lines).
-    pub fn csv(&self) -> String {
+    pub(super) fn csv(&self) -> String {
         let Some(grid) = self.tables.first() else { return String::new() };
         let mut out = grid.columns.join(",");
         out.push('\n');
@@ -75,7 +75,7 @@ impl Sheet {
     }
 
     /// Adds a note below a table of `most` rows that there may be more rows.
-    pub fn shortened(mut self, most: usize) -> Self {
+    pub(super) fn shortened(mut self, most: usize) -> Self {
         if self.tables.iter().any(|grid| grid.rows.len() >= most) {
             let most = count(most as u64);
             self.notes.push(format!("only the last {most} are shown: --csv and --json print all"));
@@ -95,28 +95,28 @@ impl Grid {
 
 impl Cell {
     /// Text, which may come from outside.
-    pub fn text(text: impl ToString) -> Self {
+    pub(super) fn text(text: impl ToString) -> Self {
         let raw = text.to_string();
         Self { shown: printable(&raw).into_owned(), raw }
     }
 
     /// A number.
-    pub fn number(number: u64) -> Self {
+    pub(super) fn number(number: u64) -> Self {
         Self { raw: number.to_string(), shown: count(number) }
     }
 
     /// A number of bytes.
-    pub fn bytes(bytes: u64) -> Self {
+    pub(super) fn bytes(bytes: u64) -> Self {
         Self { raw: bytes.to_string(), shown: size(bytes) }
     }
 
     /// A time in RFC 3339.
-    pub fn time(time: &str) -> Self {
+    pub(super) fn time(time: &str) -> Self {
         Self { raw: time.to_owned(), shown: local(time) }
     }
 
     /// Text, or an empty cell.
-    pub fn maybe(text: Option<&str>) -> Self {
+    pub(super) fn maybe(text: Option<&str>) -> Self {
         match text {
             Some(text) => Self::text(text),
             None => Self { raw: String::new(), shown: "·".to_owned() },
@@ -124,25 +124,25 @@ impl Cell {
     }
 
     /// A value with `shown` as its form for people.
-    pub fn as_shown(raw: impl ToString, shown: String) -> Self {
+    pub(super) fn as_shown(raw: impl ToString, shown: String) -> Self {
         Self { raw: raw.to_string(), shown }
     }
 }
 
 impl Sheet {
     /// Creates a sheet whose table is for programs only. People get the notes.
-    pub fn for_programs(grid: Grid) -> Self {
+    pub(super) fn for_programs(grid: Grid) -> Self {
         Self { tables: vec![grid], only_notes: true, ..Self::default() }
     }
 }
 
 /// Returns an RFC 3339 time as local time.
-pub fn local(time: &str) -> String {
+pub(super) fn local(time: &str) -> String {
     zoned(time, "%Y-%m-%d %H:%M:%S%.3f").unwrap_or_else(|| printable(time).into_owned())
 }
 
 /// Returns the time of day of an RFC 3339 time as local time.
-pub fn local_clock(time: &str) -> String {
+pub(super) fn local_clock(time: &str) -> String {
     zoned(time, "%H:%M:%S%.3f").unwrap_or_else(|| "·".to_owned())
 }
 
@@ -152,7 +152,7 @@ fn zoned(time: &str, format: &str) -> Option<String> {
 }
 
 /// Appends a row as comma-separated values.
-pub fn csv_line(out: &mut String, row: &[Cell]) {
+pub(super) fn csv_line(out: &mut String, row: &[Cell]) {
     for (at, cell) in row.iter().enumerate() {
         if at > 0 {
             out.push(',');
@@ -174,7 +174,7 @@ fn quoted(text: &str) -> Cow<'_, str> {
 }
 
 /// Returns a line shortened to `width` columns.
-pub fn fit(line: &str, width: usize) -> String {
+pub(super) fn fit(line: &str, width: usize) -> String {
     match width {
         usize::MAX => line.to_owned(),
         width => cut_end(line, width.saturating_sub(1)).into_owned(),

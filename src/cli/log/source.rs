@@ -15,7 +15,7 @@ use super::super::remote::Remote;
 use super::super::{CliError, Env};
 
 /// The source of answers.
-pub enum Source<'a> {
+pub(super) enum Source<'a> {
     /// A journal. Its owner may be writing to it at the same time.
     File(Reader),
     /// A daemon.
@@ -24,7 +24,7 @@ pub enum Source<'a> {
 
 /// A torrent that the source knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LoggedTorrent {
+pub(super) struct LoggedTorrent {
     pub info_hash: InfoHash,
     /// Its name, unescaped.
     pub name: String,
@@ -37,7 +37,7 @@ pub struct LoggedTorrent {
 impl<'a> Source<'a> {
     /// Returns the journal in `file`, or else the daemon. If no daemon runs and none was named,
     /// returns the journal that `torrent-peer` keeps.
-    pub async fn find(
+    pub(super) async fn find(
         env: &Env,
         remote: &'a Remote,
         file: Option<&Path>,
@@ -65,7 +65,7 @@ impl<'a> Source<'a> {
     }
 
     /// Returns the journal, if it is a tracker's.
-    pub fn of_tracker(&self) -> Result<Option<&Reader>, CliError> {
+    pub(super) fn of_tracker(&self) -> Result<Option<&Reader>, CliError> {
         match self {
             Self::File(reader) if reader.is_trackers().map_err(fault)? => Ok(Some(reader)),
             _ => Ok(None),
@@ -73,7 +73,7 @@ impl<'a> Source<'a> {
     }
 
     /// Returns all torrents that it knows.
-    pub async fn torrents(&self) -> Result<Vec<LoggedTorrent>, CliError> {
+    pub(super) async fn torrents(&self) -> Result<Vec<LoggedTorrent>, CliError> {
         match self {
             Self::File(reader) => {
                 let torrents = reader.torrents().map_err(fault)?;
@@ -98,7 +98,7 @@ impl<'a> Source<'a> {
     }
 
     /// Returns the one among `torrents` that `text` names.
-    pub fn pick<'b>(
+    pub(super) fn pick<'b>(
         &self,
         torrents: &'b [LoggedTorrent],
         text: &str,
@@ -123,7 +123,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    pub async fn givers(&self, torrent: &LoggedTorrent) -> Result<Givers, CliError> {
+    pub(super) async fn givers(&self, torrent: &LoggedTorrent) -> Result<Givers, CliError> {
         match self {
             Self::File(reader) => {
                 let givers = reader.givers(torrent.info_hash).map_err(fault)?;
@@ -143,7 +143,11 @@ impl<'a> Source<'a> {
         }
     }
 
-    pub async fn story(&self, torrent: &LoggedTorrent, piece: u32) -> Result<PieceStory, CliError> {
+    pub(super) async fn story(
+        &self,
+        torrent: &LoggedTorrent,
+        piece: u32,
+    ) -> Result<PieceStory, CliError> {
         match self {
             Self::File(reader) => {
                 let story = reader.story(torrent.info_hash, piece).map_err(fault)?;
@@ -162,7 +166,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    pub async fn bad(&self, torrent: &LoggedTorrent) -> Result<Vec<BadPiece>, CliError> {
+    pub(super) async fn bad(&self, torrent: &LoggedTorrent) -> Result<Vec<BadPiece>, CliError> {
         match self {
             Self::File(reader) => {
                 let wrong = reader.wrong_pieces(torrent.info_hash).map_err(fault)?;
@@ -177,7 +181,7 @@ impl<'a> Source<'a> {
 
     /// Returns responses: those after `after` if it is given, else the last ones. `since` is in
     /// seconds since 1970.
-    pub async fn log(
+    pub(super) async fn log(
         &self,
         torrent: &LoggedTorrent,
         peer: Option<SocketAddr>,
@@ -207,7 +211,7 @@ impl<'a> Source<'a> {
 }
 
 /// Returns the error for a journal file that cannot be read.
-pub fn fault(error: JournalError) -> CliError {
+pub(super) fn fault(error: JournalError) -> CliError {
     CliError::failed(error)
 }
 

@@ -16,7 +16,7 @@ use super::sheet::{Cell, csv_line};
 use super::source::{LoggedTorrent, Source};
 
 /// The responses of some torrents in the order of time, read page by page.
-pub struct Responses<'a> {
+pub(super) struct Responses<'a> {
     source: &'a Source<'a>,
     peer: Option<SocketAddr>,
     since: Option<i64>,
@@ -36,7 +36,7 @@ struct Queue<'a> {
 }
 
 /// Writes rows one by one, as comma-separated values or as a JSON list.
-pub struct RowWriter<'a> {
+pub(super) struct RowWriter<'a> {
     out: &'a Output,
     form: Form,
     rows: u64,
@@ -53,7 +53,7 @@ enum Form {
 impl<'a> Responses<'a> {
     /// Begins to read the responses of `torrents`. `peer` and `since` (seconds since 1970) select
     /// among them.
-    pub async fn of(
+    pub(super) async fn of(
         source: &'a Source<'a>,
         torrents: &[&'a LoggedTorrent],
         peer: Option<SocketAddr>,
@@ -79,7 +79,7 @@ impl<'a> Responses<'a> {
     }
 
     /// Returns the next response, or `None` after the last one.
-    pub async fn next(&mut self) -> Result<Option<LogEntry>, CliError> {
+    pub(super) async fn next(&mut self) -> Result<Option<LogEntry>, CliError> {
         let Some(Reverse((_, at))) = self.heads.pop() else { return Ok(None) };
         let queue = &mut self.queues[at];
         let is_ban = match (queue.page.front(), queue.bans.front()) {
@@ -119,7 +119,7 @@ impl<'a> Responses<'a> {
 
 impl<'a> RowWriter<'a> {
     /// Begins an answer with these columns, in the form that was asked for.
-    pub fn new(env: &'a Env, remote: &Remote, columns: &[&str]) -> Self {
+    pub(super) fn new(env: &'a Env, remote: &Remote, columns: &[&str]) -> Self {
         let out = env.stdout();
         let form = match (remote.json(), out.is_terminal()) {
             (false, _) => Form::Csv,
@@ -134,7 +134,7 @@ impl<'a> RowWriter<'a> {
     }
 
     /// Writes a row.
-    pub fn row(
+    pub(super) fn row(
         &mut self,
         json: &impl Serialize,
         cells: impl FnOnce() -> Vec<Cell>,
@@ -161,7 +161,7 @@ impl<'a> RowWriter<'a> {
     }
 
     /// Ends the answer.
-    pub fn end(mut self) -> Result<(), CliError> {
+    pub(super) fn end(mut self) -> Result<(), CliError> {
         match self.form {
             Form::Csv => {}
             Form::Pretty if self.rows > 0 => self.text.push_str("\n]\n"),

@@ -66,7 +66,7 @@ struct Requests {
 /// Asks the tracker at `address`.
 ///
 /// # Errors If it does not answer, or does not know the torrent.
-pub async fn ask(
+pub(super) async fn ask(
     env: &Env,
     remote: &Remote,
     args: &JournalArgs,
@@ -101,7 +101,7 @@ pub async fn ask(
 /// Shows the requests in a tracker's own journal.
 ///
 /// # Errors If a journal cannot answer the question.
-pub fn show(
+pub(super) fn show(
     env: &Env,
     remote: &Remote,
     args: &JournalArgs,

@@ -15,7 +15,7 @@ use super::sheet::{Cell, Grid, Sheet, fit, local};
 
 /// A holder of a piece, as a tracker knows it.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Holder {
+pub(super) struct Holder {
     peer: SocketAddr,
     client: Option<String>,
     source: Option<String>,
@@ -24,7 +24,7 @@ pub struct Holder {
 
 /// Pieces that the same few peers hold.
 #[derive(Debug, Clone, Deserialize)]
-pub struct RiskGroup {
+pub(super) struct RiskGroup {
     holders: Vec<SocketAddr>,
     pieces: String,
     count: u64,
@@ -32,7 +32,7 @@ pub struct RiskGroup {
 
 /// A request that a tracker answered.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Request {
+pub(super) struct Request {
     /// Time in RFC 3339.
     pub time: String,
     pub peer: SocketAddr,
@@ -48,14 +48,14 @@ pub struct Request {
 
 /// Some pieces, as ranges.
 #[derive(Debug, Clone)]
-pub struct PieceRanges {
+pub(super) struct PieceRanges {
     pub count: u64,
     /// Such as `0-41,57`.
     pub pieces: String,
 }
 
 /// Returns who holds a piece.
-pub fn holders(piece: u32, number: u64, holders: &[Holder]) -> Sheet {
+pub(super) fn holders(piece: u32, number: u64, holders: &[Holder]) -> Sheet {
     let rows = holders.iter().map(|holder| {
         let sure = if holder.sure { "yes" } else { "may hold more" };
         vec![
@@ -78,7 +78,7 @@ pub fn holders(piece: u32, number: u64, holders: &[Holder]) -> Sheet {
 }
 
 /// Returns the pieces that few peers hold.
-pub fn at_risk(k: u32, number: u64, groups: &[RiskGroup], more: u64) -> Sheet {
+pub(super) fn at_risk(k: u32, number: u64, groups: &[RiskGroup], more: u64) -> Sheet {
     let rows = groups.iter().map(|group| {
         let holders: Vec<String> = group.holders.iter().map(ToString::to_string).collect();
         let shown = if holders.is_empty() { "nobody".to_owned() } else { holders.join(" ") };
@@ -105,7 +105,7 @@ pub fn at_risk(k: u32, number: u64, groups: &[RiskGroup], more: u64) -> Sheet {
 }
 
 /// Returns some pieces below a sentence.
-pub fn ranges(head: String, held: PieceRanges) -> Sheet {
+pub(super) fn ranges(head: String, held: PieceRanges) -> Sheet {
     let rows = match held.count {
         0 => Vec::new(),
         count => vec![vec![Cell::number(count), Cell::text(held.pieces)]],
@@ -115,7 +115,7 @@ pub fn ranges(head: String, held: PieceRanges) -> Sheet {
 }
 
 /// Returns `1 piece`, `2 pieces` and so on.
-pub fn pieces(number: u64) -> String {
+pub(super) fn pieces(number: u64) -> String {
     counted(number, "piece")
 }
 
@@ -137,7 +137,7 @@ impl From<RequestRecord> for Request {
 }
 
 /// Returns a table of requests to a tracker.
-pub fn requests(rows: &[Request]) -> Sheet {
+pub(super) fn requests(rows: &[Request]) -> Sheet {
     let rows = rows.iter().map(request_row);
     let grid = Grid {
         columns: REQUEST_COLUMNS,
@@ -150,7 +150,7 @@ pub fn requests(rows: &[Request]) -> Sheet {
 }
 
 /// Returns a request as a row.
-pub fn request_row(row: &Request) -> Vec<Cell> {
+pub(super) fn request_row(row: &Request) -> Vec<Cell> {
     let outcome = match &row.error {
         Some(error) => Cell::text(error),
         None => Cell::text("ok"),
@@ -168,11 +168,11 @@ pub fn request_row(row: &Request) -> Vec<Cell> {
 }
 
 /// The columns of [`request_row`].
-pub const REQUEST_COLUMNS: &[&str] =
+pub(super) const REQUEST_COLUMNS: &[&str] =
     &["time", "event", "peer", "client", "given", "outcome", "torrent"];
 
 /// Returns a request as a line, for `--follow`.
-pub fn request_line(row: &Request, out: &Output) -> String {
+pub(super) fn request_line(row: &Request, out: &Output) -> String {
     let outcome = match &row.error {
         Some(error) => out.paint().red(printable(error)),
         None => "ok".to_owned(),

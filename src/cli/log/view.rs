@@ -16,7 +16,7 @@ use super::source::LoggedTorrent;
 
 /// A bad piece, and its torrent.
 #[derive(Debug, Clone, Serialize)]
-pub struct BadPieceReport {
+pub(super) struct BadPieceReport {
     info_hash: InfoHash,
     torrent: String,
     #[serde(flatten)]
@@ -25,7 +25,7 @@ pub struct BadPieceReport {
 
 /// The journal's sums for a torrent.
 #[derive(Debug, Clone, Serialize)]
-pub struct TorrentSum {
+pub(super) struct TorrentSum {
     info_hash: InfoHash,
     name: String,
     givers: usize,
@@ -35,13 +35,13 @@ pub struct TorrentSum {
 }
 
 impl BadPieceReport {
-    pub fn new(torrent: &LoggedTorrent, piece: BadPiece) -> Self {
+    pub(super) fn new(torrent: &LoggedTorrent, piece: BadPiece) -> Self {
         Self { info_hash: torrent.info_hash, torrent: torrent.name.clone(), piece }
     }
 }
 
 impl TorrentSum {
-    pub fn new(torrent: &LoggedTorrent, givers: &Givers) -> Self {
+    pub(super) fn new(torrent: &LoggedTorrent, givers: &Givers) -> Self {
         Self {
             info_hash: torrent.info_hash,
             name: torrent.name.clone(),
@@ -54,7 +54,7 @@ impl TorrentSum {
 }
 
 /// Returns the torrents of a journal.
-pub fn torrents(rows: &[TorrentSum]) -> Sheet {
+pub(super) fn torrents(rows: &[TorrentSum]) -> Sheet {
     let rows = rows.iter().map(|row| {
         vec![
             Cell::as_shown(row.info_hash, row.info_hash.to_string()[..8].to_owned()),
@@ -76,7 +76,7 @@ pub fn torrents(rows: &[TorrentSum]) -> Sheet {
 }
 
 /// Returns who gave a torrent, and to whom it was sent.
-pub fn givers(all: &Givers) -> Sheet {
+pub(super) fn givers(all: &Givers) -> Sheet {
     let mut notes = Vec::new();
     if all.lost > 0 {
         notes.push(format!(
@@ -102,7 +102,7 @@ pub fn givers(all: &Givers) -> Sheet {
 }
 
 /// Returns who gave what among some responses.
-pub fn givers_alone(givers: &[GiverInfo]) -> Sheet {
+pub(super) fn givers_alone(givers: &[GiverInfo]) -> Sheet {
     sums(givers, &[])
 }
 
@@ -159,11 +159,11 @@ fn sums(givers: &[GiverInfo], takers: &[TakerInfo]) -> Sheet {
 
 /// Sums over some responses.
 #[derive(Default)]
-pub struct GiverSums(BTreeMap<(SocketAddr, String), GiverInfo>);
+pub(super) struct GiverSums(BTreeMap<(SocketAddr, String), GiverInfo>);
 
 impl GiverSums {
     /// Adds a response.
-    pub fn add(&mut self, entry: &LogEntry) {
+    pub(super) fn add(&mut self, entry: &LogEntry) {
         let time = entry.time.parse::<jiff::Timestamp>().map_or(0, jiff::Timestamp::as_second);
         let key = (entry.peer, entry.client.clone());
         let sum = self.0.entry(key).or_insert_with(|| GiverInfo {
@@ -197,7 +197,7 @@ impl GiverSums {
     }
 
     /// Returns the sums, the most generous first.
-    pub fn finish(self) -> Vec<GiverInfo> {
+    pub(super) fn finish(self) -> Vec<GiverInfo> {
         let mut sums: Vec<GiverInfo> = self.0.into_values().collect();
         sums.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.peer.cmp(&b.peer)));
         sums
@@ -205,7 +205,7 @@ impl GiverSums {
 }
 
 /// Returns responses, one in each row.
-pub fn log(log: &[LogEntry], several: bool) -> Sheet {
+pub(super) fn log(log: &[LogEntry], several: bool) -> Sheet {
     let rows = log.iter().map(|entry| log_row(entry, several)).collect();
     let elastic = if several { 8 } else { 3 };
     let columns = log_columns(several);
@@ -214,7 +214,7 @@ pub fn log(log: &[LogEntry], several: bool) -> Sheet {
 }
 
 /// Returns a response as a row. The row names the torrent if there may be `several`.
-pub fn log_row(entry: &LogEntry, several: bool) -> Vec<Cell> {
+pub(super) fn log_row(entry: &LogEntry, several: bool) -> Vec<Cell> {
     let mut row = vec![
         Cell::time(&entry.time),
         Cell::number(entry.piece.into()),
@@ -232,14 +232,14 @@ pub fn log_row(entry: &LogEntry, several: bool) -> Vec<Cell> {
 }
 
 /// The columns of [`log_row`].
-pub fn log_columns(several: bool) -> &'static [&'static str] {
+pub(super) fn log_columns(several: bool) -> &'static [&'static str] {
     let columns: &[&str] =
         &["time", "piece", "peer", "client", "blocks", "bytes", "took_ms", "result", "torrent"];
     if several { columns } else { &columns[..8] }
 }
 
 /// Returns one response as a line, for `--follow`.
-pub fn line(entry: &LogEntry, several: bool, out: &Output) -> String {
+pub(super) fn line(entry: &LogEntry, several: bool, out: &Output) -> String {
     let paint = out.paint();
     let result = match entry.verdict.as_str() {
         "verified" => "verified".to_owned(),
@@ -262,7 +262,7 @@ pub fn line(entry: &LogEntry, several: bool, out: &Output) -> String {
 }
 
 /// Returns all that is known of a piece.
-pub fn story(story: &PieceStory) -> Sheet {
+pub(super) fn story(story: &PieceStory) -> Sheet {
     let rows = story.story.iter().map(|entry| {
         let blocks = match (&entry.blocks, entry.block_count) {
             (Some(blocks), _) => Cell::text(blocks),
@@ -319,7 +319,7 @@ pub fn story(story: &PieceStory) -> Sheet {
 }
 
 /// Returns every piece that arrived wrong.
-pub fn bad(all: &[BadPieceReport]) -> Sheet {
+pub(super) fn bad(all: &[BadPieceReport]) -> Sheet {
     let several = all.iter().any(|bad| bad.info_hash != all[0].info_hash);
     let mut notes = Vec::new();
     for bad in all {

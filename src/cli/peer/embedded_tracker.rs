@@ -10,7 +10,7 @@ use super::tracker::likely_address;
 
 /// A running tracker. It keeps nothing on disk, because torrents are registered again at each
 /// start.
-pub struct EmbeddedTracker {
+pub(super) struct EmbeddedTracker {
     handle: TrackerHandle,
 }
 
@@ -18,7 +18,10 @@ impl EmbeddedTracker {
     /// Starts a tracker on `ip` or on every address, on the configured port or the next free one.
     ///
     /// # Errors If no address is free.
-    pub async fn start(config: &TrackerConfig, ip: Option<IpAddr>) -> Result<Self, CliError> {
+    pub(super) async fn start(
+        config: &TrackerConfig,
+        ip: Option<IpAddr>,
+    ) -> Result<Self, CliError> {
         let ip = ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
         let mut listen = SocketAddr::new(ip, config.listen.port());
         let mut tries = PORTS_TRIED;
@@ -47,11 +50,11 @@ impl EmbeddedTracker {
 
     /// Returns the address by which other machines most likely reach it. We announce to this
     /// address too, so that the tracker sees an address of ours that others can use.
-    pub fn address(&self) -> SocketAddr {
+    pub(super) fn address(&self) -> SocketAddr {
         likely_address(self.handle.local_addr())
     }
 
-    pub async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.handle.shutdown().await;
     }
 }

@@ -83,7 +83,7 @@ pub struct GetArgs {
 
 /// The target of a download, and its options.
 #[derive(Debug, Clone, Default)]
-pub struct Target {
+pub(super) struct Target {
     /// The folder that contains it.
     pub folder: PathBuf,
     /// Suffix of the names of unfinished files.
@@ -98,7 +98,7 @@ pub struct Target {
     pub trackers: Vec<TrackerUrl>,
 }
 
-pub async fn run(
+pub(super) async fn run(
     args: GetArgs,
     env: &mut Env,
     mut config: PeerConfig,
@@ -194,7 +194,7 @@ async fn peers_of_link(
 /// Adds a torrent to download.
 ///
 /// # Errors If the node refuses it.
-pub fn begin(
+pub(super) fn begin(
     node: &mut Node,
     env: &Env,
     metainfo: Metainfo,
@@ -291,7 +291,7 @@ fn renamed(
 /// notice.
 ///
 /// # Errors If stderr cannot be written.
-pub fn keep(env: &Env, config: &PeerConfig, metainfo: &Metainfo) -> Result<(), CliError> {
+pub(super) fn keep(env: &Env, config: &PeerConfig, metainfo: &Metainfo) -> Result<(), CliError> {
     let path = torrent_path(env, config, metainfo);
     let full = env.path(&path);
     let is_kept = torrent_file::read(&full, &path)
@@ -336,7 +336,7 @@ fn parsed(tiers: &[Vec<String>]) -> Vec<Vec<TrackerUrl>> {
 
 impl Target {
     /// Returns the configured target of downloads.
-    pub fn of(config: &PeerConfig) -> Self {
+    pub(super) fn of(config: &PeerConfig) -> Self {
         Self {
             folder: config.downloads.clone(),
             incomplete_suffix: config.incomplete_suffix.clone(),

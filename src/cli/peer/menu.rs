@@ -18,7 +18,7 @@ use super::share::{self, ShareOptions};
 use super::tracker::Tracker;
 
 /// Runs the menu.
-pub async fn run(
+pub(super) async fn run(
     env: &mut Env,
     config: Config,
     exit_deadline: &ExitDeadline,

@@ -1,5 +1,6 @@
 //! A running peer: its session, its log, its console, and the loop that ties them together.
 
+use piecework_core::SaturatingFrom;
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
@@ -32,7 +33,7 @@ use super::view;
 
 /// Options of a node in addition to the configuration.
 #[derive(Debug, Clone, Default)]
-pub struct NodeOptions {
+pub(super) struct NodeOptions {
     /// Listen on exactly this address, instead of the configured one or the next free port.
     pub listen: Option<SocketAddr>,
     /// File for a line of JSON for every response.
@@ -40,7 +41,7 @@ pub struct NodeOptions {
 }
 
 /// A running peer.
-pub struct Node {
+pub(super) struct Node {
     session: Session,
     log: Arc<PieceLog>,
     /// Maximum number of responses to show.
@@ -61,7 +62,7 @@ pub struct Node {
 
 /// Why the loop of a node ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EndReason {
+pub(super) enum EndReason {
     /// The user asked for it: `quit`, Ctrl-C, or a signal.
     Asked,
     /// The work is done.
@@ -70,7 +71,7 @@ pub enum EndReason {
 
 /// An event that the loop leaves to its caller.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Turn {
+pub(super) enum Turn {
     /// The node should end.
     Over(EndReason),
     /// A typed line that is not a command of the console.
@@ -79,7 +80,7 @@ pub enum Turn {
 
 /// The role of a torrent in a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub(super) enum Role {
     /// It is complete and is shared with others.
     Share,
     /// It is downloaded, then shared.
@@ -111,14 +112,18 @@ struct NodeTorrent {
 
 impl Node {
     /// Returns whether files keep the unmodified names of the torrent.
-    pub fn raw_names(&self) -> bool {
+    pub(super) fn raw_names(&self) -> bool {
         self.raw_names
     }
 
     /// Starts a node, which listens for peers.
     ///
     /// # Errors If no address is free or the log cannot be written.
-    pub fn start(env: &Env, config: &PeerConfig, options: &NodeOptions) -> Result<Self, CliError> {
+    pub(super) fn start(
+        env: &Env,
+        config: &PeerConfig,
+        options: &NodeOptions,
+    ) -> Result<Self, CliError> {
         // Peers and files each need a file descriptor, so raise the limit as far as the system
         // allows.
         if let Err(error) = session::raise_file_limit() {
@@ -163,7 +168,7 @@ impl Node {
     ///
     /// # Errors
     /// If the terminal cannot be used.
-    pub fn open_console(&mut self, env: &mut Env) -> Result<(), CliError> {
+    pub(super) fn open_console(&mut self, env: &mut Env) -> Result<(), CliError> {
         self.screen.close();
         (self.screen, self.commands) = Screen::with_console(env)?;
         self.screen.complete(Completion::new(&ConsoleCommand::NAMES, &[], |_| Vec::new()));
@@ -176,7 +181,7 @@ impl Node {
     /// Adds a torrent.
     ///
     /// # Errors If it is already there or its folder cannot be used.
-    pub fn add(&mut self, add: AddTorrent, role: Role) -> Result<(), AddError> {
+    pub(super) fn add(&mut self, add: AddTorrent, role: Role) -> Result<(), AddError> {
         let handle = self.session.add(add)?;
         let (mut watched, changed) = (handle.clone(), Arc::clone(&self.changed));
         tokio::spawn(async move {
@@ -203,7 +208,7 @@ impl Node {
     /// console.
     ///
     /// # Errors If a download cannot continue.
-    pub async fn turn(&mut self) -> Result<Turn, CliError> {
+    pub(super) async fn turn(&mut self) -> Result<Turn, CliError> {
         loop {
             if self.asked {
                 return Ok(Turn::Over(EndReason::Asked));
@@ -228,7 +233,7 @@ impl Node {
 
     /// Waits for `work` unless a signal asks to end first. The next [`Node::turn`] then returns
     /// too.
-    pub async fn unless_ended<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+    pub(super) async fn unless_ended<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         if self.asked {
             return None;
         }
@@ -242,7 +247,7 @@ impl Node {
     }
 
     /// Leaves all swarms and tells trackers, within ten seconds. A second signal ends this at once.
-    pub async fn leave(mut self, exit_deadline: &ExitDeadline) -> Exit {
+    pub(super) async fn leave(mut self, exit_deadline: &ExitDeadline) -> Exit {
         exit_deadline.set(exit_deadline::TO_END, Exit::Failed);
         self.screen.close();
         if self.screen.is_live() {
@@ -281,12 +286,12 @@ impl Node {
         Exit::Fine
     }
 
-    pub fn screen(&self) -> &Screen {
+    pub(super) fn screen(&self) -> &Screen {
         &self.screen
     }
 
     /// Returns the status of torrents that are not complete.
-    pub fn unfinished(&self) -> Vec<TorrentStatus> {
+    pub(super) fn unfinished(&self) -> Vec<TorrentStatus> {
         let getting =
             |torrent: &&NodeTorrent| matches!(torrent.role, Role::Get { .. }) && !torrent.complete;
         self.torrents.iter().filter(getting).map(|torrent| torrent.handle.status()).collect()
@@ -386,7 +391,7 @@ impl Node {
 
     /// Returns the time between two checks, which grows with the number of torrents.
     fn spacing(&self) -> Duration {
-        Duration::from_millis(100) * (1 + self.torrents.len() as u32 / 100)
+        Duration::from_millis(100) * (1 + u32::saturating_from(self.torrents.len()) / 100)
     }
 }
 

@@ -17,7 +17,7 @@ use super::tracker::{LookupError, Tracker};
 
 /// What to get.
 #[derive(Debug, PartialEq, Eq)]
-pub enum TorrentQuery {
+pub(super) enum TorrentQuery {
     /// A torrent file.
     File(PathBuf),
     /// An info-hash in the tracker's catalogue.
@@ -32,7 +32,7 @@ impl TorrentQuery {
     /// Parses what to get.
     ///
     /// # Errors If it is not UTF-8, or names a torrent file that does not exist.
-    pub fn parse(env: &Env, text: &std::ffi::OsStr) -> Result<Self, CliError> {
+    pub(super) fn parse(env: &Env, text: &std::ffi::OsStr) -> Result<Self, CliError> {
         let path = Path::new(text);
         let is_torrent = path.extension().is_some_and(|ext| ext == "torrent");
         if is_torrent && env.path(path).is_file() {
@@ -54,7 +54,7 @@ impl TorrentQuery {
 }
 
 /// Returns the torrent from the tracker, or the kept one if the tracker does not provide it.
-pub async fn find_or_kept(
+pub(super) async fn find_or_kept(
     env: &Env,
     config: &PeerConfig,
     wanted: &TorrentQuery,
@@ -132,7 +132,7 @@ fn kept(env: &Env, config: &PeerConfig, wanted: &TorrentQuery) -> Vec<(PathBuf, 
 ///
 /// # Errors
 /// If there is none, or several.
-pub async fn find(
+pub(super) async fn find(
     env: &Env,
     wanted: &TorrentQuery,
     tracker: Option<&Tracker>,
@@ -198,7 +198,7 @@ async fn lookup(env: &Env, name: &str, tracker: &Tracker) -> Result<CatalogueEnt
 }
 
 /// Returns a table of the catalogue.
-pub fn catalogue(entries: &[CatalogueEntry], width: usize, paint: Paint) -> String {
+pub(crate) fn catalogue(entries: &[CatalogueEntry], width: usize, paint: Paint) -> String {
     let rows = entries.iter().map(|entry| {
         let description: String =
             entry.description.as_deref().unwrap_or("").chars().take(MOST_NOTE).collect();

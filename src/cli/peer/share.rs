@@ -82,7 +82,7 @@ pub struct ShareArgs {
 
 /// Options of what is shared.
 #[derive(Debug, Clone, Default)]
-pub struct ShareOptions {
+pub(super) struct ShareOptions {
     /// Bytes in a piece.
     pub piece_len: Option<u32>,
     /// Whether it is unlisted and private (BEP 27).
@@ -98,7 +98,7 @@ pub struct ShareOptions {
 }
 
 /// A torrent that is ready to share.
-pub struct ShareableTorrent {
+pub(super) struct ShareableTorrent {
     metainfo: Arc<Metainfo>,
     root: PathBuf,
     /// Names on disk that differ from those in the torrent, if it was hashed just now.
@@ -107,7 +107,7 @@ pub struct ShareableTorrent {
     whole: bool,
 }
 
-pub async fn run(
+pub(super) async fn run(
     args: ShareArgs,
     env: &mut Env,
     config: Config,
@@ -223,7 +223,7 @@ async fn make_each(
 }
 
 /// Runs a node until it should end.
-pub async fn serve(node: &mut Node) -> Result<EndReason, CliError> {
+pub(super) async fn serve(node: &mut Node) -> Result<EndReason, CliError> {
     loop {
         match node.turn().await? {
             Turn::Over(ended) => return Ok(ended),
@@ -240,7 +240,7 @@ pub async fn serve(node: &mut Node) -> Result<EndReason, CliError> {
 /// first.
 ///
 /// # Errors If the torrent cannot be made or kept.
-pub async fn make(
+pub(super) async fn make(
     node: &mut Node,
     env: &Env,
     path: &Path,
@@ -316,7 +316,7 @@ impl ShareableTorrent {
 /// Registers a torrent with the tracker and adds it to the node.
 ///
 /// # Errors If the node refuses it, or if it is private and the tracker is not one of its own.
-pub async fn publish(
+pub(super) async fn publish(
     node: &mut Node,
     env: &Env,
     sharable: &ShareableTorrent,
@@ -503,7 +503,7 @@ fn files_in(env: &Env, folder: &Path) -> Result<Vec<PathBuf>, CliError> {
 /// Returns the path to keep a torrent at. It contains the torrent's name, and also its info-hash if
 /// another file already has that name: another torrent, or the same one with other trackers, made
 /// by somebody else.
-pub fn torrent_path(env: &Env, config: &PeerConfig, metainfo: &Metainfo) -> PathBuf {
+pub(super) fn torrent_path(env: &Env, config: &PeerConfig, metainfo: &Metainfo) -> PathBuf {
     let name = torrent_file_stem(metainfo.info().name());
     let hash = metainfo.info_hash().to_string();
     let plain = config.torrents.join(format!("{name}.torrent"));

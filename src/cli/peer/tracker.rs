@@ -19,11 +19,11 @@ use super::super::format::counted;
 
 /// A named tracker, and its catalogue if it has one.
 #[derive(Debug, Clone)]
-pub struct Tracker(NamedTracker);
+pub(crate) struct Tracker(NamedTracker);
 
 /// The result of an attempt to register.
 #[derive(Debug)]
-pub enum Registration {
+pub(crate) enum Registration {
     /// It is in the catalogue.
     Done(Registered),
     /// This tracker has no catalogue or refuses us, with the reason.
@@ -46,12 +46,12 @@ impl Tracker {
     /// Returns the tracker with the address `name`.
     ///
     /// # Errors If that is not the address of a tracker.
-    pub fn named(name: &str) -> Result<Self, CliError> {
+    pub(crate) fn named(name: &str) -> Result<Self, CliError> {
         NamedTracker::parse(Provenance::Named, name).map(Self).map_err(CliError::usage_by)
     }
 
     /// Returns whether only programs on this machine can reach it.
-    pub fn is_local(&self) -> bool {
+    pub(crate) fn is_local(&self) -> bool {
         let is_local = |url: &TrackerUrl| {
             let host = url.host();
             host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
@@ -62,7 +62,10 @@ impl Tracker {
     /// Returns the torrents of the catalogue or, with `name`, those of that name.
     ///
     /// # Errors If there is no catalogue, or it does not answer.
-    pub async fn list(&self, name: Option<&str>) -> Result<Vec<CatalogueEntry>, LookupError> {
+    pub(crate) async fn list(
+        &self,
+        name: Option<&str>,
+    ) -> Result<Vec<CatalogueEntry>, LookupError> {
         let catalogue = self.catalogue().map_err(|error| self.fault(error))?;
         self.in_time(catalogue.list(name)).await
     }
@@ -70,7 +73,7 @@ impl Tracker {
     /// Returns the torrent `info_hash`.
     ///
     /// # Errors If the tracker does not know it, does not answer, or returns something else.
-    pub async fn fetch(&self, info_hash: InfoHash) -> Result<Metainfo, LookupError> {
+    pub(crate) async fn fetch(&self, info_hash: InfoHash) -> Result<Metainfo, LookupError> {
         let catalogue = self.catalogue().map_err(|error| self.fault(error))?;
         let bytes = self.in_time(catalogue.fetch(info_hash)).await?;
         let metainfo = Metainfo::parse(&bytes, &ParseLimits::default()).map_err(|error| {
@@ -89,7 +92,11 @@ impl Tracker {
     }
 
     /// Registers a torrent in the catalogue.
-    pub async fn register(&self, metainfo: &Metainfo, options: RegisterOptions) -> Registration {
+    pub(crate) async fn register(
+        &self,
+        metainfo: &Metainfo,
+        options: RegisterOptions,
+    ) -> Registration {
         match metainfo.bytes() {
             Ok(torrent) => Registration::of(self.0.register(&torrent, options).await),
             Err(error) => Registration::Refused(error.to_string()),
@@ -97,7 +104,7 @@ impl Tracker {
     }
 
     /// The same, repeated until the tracker answers.
-    pub async fn register_later(
+    pub(crate) async fn register_later(
         &self,
         metainfo: &Metainfo,
         options: RegisterOptions,
@@ -111,7 +118,7 @@ impl Tracker {
     /// Removes a torrent from the catalogue.
     ///
     /// # Errors If the tracker refuses or does not answer.
-    pub async fn remove(&self, info_hash: InfoHash, token: &str) -> Result<(), LookupError> {
+    pub(crate) async fn remove(&self, info_hash: InfoHash, token: &str) -> Result<(), LookupError> {
         self.0.remove(info_hash, token).await.map_err(|error| self.fault(error))
     }
 
@@ -175,14 +182,14 @@ impl From<LookupError> for CliError {
 }
 
 /// Returns the catalogue with which a torrent that we made was registered.
-pub fn catalogue_of(metainfo: &Metainfo) -> Option<CatalogueUrl> {
+pub(crate) fn catalogue_of(metainfo: &Metainfo) -> Option<CatalogueUrl> {
     let urls: Vec<TrackerUrl> =
         metainfo.trackers().iter().flatten().filter_map(|url| url.parse().ok()).collect();
     tracker_client::catalogue_of(metainfo, &urls)
 }
 
 /// Returns the state of a tracker as one line.
-pub fn describe(status: &TrackerStatus) -> String {
+pub(crate) fn describe(status: &TrackerStatus) -> String {
     let mut text = format!("{}: ", status.url);
     match (&status.last_error, status.state) {
         (Some(error), _) => text.push_str(&printable(error)),
@@ -203,7 +210,7 @@ pub fn describe(status: &TrackerStatus) -> String {
 }
 
 /// Returns the address by which other machines most likely reach `listening`.
-pub fn likely_address(listening: SocketAddr) -> SocketAddr {
+pub(crate) fn likely_address(listening: SocketAddr) -> SocketAddr {
     if listening.ip().is_unspecified() {
         SocketAddr::new(lan_ip(), listening.port())
     } else {

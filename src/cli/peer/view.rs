@@ -16,7 +16,7 @@ use super::super::format::{
 };
 
 /// Returns the live line for these torrents, not wider than `width`.
-pub fn live_line(torrents: &[TorrentStatus], width: usize, paint: Paint) -> String {
+pub(super) fn live_line(torrents: &[TorrentStatus], width: usize, paint: Paint) -> String {
     let active = torrents.iter().find(|status| !is_seeding(status));
     match (torrents, active) {
         ([], _) => String::new(),
@@ -38,7 +38,7 @@ pub fn live_line(torrents: &[TorrentStatus], width: usize, paint: Paint) -> Stri
 }
 
 /// Returns the answer to `status`.
-pub fn status(torrents: &[TorrentStatus], paint: Paint) -> String {
+pub(super) fn status(torrents: &[TorrentStatus], paint: Paint) -> String {
     if torrents.is_empty() {
         return "no torrents".to_owned();
     }
@@ -71,7 +71,11 @@ pub fn status(torrents: &[TorrentStatus], paint: Paint) -> String {
 
 /// Returns the answer to `peers`. If there are several torrents, each part begins with the
 /// torrent's name.
-pub fn peers(torrents: &[(TorrentStatus, Vec<PeerStatus>)], width: usize, paint: Paint) -> String {
+pub(super) fn peers(
+    torrents: &[(TorrentStatus, Vec<PeerStatus>)],
+    width: usize,
+    paint: Paint,
+) -> String {
     sections(torrents, paint, |(status, peers)| {
         let rows = peers.iter().map(|peer| {
             vec![
@@ -100,7 +104,7 @@ pub fn peers(torrents: &[(TorrentStatus, Vec<PeerStatus>)], width: usize, paint:
 }
 
 /// Returns the answer to `files`.
-pub fn files(
+pub(super) fn files(
     torrents: &[(TorrentStatus, &Metainfo, Bitfield)],
     width: usize,
     paint: Paint,
@@ -124,7 +128,12 @@ pub fn files(
 }
 
 /// Returns the answer to `request logs`: every response, oldest first.
-pub fn request_log(records: &[PieceRecord], dropped: u64, width: usize, paint: Paint) -> String {
+pub(super) fn request_log(
+    records: &[PieceRecord],
+    dropped: u64,
+    width: usize,
+    paint: Paint,
+) -> String {
     if records.is_empty() {
         return "no piece has arrived yet".to_owned();
     }
@@ -173,7 +182,7 @@ pub fn request_log(records: &[PieceRecord], dropped: u64, width: usize, paint: P
 }
 
 /// Returns a table of who gave how many pieces.
-pub fn givers(totals: &[GiverTotal], unlisted: u64, width: usize, paint: Paint) -> String {
+pub(super) fn givers(totals: &[GiverTotal], unlisted: u64, width: usize, paint: Paint) -> String {
     let all: u64 = totals.iter().map(|total| total.bytes).sum();
     let given = totals.iter().filter(|total| total.pieces > 0);
     let rows = given.map(|total| {
@@ -198,7 +207,7 @@ pub fn givers(totals: &[GiverTotal], unlisted: u64, width: usize, paint: Paint) 
 }
 
 /// Returns the line for a tenth of a download, printed where there is no bar.
-pub fn tenth_line(status: &TorrentStatus) -> String {
+pub(super) fn tenth_line(status: &TorrentStatus) -> String {
     let eta = status.eta.map_or(String::new(), |eta| format!(", ETA {}", seconds(eta)));
     format!(
         "{} {}%: {} of {} pieces, {}, {}{eta}",
@@ -212,7 +221,7 @@ pub fn tenth_line(status: &TorrentStatus) -> String {
 }
 
 /// Returns the line that ends a download.
-pub fn complete_line(status: &TorrentStatus, took: Duration, paint: Paint) -> String {
+pub(super) fn complete_line(status: &TorrentStatus, took: Duration, paint: Paint) -> String {
     let name = paint.bold(printable(&status.name));
     let pieces = counted(status.pieces_total.into(), "piece");
     let size = size(status.bytes_total);

@@ -12,7 +12,7 @@ use super::super::{CliError, Env};
 /// Shows all settings.
 ///
 /// # Errors If the daemon does not answer.
-pub async fn show(env: &Env, remote: &Remote) -> Result<(), CliError> {
+pub(super) async fn show(env: &Env, remote: &Remote) -> Result<(), CliError> {
     let settings = remote.client().settings().await.map_err(|error| remote.fault(&error))?;
     remote.answer(env, &settings, || text(&settings))
 }
@@ -20,7 +20,7 @@ pub async fn show(env: &Env, remote: &Remote) -> Result<(), CliError> {
 /// Changes settings, each given as `KEY=VALUE`, and shows them.
 ///
 /// # Errors If a key is unknown or a value is not valid. Then nothing is changed.
-pub async fn change(env: &Env, remote: &Remote, changes: &[String]) -> Result<(), CliError> {
+pub(super) async fn change(env: &Env, remote: &Remote, changes: &[String]) -> Result<(), CliError> {
     let fault = |error| remote.fault(&error);
     let before = remote.client().settings().await.map_err(fault)?;
     let change = parse(env, &before, changes)?;

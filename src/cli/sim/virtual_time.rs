@@ -1,5 +1,6 @@
 //! `torrent-sim --virtual`: a network of any size in virtual time, on one core.
 
+use piecework_core::SaturatingFrom;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -200,7 +201,7 @@ fn text(scenario: &Scenario, runs: &[Run], width: usize, paint: Paint) -> String
             "\n\n{} events in {:.1} s, {} a second",
             count(events),
             took.as_secs_f64(),
-            count(speed as u64),
+            count(u64::saturating_from(speed)),
         ));
     }
     text

@@ -21,7 +21,11 @@ use super::view;
 ///
 /// # Errors
 /// If there is no such torrent, or the daemon ends.
-pub async fn watch(env: &Env, remote: &Remote, torrent: Option<&str>) -> Result<(), CliError> {
+pub(super) async fn watch(
+    env: &Env,
+    remote: &Remote,
+    torrent: Option<&str>,
+) -> Result<(), CliError> {
     let mut interrupt = Signals::interrupt()?;
     let only = match torrent {
         Some(text) => Some(pick(&remote.torrents().await?, text)?.info_hash),

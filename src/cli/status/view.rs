@@ -1,5 +1,6 @@
 //! The texts of `torrent-status`: pure functions from the daemon's answers to text.
 
+use piecework_core::SaturatingFrom;
 use std::time::Duration;
 
 use piecework_api::{
@@ -14,14 +15,14 @@ use super::super::format::{
 };
 
 /// Returns the daemon's state, then its downloads, then its seeds.
-pub fn overview(overview: &Overview, width: usize, paint: Paint) -> String {
+pub(super) fn overview(overview: &Overview, width: usize, paint: Paint) -> String {
     let mut parts = vec![head(overview, paint)];
     parts.extend(tables(&overview.torrents, width, paint));
     parts.join("\n\n")
 }
 
 /// Returns the daemon's state in two lines, and its notices.
-pub fn head(overview: &Overview, paint: Paint) -> String {
+pub(super) fn head(overview: &Overview, paint: Paint) -> String {
     let listen: Vec<String> = overview.listen.iter().map(ToString::to_string).collect();
     let up = short_span(overview.uptime);
     let mut out = format!(
@@ -43,7 +44,7 @@ pub fn head(overview: &Overview, paint: Paint) -> String {
 }
 
 /// Returns the tables of downloads and seeds, or a sentence if there are none.
-pub fn tables(torrents: &[Torrent], width: usize, paint: Paint) -> Vec<String> {
+pub(super) fn tables(torrents: &[Torrent], width: usize, paint: Paint) -> Vec<String> {
     let (seeding, leeching): (Vec<&Torrent>, Vec<&Torrent>) =
         torrents.iter().partition(|torrent| is_whole(torrent));
     let mut out = Vec::new();
@@ -60,7 +61,7 @@ pub fn tables(torrents: &[Torrent], width: usize, paint: Paint) -> Vec<String> {
 }
 
 /// Returns everything about one torrent except its files and peers.
-pub fn detail(detail: &TorrentDetail, paint: Paint) -> String {
+pub(super) fn detail(detail: &TorrentDetail, paint: Paint) -> String {
     let torrent = &detail.torrent;
     let mut lines = vec![format!("{}", paint.bold(printable(&torrent.name)))];
     let mut row = |key: &str, value: String| {
@@ -138,13 +139,13 @@ fn amounts(torrent: &Torrent, paint: Paint) -> [(&'static str, String); 4] {
 }
 
 /// Returns the connected peers.
-pub fn peers(peers: &[PeerInfo], width: usize, paint: Paint) -> String {
+pub(super) fn peers(peers: &[PeerInfo], width: usize, paint: Paint) -> String {
     let rows = peers.iter().map(|peer| {
         vec![
             peer.addr.to_string(),
             printable(&peer.client).into_owned(),
             direction(peer).to_owned(),
-            format!("{}%", (peer.progress * 100.0) as u64),
+            format!("{}%", u64::saturating_from(peer.progress * 100.0)),
             rate(peer.download_rate as f64),
             size(peer.downloaded),
             rate(peer.upload_rate as f64),
@@ -167,7 +168,7 @@ fn direction(peer: &PeerInfo) -> &'static str {
 }
 
 /// Returns the files, numbered as for `--files`.
-pub fn files(files: &[FileInfo], width: usize, paint: Paint) -> String {
+pub(super) fn files(files: &[FileInfo], width: usize, paint: Paint) -> String {
     let rows = files.iter().map(|file| {
         vec![
             count(u64::from(file.index) + 1),
@@ -182,7 +183,7 @@ pub fn files(files: &[FileInfo], width: usize, paint: Paint) -> String {
 }
 
 /// Returns who gave which piece.
-pub fn log(entries: &[LogEntry], width: usize, paint: Paint) -> String {
+pub(super) fn log(entries: &[LogEntry], width: usize, paint: Paint) -> String {
     if entries.is_empty() {
         return "no piece has arrived yet".to_owned();
     }
@@ -205,7 +206,7 @@ pub fn log(entries: &[LogEntry], width: usize, paint: Paint) -> String {
 }
 
 /// Returns a torrent's name and state in one line, for pipes.
-pub fn line(torrent: &Torrent) -> String {
+pub(super) fn line(torrent: &Torrent) -> String {
     format!(
         "{} {}%: {}",
         printable(&torrent.name),
@@ -226,11 +227,11 @@ fn done(torrent: &Torrent) -> u64 {
 
 /// Returns the per cent of a torrent that was checked.
 fn checked(torrent: &Torrent) -> u64 {
-    (torrent.check_progress * 100.0) as u64
+    u64::saturating_from(torrent.check_progress * 100.0)
 }
 
 /// Returns the word for a priority.
-pub fn priority_word(priority: Priority) -> &'static str {
+pub(super) fn priority_word(priority: Priority) -> &'static str {
     match priority {
         Priority::Skip => "skip",
         Priority::Low => "low",

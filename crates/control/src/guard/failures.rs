@@ -37,7 +37,7 @@ struct Failing {
 
 impl Failures {
     /// Counts a wrong password of `sender`.
-    pub fn add(&mut self, sender: Sender, now: Moment) {
+    pub(super) fn add(&mut self, sender: Sender, now: Moment) {
         if self.by_sender.len() >= MAX_FAILING && !self.by_sender.contains_key(&sender) {
             self.by_sender.retain(|_, failing| !failing.is_over(now));
             // All of them within a minute: the one that was first has waited longest.
@@ -70,12 +70,12 @@ impl Failures {
     }
 
     /// Whether anybody was wrong too often.
-    pub fn any(&self, now: Moment) -> bool {
+    pub(super) fn any(&self, now: Moment) -> bool {
         self.by_sender.values().any(|failing| failing.is_slowed(now))
     }
 
     /// The places for guesses of `sender`, if it was wrong too often.
-    pub fn places(&self, sender: Sender, now: Moment) -> Option<Arc<Semaphore>> {
+    pub(super) fn places(&self, sender: Sender, now: Moment) -> Option<Arc<Semaphore>> {
         let failing = self.by_sender.get(&sender)?;
         failing.is_slowed(now).then(|| Arc::clone(&failing.places))
     }

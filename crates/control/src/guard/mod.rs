@@ -43,7 +43,7 @@ use piecework_http::{Ends, Senders, SiteRefusal, SiteRule};
 
 /// Checks every request before a route sees it: host, origin, password or token, content type.
 #[derive(Debug)]
-pub struct Guard {
+pub(crate) struct Guard {
     config: GuardConfig,
     failures: Mutex<Failures>,
     started: Instant,
@@ -51,7 +51,7 @@ pub struct Guard {
 
 /// What a guard goes by.
 #[derive(Debug, Clone)]
-pub struct GuardConfig {
+pub(crate) struct GuardConfig {
     /// By which names it may be asked, and pages of which sites may ask.
     sites: SiteRule,
     /// What the owner shows, either of them; none: whoever is let in is the owner.
@@ -62,7 +62,7 @@ pub struct GuardConfig {
 
 /// What stands behind a guard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Surface {
+pub(crate) enum Surface {
     /// The native API: what changes something must say that it is JSON.
     Native,
     /// Transmission's RPC, whose clients say anything about their JSON. Its session id, which no
@@ -72,7 +72,7 @@ pub enum Surface {
 
 /// Why a request goes no further.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// It asks by a name that is not known here, or a page of another site sent it.
     #[error(transparent)]
     Site(#[from] SiteRefusal),
@@ -111,12 +111,12 @@ struct Expected {
 
 impl Guard {
     /// A guard that goes by `config`.
-    pub fn new(config: GuardConfig) -> Arc<Self> {
+    pub(crate) fn new(config: GuardConfig) -> Arc<Self> {
         Arc::new(Self { config, failures: Mutex::default(), started: Instant::now() })
     }
 
     /// Puts the guard before all of `router`, what it has no route for included.
-    pub fn protect(self: &Arc<Self>, router: Router, surface: Surface) -> Router {
+    pub(crate) fn protect(self: &Arc<Self>, router: Router, surface: Surface) -> Router {
         router.layer(from_fn_with_state((Arc::clone(self), surface), stand_before))
     }
 
@@ -127,7 +127,7 @@ impl Guard {
     ///
     /// # Errors
     /// Why it may not.
-    pub async fn check(
+    pub(crate) async fn check(
         &self,
         parts: &Parts,
         surface: Surface,
@@ -200,7 +200,7 @@ impl GuardConfig {
     /// What to go by: `host_names` may be asked for; the owner shows `password` or `token`, by Basic
     /// authorization together with any user name; whoever does not is a guest if there is no password and
     /// `guests`.
-    pub fn new(
+    pub(crate) fn new(
         host_names: &[String],
         password: Option<&Secret>,
         token: Option<&Secret>,
@@ -265,7 +265,7 @@ impl GuardConfig {
 
 impl Refusal {
     /// Returns the HTTP status of the answer.
-    pub fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Site(refusal) => refusal.status(),
             Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -284,7 +284,7 @@ impl IntoResponse for Refusal {
 ///
 /// # Errors
 /// Why it may not go on.
-pub fn decide_origin(parts: &Parts, config: &GuardConfig) -> Result<(), Refusal> {
+pub(crate) fn decide_origin(parts: &Parts, config: &GuardConfig) -> Result<(), Refusal> {
     Ok(config.sites.check(parts)?)
 }
 

@@ -1,6 +1,7 @@
 //! A request's parameters, read with their types. What is left out or `null` is not there; what is
 //! of another type is refused by name.
 
+use piecework_core::SaturatingFrom;
 use serde_json::{Map, Value};
 
 use super::fault::{Code, Fault};
@@ -70,7 +71,7 @@ impl Arguments {
             None => {
                 let bytes = (value.as_f64()? * 1_000.0).round();
                 // In this range the cast cannot change the number.
-                (0.0..EXACT).contains(&bytes).then_some(bytes as u64)
+                (0.0..EXACT).contains(&bytes).then_some(u64::saturating_from(bytes))
             }
         })
     }
@@ -110,7 +111,7 @@ fn whole(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| {
         let number = value.as_f64()?;
         // Every such number is exact as an `f64`, so the cast cannot change it.
-        (number.fract() == 0.0 && number.abs() < EXACT).then_some(number as i64)
+        (number.fract() == 0.0 && number.abs() < EXACT).then_some(i64::saturating_from(number))
     })
 }
 
@@ -118,7 +119,7 @@ fn whole(value: &Value) -> Option<i64> {
 fn truncated(value: &Value) -> Option<i64> {
     whole(value).or_else(|| {
         let number = value.as_f64()?.trunc();
-        (number.abs() < EXACT).then_some(number as i64)
+        (number.abs() < EXACT).then_some(i64::saturating_from(number))
     })
 }
 

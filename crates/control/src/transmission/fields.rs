@@ -1,5 +1,6 @@
 //! The fields of a torrent: from what the daemon tells to what Transmission tells.
 
+use piecework_core::SaturatingFrom;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -314,7 +315,7 @@ fn eta(torrent: &Torrent, session: &Settings) -> i64 {
             // What the ratio is counted against, as `Torrent::ratio` says.
             let base = if torrent.downloaded > 0 { torrent.downloaded } else { torrent.bytes_have };
             // From the float to the integer the cast saturates.
-            let target = (limit * base as f64).ceil() as u64;
+            let target = u64::saturating_from((limit * base as f64).ceil());
             match target.saturating_sub(torrent.uploaded) {
                 0 => 0,
                 _ if torrent.upload_rate == 0 => -2,
@@ -422,7 +423,7 @@ fn peers_from(peers: &[PeerInfo]) -> Value {
 /// The bytes of a bitfield that is written in hexadecimal.
 fn bitfield(map: &PieceMap) -> Vec<u8> {
     let digits = map.have.as_bytes().chunks_exact(2);
-    let digit = |byte: u8| char::from(byte).to_digit(16).unwrap_or(0) as u8;
+    let digit = |byte: u8| u8::saturating_from(char::from(byte).to_digit(16).unwrap_or(0));
     digits.map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
 }
 

@@ -5,6 +5,7 @@ use super::arguments::Arguments;
 use super::fault::{Code, Fault};
 use super::memory::Figures;
 use piecework_api::SeedLimit;
+use piecework_core::SaturatingFrom;
 
 /// Bytes a second as kilobytes a second, to the nearest.
 pub(super) fn kilobytes(rate: u64) -> u64 {
@@ -109,7 +110,7 @@ impl Figure for u64 {
 
     fn from_shown(shown: f64) -> Self {
         // From the float to the integer the cast saturates.
-        (shown * 60.0) as u64
+        u64::saturating_from(shown * 60.0)
     }
 }
 
@@ -124,7 +125,7 @@ impl Seeding {
             SeedLimit::At(figure) => figure.shown(),
             SeedLimit::Session | SeedLimit::Never => figures.get(self.figure, self.default),
         };
-        if self.figure == IDLE.figure { (shown as u64).into() } else { shown.into() }
+        if self.figure == IDLE.figure { u64::saturating_from(shown).into() } else { shown.into() }
     }
 
     /// The limit that the request asks for, if it asks for one.

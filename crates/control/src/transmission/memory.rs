@@ -1,6 +1,7 @@
 //! What Transmission keeps and the daemon does not: a limit's figure while it is switched off, a
 //! file's priority while it is not wanted, groups. Held as long as the daemon runs.
 
+use piecework_core::SaturatingFrom;
 use std::collections::BTreeMap;
 
 use piecework_core::{InfoHash, Priority};
@@ -51,7 +52,7 @@ impl Figures {
     /// The same of a figure that is whole.
     pub(super) fn whole(&self, key: &str, default: u64) -> u64 {
         // Only what was whole below 2⁵³ is kept under such keys.
-        self.get(key, default as f64) as u64
+        u64::saturating_from(self.get(key, default as f64))
     }
 
     pub(super) fn keep(&mut self, key: &'static str, figure: f64) {

@@ -1,5 +1,6 @@
 //! The daemon's settings as Transmission's session, and its statistics.
 
+use piecework_core::SaturatingFrom;
 use serde_json::{Map, Value, json};
 
 use super::arguments::Arguments;
@@ -177,7 +178,7 @@ impl Collector<'_> {
             let minutes = now.map(|seconds| seconds.div_ceil(60) as f64);
             let minutes = change_number(given, keys, minutes, default, self.figures);
             // From the float to the integer the cast saturates.
-            let seconds = |minutes: f64| (minutes * 60.0) as u64;
+            let seconds = |minutes: f64| u64::saturating_from(minutes * 60.0);
             self.put(name, minutes.map(|change| change.map(|it| json!(it.map(seconds)))));
         }
         for (keys, name, now, default) in [
@@ -185,7 +186,7 @@ impl Collector<'_> {
             (UP_QUEUE, "active_seeds", settings.active_seeds, DEFAULT_UP_QUEUE),
         ] {
             let count = change_number(given, keys, now.map(f64::from), default, self.figures);
-            let whole = |count: f64| count as u32;
+            let whole = |count: f64| u32::saturating_from(count);
             self.put(name, count.map(|change| change.map(|it| json!(it.map(whole)))));
         }
     }
@@ -273,11 +274,13 @@ pub(super) fn stats(overview: &Overview, added: usize) -> Map<String, Value> {
 /// What the settings tell.
 fn settings_told(settings: &Settings, figures: &Figures) -> Map<String, Value> {
     let minutes = |seconds: Option<u64>, key: &str| {
-        seconds
-            .map_or_else(|| figures.whole(key, DEFAULT_IDLE as u64), |seconds| seconds.div_ceil(60))
+        seconds.map_or_else(
+            || figures.whole(key, u64::saturating_from(DEFAULT_IDLE)),
+            |seconds| seconds.div_ceil(60),
+        )
     };
     let count = |count: Option<u32>, key: &str, default: f64| {
-        count.map_or_else(|| figures.whole(key, default as u64), u64::from)
+        count.map_or_else(|| figures.whole(key, u64::saturating_from(default)), u64::from)
     };
     let Value::Object(told) = json!({
         "alt_speed_down": limits::kilobytes(settings.alt.download),

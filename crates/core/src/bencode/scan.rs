@@ -1,5 +1,6 @@
 //! The scanner: one pass, no recursion, twelve bytes of memory per value.
 
+use crate::SaturatingFrom;
 use std::ops::Range;
 
 use super::BencodeError;
@@ -300,8 +301,12 @@ impl Scanner<'_, '_> {
             b'l' | b'd' => return self.open(byte == b'd'),
             byte => return Err(BencodeError::UnexpectedByte { offset, byte }),
         }
-        let index = self.tokens.len() as u32;
-        self.tokens.push(Token { start: offset as u32, end: self.at as u32, next: index + 1 });
+        let index = u32::saturating_from(self.tokens.len());
+        self.tokens.push(Token {
+            start: u32::saturating_from(offset),
+            end: u32::saturating_from(self.at),
+            next: index + 1,
+        });
         if is_key {
             return self.key_seen(index);
         }
@@ -315,16 +320,16 @@ impl Scanner<'_, '_> {
             return Err(BencodeError::TooDeep { offset, limit: self.limits.depth });
         }
         let dict = is_dict.then_some(OpenDict { last_key: None, value_due: false, sorted: true });
-        self.open.push(Open { token: self.tokens.len() as u32, dict });
-        self.tokens.push(Token { start: offset as u32, end: 0, next: 0 });
+        self.open.push(Open { token: u32::saturating_from(self.tokens.len()), dict });
+        self.tokens.push(Token { start: u32::saturating_from(offset), end: 0, next: 0 });
         self.at += 1;
         Ok(())
     }
 
     fn close(&mut self) -> Result<(), BencodeError> {
         let Some(open) = self.open.pop() else { return Ok(()) };
-        let next = self.tokens.len() as u32;
-        let end = self.at as u32 + 1;
+        let next = u32::saturating_from(self.tokens.len());
+        let end = u32::saturating_from(self.at) + 1;
         let token = &mut self.tokens[open.token as usize];
         (token.end, token.next) = (end, next);
         if let Some(dict) = open.dict {

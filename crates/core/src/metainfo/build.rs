@@ -1,5 +1,6 @@
 //! Makes a `.torrent` of files and piece hashes.
 
+use crate::SaturatingFrom;
 use std::collections::BTreeSet;
 
 use serde::Serialize;
@@ -44,7 +45,7 @@ pub struct MetainfoBuilder {
 pub fn choose_piece_len(total: u64) -> u32 {
     const MOST_PIECES: u64 = 2_000;
     let len = total.div_ceil(MOST_PIECES).max(1).next_power_of_two();
-    len.clamp(MIN_PIECE_LEN.into(), MAX_PIECE_LEN.into()) as u32
+    u32::saturating_from(len.clamp(MIN_PIECE_LEN.into(), MAX_PIECE_LEN.into()))
 }
 
 /// Refuses a piece length with which we do not make torrents.

@@ -4,6 +4,7 @@
 //! `docs/torrents.md`. Whatever is ignored or repaired, the info-hash is the one of the received
 //! bytes.
 
+use crate::SaturatingFrom;
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -94,7 +95,8 @@ fn parse(
         || remarks.created_by.is_some()
         || remarks.creation_date.is_some();
     // The length was checked above, so offsets fit into 32 bits.
-    let short = |span: Range<usize>| span.start as u32..span.end as u32;
+    let short =
+        |span: Range<usize>| u32::saturating_from(span.start)..u32::saturating_from(span.end);
     Ok(Metainfo {
         info_hash,
         info,

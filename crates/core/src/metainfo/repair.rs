@@ -29,11 +29,11 @@ pub(super) struct NameGuess {
 }
 
 impl NameGuess {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { detector: None, left: MOST_GUESSED }
     }
 
-    pub fn add(&mut self, name: &[u8]) {
+    pub(super) fn add(&mut self, name: &[u8]) {
         if self.left == 0 || std::str::from_utf8(name).is_ok() || is_damaged_utf8(name) {
             return;
         }
@@ -46,7 +46,7 @@ impl NameGuess {
     }
 
     /// Returns the decoder for the collected names. `label` is the encoding that the torrent names.
-    pub fn decoder(self, label: Option<&[u8]>) -> NameDecoder {
+    pub(super) fn decoder(self, label: Option<&[u8]>) -> NameDecoder {
         let Some(mut detector) = self.detector else { return NameDecoder { encoding: None } };
         let told = label.and_then(Encoding::for_label).filter(|told| *told != UTF_8);
         let encoding = told.unwrap_or_else(|| {
@@ -59,12 +59,12 @@ impl NameGuess {
 
 impl NameDecoder {
     /// Returns the name of the encoding, if any name needs one.
-    pub fn encoding(self) -> Option<&'static str> {
+    pub(super) fn encoding(self) -> Option<&'static str> {
         self.encoding.map(Encoding::name)
     }
 
     /// Decodes `name`. Bytes that cannot be decoded become `_`.
-    pub fn decode(self, name: &[u8]) -> Cow<'_, str> {
+    pub(super) fn decode(self, name: &[u8]) -> Cow<'_, str> {
         if let Ok(text) = std::str::from_utf8(name) {
             return text.into();
         }

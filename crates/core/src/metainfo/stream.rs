@@ -1,5 +1,6 @@
 //! Recognizes a torrent in a stream, without holding all of it in memory.
 
+use crate::SaturatingFrom;
 use std::io::{self, BufRead};
 
 use sha1::{Digest, Sha1};
@@ -130,7 +131,7 @@ impl<R: BufRead> LengthScanner<R> {
         let mut left = len;
         while left > 0 {
             let bytes = self.reader.fill_buf()?;
-            let taken = (bytes.len() as u64).min(left) as usize;
+            let taken = usize::saturating_from((bytes.len() as u64).min(left));
             if taken == 0 {
                 return Err(Fault::Io(io::ErrorKind::UnexpectedEof.into()));
             }

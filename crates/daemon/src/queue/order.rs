@@ -1,5 +1,6 @@
 //! The order of the queue.
 
+use piecework_core::SaturatingFrom;
 use std::collections::{BTreeMap, BTreeSet};
 
 use piecework_core::InfoHash;
@@ -70,7 +71,7 @@ impl Order {
                     self.items.iter().copied().partition(picked);
                 let changed = if to == Shift::Top {
                     let first = those.first().map_or(0, |item| item.0);
-                    let begin = first.saturating_sub(these.len() as i64);
+                    let begin = first.saturating_sub(i64::saturating_from(these.len()));
                     renumber(&mut these, begin)
                 } else {
                     let last = those.last().map_or(-1, |item| item.0);

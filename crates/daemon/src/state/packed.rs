@@ -18,6 +18,7 @@
 //! All numbers are little-endian. The checksum is needed because SQLite has none: a flipped bit on the disk
 //! would otherwise be a piece that we claim to hold, never fetch and never check.
 
+use piecework_core::SaturatingFrom;
 use sha1::{Digest, Sha1};
 
 use piecework_core::{Bitfield, Checkpoint, Fingerprint, InfoHash};
@@ -38,7 +39,7 @@ pub(super) fn pack(info_hash: InfoHash, checkpoint: &Checkpoint) -> Vec<u8> {
     packed.extend([VERSION, u8::from(*writing) | held << 1 | open << 3]);
     packed.extend(have.len().to_le_bytes());
     // A torrent's files come from a list of bounded length: metainfo knows no more than 2³².
-    packed.extend((files.len() as u32).to_le_bytes());
+    packed.extend(u32::saturating_from(files.len()).to_le_bytes());
     packed.extend(taken_at_ns.to_le_bytes());
     packed.extend(downloaded.to_le_bytes());
     packed.extend(uploaded.to_le_bytes());

@@ -1,5 +1,6 @@
 //! What the announce scheduler keeps of each torrent.
 
+use piecework_core::SaturatingFrom;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,18 +61,18 @@ pub(super) struct Busy {
 }
 
 impl Announcings {
-    pub fn get(&self, info_hash: InfoHash) -> Option<&Announcing> {
+    pub(super) fn get(&self, info_hash: InfoHash) -> Option<&Announcing> {
         let found = self.all.find(self.hasher.hash_one(info_hash), |it| it.is(info_hash));
         found.map(|announcing| &**announcing)
     }
 
-    pub fn get_mut(&mut self, info_hash: InfoHash) -> Option<&mut Announcing> {
+    pub(super) fn get_mut(&mut self, info_hash: InfoHash) -> Option<&mut Announcing> {
         let hash = self.hasher.hash_one(info_hash);
         self.all.find_mut(hash, |it| it.is(info_hash)).map(|announcing| &mut **announcing)
     }
 
     /// Inserts a torrent, in place of one with the same info-hash.
-    pub fn insert(&mut self, announcing: Box<Announcing>) {
+    pub(super) fn insert(&mut self, announcing: Box<Announcing>) {
         let (info_hash, hasher) = (announcing.entry.info_hash(), &self.hasher);
         let hash = hasher.hash_one(info_hash);
         let place =
@@ -84,28 +85,28 @@ impl Announcings {
         }
     }
 
-    pub fn remove(&mut self, info_hash: InfoHash) -> Option<Box<Announcing>> {
+    pub(super) fn remove(&mut self, info_hash: InfoHash) -> Option<Box<Announcing>> {
         let hash = self.hasher.hash_one(info_hash);
         let found = self.all.find_entry(hash, |it| it.is(info_hash));
         found.ok().map(|place| place.remove().0)
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.all.len()
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Announcing> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Announcing> {
         self.all.iter().map(|announcing| &**announcing)
     }
 
     /// Removes all torrents.
-    pub fn take(&mut self) -> impl Iterator<Item = Box<Announcing>> + use<> {
+    pub(super) fn take(&mut self) -> impl Iterator<Item = Box<Announcing>> + use<> {
         std::mem::take(&mut self.all).into_iter()
     }
 }
 
 impl Announcing {
-    pub fn new(entry: Arc<Entry>, announcer: Announcer, layouts: &mut Layouts) -> Self {
+    pub(super) fn new(entry: Arc<Entry>, announcer: Announcer, layouts: &mut Layouts) -> Self {
         let busy = Busy { announcer, running: Vec::new(), leaving: None };
         let mut new = Self {
             entry,
@@ -124,7 +125,7 @@ impl Announcing {
     }
 
     /// Packs the torrent into little memory if nothing is under way.
-    pub fn rest(&mut self, layouts: &mut Layouts) {
+    pub(super) fn rest(&mut self, layouts: &mut Layouts) {
         if let Form::Busy(busy) = &self.form
             && busy.running.is_empty()
             && busy.leaving.is_none()
@@ -135,7 +136,7 @@ impl Announcing {
     }
 
     /// Unpacks the torrent, so that it can be changed.
-    pub fn busy(&mut self) -> &mut Busy {
+    pub(super) fn busy(&mut self) -> &mut Busy {
         if let Form::Resting(resting) = &self.form {
             let announcer = resting.wake();
             let busy = Busy { announcer, running: Vec::new(), leaving: None };
@@ -148,64 +149,64 @@ impl Announcing {
     }
 
     /// Calls `look` with its announcer.
-    pub fn look<T>(&self, look: impl FnOnce(&Announcer) -> T) -> T {
+    pub(super) fn look<T>(&self, look: impl FnOnce(&Announcer) -> T) -> T {
         match &self.form {
             Form::Resting(resting) => look(&resting.wake()),
             Form::Busy(busy) => look(&busy.announcer),
         }
     }
 
-    pub fn into_parts(self) -> (Arc<Entry>, Announcer) {
+    pub(super) fn into_parts(self) -> (Arc<Entry>, Announcer) {
         match self.form {
             Form::Resting(resting) => (self.entry, resting.wake()),
             Form::Busy(busy) => (self.entry, busy.announcer),
         }
     }
 
-    pub fn due(&self) -> Option<Moment> {
+    pub(super) fn due(&self) -> Option<Moment> {
         (self.due != NEVER).then_some(self.due)
     }
 
-    pub fn set_due(&mut self, due: Option<Moment>) {
+    pub(super) fn set_due(&mut self, due: Option<Moment>) {
         self.due = due.unwrap_or(NEVER);
     }
 
     /// Returns whether a tracker's answer is awaited.
-    pub fn is_asking(&self) -> bool {
+    pub(super) fn is_asking(&self) -> bool {
         matches!(&self.form, Form::Busy(busy) if busy.announcer.is_asking())
     }
 
     /// Returns whether it leaves for good.
-    pub fn is_leaving(&self) -> bool {
+    pub(super) fn is_leaving(&self) -> bool {
         matches!(&self.form, Form::Busy(busy) if busy.leaving.is_some())
     }
 
     /// Returns whether it leaves for good and all trackers have been told.
-    pub fn has_left(&self) -> bool {
+    pub(super) fn has_left(&self) -> bool {
         let has_left = |busy: &Busy| busy.leaving.is_some() && busy.announcer.is_stopped();
         matches!(&self.form, Form::Busy(busy) if has_left(busy))
     }
 
     /// Returns whether only goodbyes remain: it was stopped, or never started.
-    pub fn is_stopping(&self) -> bool {
+    pub(super) fn is_stopping(&self) -> bool {
         self.is_leaving() || self.look(Announcer::is_stopping)
     }
 
     /// Asks trackers as soon as they allow, if nobody is connected. A seed is one of `torrents`,
     /// and all of these together ask [`SEED_ASKS`] times a second at most.
-    pub fn ask_again(&mut self, now: Moment, torrents: usize) {
+    pub(super) fn ask_again(&mut self, now: Moment, torrents: usize) {
         match self.alone {
             Alone::No => {}
             Alone::Downloading => self.busy().announcer.announce_early(now),
             Alone::Seeding => {
-                let pause = Duration::from_secs(1) * torrents as u32 / SEED_ASKS;
+                let pause = Duration::from_secs(1) * u32::saturating_from(torrents) / SEED_ASKS;
                 self.busy().announcer.announce_early_after(now, pause);
             }
         }
     }
 
     /// Leaves for good: trackers are told, and then `told` fires.
-    pub fn go(&mut self, told: oneshot::Sender<()>) {
+    pub(super) fn go(&mut self, told: oneshot::Sender<()>) {
         self.active = false;
         let busy = self.busy();
         busy.announcer.stop();
@@ -216,7 +217,7 @@ impl Announcing {
 
 impl Busy {
     /// Makes announces under way to the trackers that `which` selects end soon.
-    pub fn hurry(&mut self, which: impl Fn(&Announcer, &TrackerUrl) -> bool) {
+    pub(super) fn hurry(&mut self, which: impl Fn(&Announcer, &TrackerUrl) -> bool) {
         for (tracker, end) in std::mem::take(&mut self.running) {
             if which(&self.announcer, &tracker) {
                 // It may just be over.

@@ -26,29 +26,29 @@ struct State {
 
 impl FakeStream {
     /// Sends `bytes` to the code under test.
-    pub fn send(&self, bytes: &[u8]) {
+    pub(super) fn send(&self, bytes: &[u8]) {
         self.state.lock().incoming.extend_from_slice(bytes);
         self.changed.notify_waiters();
     }
 
     /// Lets `bytes` more be written.
-    pub fn take(&self, bytes: usize) {
+    pub(super) fn take(&self, bytes: usize) {
         self.state.lock().room += bytes;
         self.changed.notify_waiters();
     }
 
     /// Returns all that was written.
-    pub fn written(&self) -> Vec<u8> {
+    pub(super) fn written(&self) -> Vec<u8> {
         self.state.lock().written.clone()
     }
 
     /// Returns how much was sent and not read.
-    pub fn unread(&self) -> usize {
+    pub(super) fn unread(&self) -> usize {
         self.state.lock().incoming.len()
     }
 
     /// Waits until `done` holds for what was written.
-    pub async fn until_written(&self, done: impl Fn(&[u8]) -> bool) {
+    pub(super) async fn until_written(&self, done: impl Fn(&[u8]) -> bool) {
         self.until(|state| done(&state.written)).await;
     }
 

@@ -1,5 +1,6 @@
 //! Rate limits.
 
+use piecework_core::SaturatingFrom;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -149,7 +150,7 @@ impl Limiter {
 
     fn chunk_own(&self) -> u64 {
         self.shared.state.lock().rate.map_or(u64::MAX, |rate| {
-            (rate.saturating_mul(BURST.as_millis() as u64) / 1000)
+            (rate.saturating_mul(u64::saturating_from(BURST.as_millis())) / 1000)
                 .max(u64::from(piecework_core::BLOCK_LEN))
         })
     }

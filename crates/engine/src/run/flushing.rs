@@ -1,6 +1,7 @@
 //! Work on a torrent's files while its swarm is alive: what is due, what is under way, and the jobs
 //! themselves.
 
+use piecework_core::SaturatingFrom;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,7 +88,7 @@ pub(super) struct Samples {
 }
 
 impl Flushing {
-    pub fn new(torrent: &Torrent, have: &Bitfield, proofs: &mut Proofs) -> Self {
+    pub(super) fn new(torrent: &Torrent, have: &Bitfield, proofs: &mut Proofs) -> Self {
         let metainfo = &torrent.entry.metainfo;
         if let Some(unproven) = torrent.record().unproven() {
             let files = unproven.iter().flat_map(|piece| files_of(metainfo, piece));
@@ -123,26 +124,26 @@ impl Flushing {
     }
 
     /// Notes that the last piece has come.
-    pub fn complete(&mut self) {
+    pub(super) fn complete(&mut self) {
         self.completed = true;
     }
 
-    pub fn is_working(&self) -> bool {
+    pub(super) fn is_working(&self) -> bool {
         self.work.is_some()
     }
 
     /// Returns whether whole files have not got their final names yet.
-    pub fn is_finishing(&self) -> bool {
+    pub(super) fn is_finishing(&self) -> bool {
         !self.to_finish.is_empty() || self.naming
     }
 
     /// Queues a file for its final name: all of it is held and known to be right.
-    pub fn finish(&mut self, file: usize) {
+    pub(super) fn finish(&mut self, file: usize) {
         self.to_finish.push(file);
     }
 
     /// Waits for the work that is under way.
-    pub async fn done(&mut self) -> FlushResult {
+    pub(super) async fn done(&mut self) -> FlushResult {
         match &mut self.work {
             Some(work) => (&mut work.job).await,
             None => std::future::pending().await,
@@ -150,7 +151,7 @@ impl Flushing {
     }
 
     /// Returns when the next flush is due; `None` while one is under way.
-    pub fn due(&self) -> Option<Moment> {
+    pub(super) fn due(&self) -> Option<Moment> {
         if self.work.is_some() || !self.keeps {
             return None;
         }
@@ -178,7 +179,7 @@ pub(super) struct Flush {
 }
 
 impl Flush {
-    pub fn run(mut self) -> Result<FlushOutcome, StorageError> {
+    pub(super) fn run(mut self) -> Result<FlushOutcome, StorageError> {
         let unwritten = self.unwritten.take();
         let store = &self.store;
         if self.keeps
@@ -258,7 +259,7 @@ impl Flush {
 
 impl Samples {
     /// Notes what is held at `now`.
-    pub fn settle(&mut self, now: Moment, have: &Bitfield) {
+    pub(super) fn settle(&mut self, now: Moment, have: &Bitfield) {
         if now.since(self.latest.0) >= SETTLING {
             let before = std::mem::replace(&mut self.latest, (now, have.clone()));
             self.settled = before.1;
@@ -267,7 +268,12 @@ impl Samples {
 
     /// Picks pieces of the file that were verified long enough ago for somebody else to have
     /// overwritten them since; more of the last file.
-    pub fn of_file(&mut self, metainfo: &Metainfo, file: usize, is_last: bool) -> Vec<PieceIndex> {
+    pub(super) fn of_file(
+        &mut self,
+        metainfo: &Metainfo,
+        file: usize,
+        is_last: bool,
+    ) -> Vec<PieceIndex> {
         let (geometry, entry) =
             (metainfo.info().geometry(), &metainfo.info().files().entries()[file]);
         let share = if is_last { self.budget } else { self.budget / 2 };
@@ -294,7 +300,7 @@ fn unfinished(torrent: &Torrent, have: &Bitfield) -> Vec<(usize, u32)> {
         .filter(|(_, entry)| !entry.padding)
         .map(|(file, entry)| {
             let pieces = torrent.geometry.pieces_of(entry.span()).map(PieceIndex);
-            (file, pieces.filter(|piece| !have.contains(*piece)).count() as u32)
+            (file, u32::saturating_from(pieces.filter(|piece| !have.contains(*piece)).count()))
         })
         .filter(|(_, lacks)| *lacks > 0)
         .collect()

@@ -140,7 +140,7 @@ struct PeerLink {
 }
 
 impl<'a> Run<'a> {
-    pub fn new(torrent: &'a mut Torrent) -> Self {
+    pub(crate) fn new(torrent: &'a mut Torrent) -> Self {
         let means = Arc::clone(&torrent.means);
         let now = means.now();
         let have = torrent.record().bitfield(&torrent.entry.metainfo);

@@ -50,7 +50,7 @@ pub(super) struct ProofEffects {
 }
 
 impl Proofs {
-    pub fn new(unproven: Option<Bitfield>) -> Self {
+    pub(super) fn new(unproven: Option<Bitfield>) -> Self {
         let (results_tx, results) = mpsc::channel(AT_A_TIME);
         Self {
             unproven,
@@ -65,32 +65,32 @@ impl Proofs {
         }
     }
 
-    pub fn unproven(&self) -> Option<&Bitfield> {
+    pub(super) fn unproven(&self) -> Option<&Bitfield> {
         self.unproven.as_ref()
     }
 
-    pub fn is_unproven(&self, piece: PieceIndex) -> bool {
+    pub(super) fn is_unproven(&self, piece: PieceIndex) -> bool {
         self.unproven.as_ref().is_some_and(|unproven| unproven.contains(piece))
     }
 
     /// Returns whether a piece is being hashed or a file waits for that.
-    pub fn is_working(&self) -> bool {
+    pub(super) fn is_working(&self) -> bool {
         self.under_way > 0 || !self.urgent.is_empty() || !self.files.is_empty()
     }
 
     /// Returns whether a finished file waits.
-    pub fn is_finishing(&self) -> bool {
+    pub(super) fn is_finishing(&self) -> bool {
         !self.files.is_empty()
     }
 
     /// Holds a block back until its piece is proven.
-    pub fn hold(&mut self, peer: PeerKey, block: BlockRef) {
+    pub(super) fn hold(&mut self, peer: PeerKey, block: BlockRef) {
         self.ask(block.piece);
         self.pending.entry(block.piece).or_default().push((peer, block));
     }
 
     /// Removes a block that was held back. Returns whether it was there.
-    pub fn cancel(&mut self, peer: PeerKey, block: BlockRef) -> bool {
+    pub(super) fn cancel(&mut self, peer: PeerKey, block: BlockRef) -> bool {
         let Some(waiting) = self.pending.get_mut(&block.piece) else { return false };
         let place = waiting.iter().position(|held| *held == (peer, block));
         place.is_some_and(|place| {
@@ -100,7 +100,7 @@ impl Proofs {
     }
 
     /// Queues a piece to be hashed soon.
-    pub fn ask(&mut self, piece: PieceIndex) {
+    pub(super) fn ask(&mut self, piece: PieceIndex) {
         if !self.pending.contains_key(&piece) {
             self.pending.insert(piece, Vec::new());
             self.urgent.push_back(piece);
@@ -109,7 +109,7 @@ impl Proofs {
 
     /// Takes in that all pieces of the file are held. Returns whether they are proven; if not, they
     /// will be hashed.
-    pub fn finish(&mut self, metainfo: &Metainfo, file: usize) -> bool {
+    pub(super) fn finish(&mut self, metainfo: &Metainfo, file: usize) -> bool {
         let Some(unproven) = &self.unproven else { return true };
         let (geometry, entry) =
             (metainfo.info().geometry(), &metainfo.info().files().entries()[file]);
@@ -128,7 +128,7 @@ impl Proofs {
     }
 
     /// Gives the hash service as many pieces as it may have of this torrent.
-    pub fn begin(&mut self, hashing: &HashPool, store: &Arc<Store>) {
+    pub(super) fn begin(&mut self, hashing: &HashPool, store: &Arc<Store>) {
         while self.under_way < AT_A_TIME {
             let Some(piece) = self.urgent.pop_front().or_else(|| self.next_due()) else { return };
             self.under_way += 1;
@@ -142,7 +142,7 @@ impl Proofs {
     }
 
     /// Takes in that a piece was hashed and is right.
-    pub fn proven(&mut self, metainfo: &Metainfo, piece: PieceIndex) -> ProofEffects {
+    pub(super) fn proven(&mut self, metainfo: &Metainfo, piece: PieceIndex) -> ProofEffects {
         let mut proven = ProofEffects {
             blocks: self.pending.remove(&piece).unwrap_or_default(),
             files: Vec::new(),

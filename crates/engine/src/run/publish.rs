@@ -1,5 +1,6 @@
 //! Publishes the status of a torrent at work.
 
+use piecework_core::SaturatingFrom;
 use std::time::Duration;
 
 use piecework_core::PieceIndex;
@@ -105,7 +106,7 @@ impl Run<'_> {
                 choking_us: peer.chokes_us,
                 we_are_interested: peer.interests_us,
                 interested_in_us: peer.interested,
-                outstanding: peer.blocks_owed as u32,
+                outstanding: u32::saturating_from(peer.blocks_owed),
             })
             .collect()
     }

@@ -19,7 +19,7 @@ use super::{Reason, Run};
 impl Run<'_> {
     /// Pumps until there is nothing to do, or it has to stop. Returns how it ended, and the fault
     /// if there was one.
-    pub async fn pump_until_end(mut self) -> (SwarmEnd, Option<TorrentError>) {
+    pub(crate) async fn pump_until_end(mut self) -> (SwarmEnd, Option<TorrentError>) {
         let means = Arc::clone(&self.torrent.means);
         self.act();
         self.begin_proofs();

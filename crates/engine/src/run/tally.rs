@@ -38,7 +38,7 @@ struct Peer {
 
 impl Tally {
     /// Notes the identity of a peer. A peer that is gone keeps the one it had.
-    pub fn note(&mut self, now: Moment, key: PeerKey, who: Option<&Arc<PeerIdentity>>) {
+    pub(super) fn note(&mut self, now: Moment, key: PeerKey, who: Option<&Arc<PeerIdentity>>) {
         let Some(who) = who else { return };
         let due = &mut self.due;
         let peer = self.peers.entry(key).or_insert_with(|| {
@@ -52,7 +52,7 @@ impl Tally {
 
     /// Counts blocks of a piece: which piece, how many, and their bytes. Returns the whole piece
     /// once its `whole` blocks were sent.
-    pub fn add(
+    pub(super) fn add(
         &mut self,
         now: Moment,
         key: PeerKey,
@@ -79,7 +79,7 @@ impl Tally {
 
     /// Returns parts that nothing was added to for a while; all parts if `all`. Forgets peers that
     /// `is_here` does not know, once everything they were sent must have been counted.
-    pub fn settle(
+    pub(super) fn settle(
         &mut self,
         now: Moment,
         all: bool,
@@ -102,14 +102,14 @@ impl Tally {
     }
 
     /// Returns when [`Tally::settle`] has something to do.
-    pub fn due(&self) -> Option<Moment> {
+    pub(super) fn due(&self) -> Option<Moment> {
         self.due
     }
 }
 
 impl Part {
     /// Returns the part as observers hear it.
-    pub fn told(self, clock: &Clock) -> SentPart {
+    pub(super) fn told(self, clock: &Clock) -> SentPart {
         SentPart {
             who: self.who,
             piece: self.piece,

@@ -1,5 +1,6 @@
 //! Looks at what a torrent at work waits for, and counts it.
 
+use piecework_core::SaturatingFrom;
 use std::time::Duration;
 
 use piecework_core::Moment;
@@ -58,7 +59,7 @@ impl Run<'_> {
 
 /// Adds whole microseconds; the rest is added later.
 fn tell(told: &mut Duration, now: Duration, counter: &Counter) {
-    let micros = now.saturating_sub(*told).as_micros() as u64;
+    let micros = u64::saturating_from(now.saturating_sub(*told).as_micros());
     counter.add(micros);
     *told += Duration::from_micros(micros);
 }

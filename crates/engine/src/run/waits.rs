@@ -18,7 +18,7 @@ pub(super) struct WaitRecord {
 
 impl WaitRecord {
     /// Continues what earlier swarms have waited for, and the torrent while it slept.
-    pub fn new(now: Moment, earlier: Option<&Arc<WaitTimes>>) -> Self {
+    pub(super) fn new(now: Moment, earlier: Option<&Arc<WaitTimes>>) -> Self {
         let mut waiting = match earlier {
             Some(earlier) => WaitTimes::clone(earlier),
             None => WaitTimes::new(now, Default::default()),
@@ -29,19 +29,19 @@ impl WaitRecord {
     }
 
     /// Returns when to look again although nothing happens.
-    pub fn due(&self) -> Option<Moment> {
+    pub(super) fn due(&self) -> Option<Moment> {
         self.due
     }
 
     /// Returns what to show; `None` if it never waited for anything.
-    pub fn shown(&self) -> Option<Arc<WaitTimes>> {
+    pub(super) fn shown(&self) -> Option<Arc<WaitTimes>> {
         let waited = self.waiting.bottleneck().is_some() || self.has_waited();
         waited.then(|| Arc::new(self.waiting.clone()))
     }
 
     /// Returns what was waited for, without what is waited for just now; `None` if it never waited
     /// for anything.
-    pub fn seen(&self) -> Option<Arc<WaitTimes>> {
+    pub(super) fn seen(&self) -> Option<Arc<WaitTimes>> {
         let mut waiting = self.waiting.clone();
         waiting.note(waiting.since(), None);
         self.has_waited().then(|| Arc::new(waiting))
@@ -49,7 +49,7 @@ impl WaitRecord {
 
     /// Returns what was waited for by a download that lacks `missing` pieces and waits for peers
     /// from `now` on without a swarm. `hung_up` peers close connections at our handshake.
-    pub fn alone(&self, now: Moment, missing: u32, hung_up: u32) -> Arc<WaitTimes> {
+    pub(super) fn alone(&self, now: Moment, missing: u32, hung_up: u32) -> Arc<WaitTimes> {
         let mut waiting = self.waiting.clone();
         waiting.note(now, Some(Bottleneck::alone(missing, hung_up)));
         Arc::new(waiting)

@@ -54,7 +54,7 @@ struct Clients {
 impl Http {
     /// Returns clients that give a whole answer the time `total`, and each part of it the options'
     /// timeout. They use the network interface of that name alone, and most often go to `reach`.
-    pub fn new(
+    pub(super) fn new(
         options: ClientOptions,
         total: Duration,
         interface: Option<&str>,
@@ -68,18 +68,18 @@ impl Http {
     }
 
     /// Returns the same clients and connections, with `total` for a whole answer.
-    pub fn with_total(&self, total: Duration) -> Self {
+    pub(super) fn with_total(&self, total: Duration) -> Self {
         Self { clients: Arc::clone(&self.clients), total }
     }
 
     /// Returns the options that all of these clients have.
-    pub fn options(&self) -> ClientOptions {
+    pub(super) fn options(&self) -> ClientOptions {
         self.clients.options
     }
 
     /// Returns the answer to a `GET` of `url`, which may go to `reach`. Follows a few redirects, as
     /// far as they may lead.
-    pub async fn get(
+    pub(super) async fn get(
         &self,
         url: Url,
         provenance: Provenance,
@@ -105,7 +105,12 @@ impl Http {
     }
 
     /// Returns a request that may go to `reach`. Redirects are not followed.
-    pub fn begin(&self, method: Method, url: Url, reach: Reach) -> Result<RequestBuilder, Fault> {
+    pub(super) fn begin(
+        &self,
+        method: Method,
+        url: Url,
+        reach: Reach,
+    ) -> Result<RequestBuilder, Fault> {
         // A literal address is not resolved.
         let ip = match url.host() {
             Some(Host::Ipv4(ip)) => Some(ip.into()),

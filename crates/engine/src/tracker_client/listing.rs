@@ -1,5 +1,6 @@
 //! A tracker's catalogue, read entry by entry: a long one is never whole in memory.
 
+use piecework_core::SaturatingFrom;
 use std::collections::VecDeque;
 
 use reqwest::Response;
@@ -49,7 +50,9 @@ impl Listing {
             };
             self.len += chunk.len() as u64;
             if self.len > MAX_LISTING {
-                return Err(CatalogueError::TooLarge { limit: MAX_LISTING as usize });
+                return Err(CatalogueError::TooLarge {
+                    limit: usize::saturating_from(MAX_LISTING),
+                });
             }
             let come = &mut self.come;
             let fed = self.elements.feed(&chunk, |element| come.push_back(element));

@@ -4,6 +4,7 @@
 //! from elsewhere and reports a closed port at once. One task for each socket hands answers to
 //! their waiters, by transaction. Any number of requests may be under way.
 
+use piecework_core::{SaturatingFrom, low_half};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -135,7 +136,7 @@ impl UdpTrackers {
         let mut last = TrackerError::Unreachable(TransportError::NoAddress);
         for (place, addr) in addrs.iter().enumerate() {
             let left = self.options.timeout.saturating_sub(started.elapsed());
-            let share = left / (addrs.len() - place) as u32;
+            let share = left / u32::saturating_from(addrs.len() - place);
             match time::timeout(share, self.ask_at(*addr, request)).await {
                 Ok(Ok(response)) => return Ok(response),
                 Ok(Err(fault)) => last = fault,
@@ -363,7 +364,7 @@ impl ConnectionId {
 
 impl Transactions {
     fn next(&self) -> u32 {
-        self.key.hash_one(self.next.fetch_add(1, Ordering::Relaxed)) as u32
+        low_half(self.key.hash_one(self.next.fetch_add(1, Ordering::Relaxed)))
     }
 }
 

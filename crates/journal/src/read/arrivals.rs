@@ -1,5 +1,6 @@
 //! When pieces arrived, and from whom.
 
+use piecework_core::SaturatingFrom;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
@@ -32,18 +33,18 @@ impl Reader {
         // The largest are chosen before buckets are allocated: those of 10,000 givers took 100 MB.
         let mut largest: Vec<(i64, u64)> = sums.into_iter().collect();
         largest.sort_unstable_by_key(|(peer, bytes)| (Reverse(*bytes), *peer));
-        arrivals.unnamed = largest.len().saturating_sub(NAMED) as u32;
+        arrivals.unnamed = u32::saturating_from(largest.len().saturating_sub(NAMED));
         largest.truncate(NAMED);
         let of = |giver: Option<i64>| ArrivalSeries {
             giver,
-            pieces: vec![0; buckets as usize],
-            bytes: vec![0; buckets as usize],
+            pieces: vec![0; usize::saturating_from(buckets)],
+            bytes: vec![0; usize::saturating_from(buckets)],
         };
         let mut named: BTreeMap<i64, ArrivalSeries> =
             largest.into_iter().map(|(peer, _)| (peer, of(Some(peer)))).collect();
         let mut others = of(None);
         for (time, peer, bytes) in came {
-            let bucket = ((time - from) * buckets / span) as usize;
+            let bucket = usize::saturating_from((time - from) * buckets / span);
             let series = named.get_mut(&peer).unwrap_or(&mut others);
             series.pieces[bucket] += 1;
             series.bytes[bucket] += bytes;

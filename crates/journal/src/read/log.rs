@@ -1,5 +1,6 @@
 //! The log of responses.
 
+use piecework_core::SaturatingFrom;
 use std::net::SocketAddr;
 
 use rusqlite::params;
@@ -76,7 +77,7 @@ impl Reader {
         if filter.after.is_none() {
             entries.reverse();
             let from = entries.first().map_or(i64::MIN, |entry| entry.time);
-            let from = if entries.len() < limit as usize { i64::MIN } else { from };
+            let from = if entries.len() < usize::saturating_from(limit) { i64::MIN } else { from };
             let from = from.max(filter.since.unwrap_or(i64::MIN));
             entries.extend(self.bans(torrent, peer.as_deref(), from, filter.run)?);
             entries.sort_by_key(|entry| entry.time);

@@ -1,5 +1,6 @@
 //! What was sent to whom.
 
+use piecework_core::SaturatingFrom;
 use std::collections::BTreeMap;
 
 use rusqlite::params;
@@ -113,7 +114,7 @@ impl Reader {
 /// Returns the blocks and bytes of `piece` in each part of `pieces` that is about it. The piece has
 /// `whole` bytes.
 fn parts_of(pieces: &str, piece: u32, whole: u64) -> Vec<(u32, u64)> {
-    let all = (whole.div_ceil(u64::from(BLOCK_LEN)) as u32, whole);
+    let all = (u32::saturating_from(whole.div_ceil(u64::from(BLOCK_LEN))), whole);
     let found = parts(pieces).filter(|(number, _)| *number == piece);
     found.map(|(_, part)| part.unwrap_or(all)).collect()
 }
@@ -140,6 +141,6 @@ fn parts(pieces: &str) -> impl Iterator<Item = (u32, Option<(u32, u64)>)> + '_ {
         let mut next = || numbers.next().flatten();
         let piece = next().and_then(|number| u32::try_from(number).ok()).unwrap_or(u32::MAX);
         let (blocks, bytes) = (next().unwrap_or(0), next().unwrap_or(0));
-        Some((piece, Some((blocks as u32, bytes))))
+        Some((piece, Some((u32::saturating_from(blocks), bytes))))
     })
 }

@@ -267,18 +267,18 @@ pub(super) mod tests {
         assert_eq!(PeerName::new(&"x".repeat(254), 1), None);
     }
 
-    pub fn any_ip() -> impl Strategy<Value = IpAddr> {
+    pub(crate) fn any_ip() -> impl Strategy<Value = IpAddr> {
         prop_oneof![
             any::<[u8; 4]>().prop_map(IpAddr::from),
             any::<[u8; 16]>().prop_map(|ip| IpAddr::from(ip).to_canonical()),
         ]
     }
 
-    pub fn any_peers() -> impl Strategy<Value = Vec<SocketAddr>> {
+    pub(crate) fn any_peers() -> impl Strategy<Value = Vec<SocketAddr>> {
         proptest::collection::vec((any_ip(), 1u16..).prop_map(SocketAddr::from), 0..20)
     }
 
-    pub fn any_announce() -> impl Strategy<Value = Announce> {
+    pub(crate) fn any_announce() -> impl Strategy<Value = Announce> {
         let who = (any::<[u8; 20]>(), any::<[u8; 20]>(), 1u16..);
         let event = proptest::sample::select(vec![
             AnnounceEvent::None,

@@ -1,5 +1,6 @@
 //! Query strings with raw bytes in percent-encoded form.
 
+use piecework_core::SaturatingFrom;
 use std::fmt::Display;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
@@ -129,7 +130,7 @@ fn twenty(key: &'static str, value: &str) -> Result<[u8; 20], AnnounceError> {
 }
 
 fn hex_digit(digit: u8) -> Option<u8> {
-    (digit as char).to_digit(16).map(|value| value as u8)
+    (digit as char).to_digit(16).map(u8::saturating_from)
 }
 
 /// The maximum length of a query. An announce with every byte escaped has less than 600 bytes, a scrape of

@@ -1,5 +1,6 @@
 //! Announce and scrape over UDP (BEP 15, with the path of BEP 41).
 
+use piecework_core::SaturatingFrom;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -432,7 +433,7 @@ fn get_announce(body: &mut &[u8]) -> Result<Announce, UdpError> {
 /// Appends the options that tell a tracker the path and query of its address (BEP 41).
 fn put_url_data(url_data: &[u8], out: &mut Vec<u8>) {
     for part in url_data.chunks(usize::from(u8::MAX)) {
-        out.put_slice(&[option::URL_DATA, part.len() as u8]);
+        out.put_slice(&[option::URL_DATA, u8::saturating_from(part.len())]);
         out.put_slice(part);
     }
     if !url_data.is_empty() {
@@ -472,17 +473,17 @@ const MAX_ERROR_LEN: usize = 512;
 
 /// The numbers of the options after an announce (BEP 41).
 mod option {
-    pub const END: u8 = 0;
-    pub const NOTHING: u8 = 1;
-    pub const URL_DATA: u8 = 2;
+    pub(super) const END: u8 = 0;
+    pub(super) const NOTHING: u8 = 1;
+    pub(super) const URL_DATA: u8 = 2;
 }
 
 /// The numbers of the actions (BEP 15).
 mod action {
-    pub const CONNECT: u32 = 0;
-    pub const ANNOUNCE: u32 = 1;
-    pub const SCRAPE: u32 = 2;
-    pub const ERROR: u32 = 3;
+    pub(super) const CONNECT: u32 = 0;
+    pub(super) const ANNOUNCE: u32 = 1;
+    pub(super) const SCRAPE: u32 = 2;
+    pub(super) const ERROR: u32 = 3;
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The side that opens the connection.
 
+use piecework_core::SaturatingFrom;
 use piecework_core::{InfoHash, Rng};
 
 use super::key_exchange::SharedSecret;
@@ -151,10 +152,10 @@ impl Initiator {
         out.extend_from_slice(&[0; 2]);
         pad(out, &mut self.rng);
         // At most 512.
-        let pad_len = (out.len() - pad_len_at - 2) as u16;
+        let pad_len = u16::saturating_from(out.len() - pad_len_at - 2);
         out[pad_len_at..pad_len_at + 2].copy_from_slice(&pad_len.to_be_bytes());
         // A handshake has 68 bytes.
-        out.extend_from_slice(&(self.first.len() as u16).to_be_bytes());
+        out.extend_from_slice(&u16::saturating_from(self.first.len()).to_be_bytes());
         out.append(&mut self.first);
         outgoing.apply(&mut out[hidden..]);
     }

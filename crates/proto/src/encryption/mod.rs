@@ -28,6 +28,7 @@ mod responder;
 #[cfg(test)]
 mod tests;
 
+use piecework_core::SaturatingFrom;
 use sha1::{Digest, Sha1};
 
 use piecework_core::{InfoHash, Rng};
@@ -193,8 +194,8 @@ fn hash(parts: &[&[u8]]) -> [u8; 20] {
 
 /// Appends padding of random length and content.
 fn pad(out: &mut Vec<u8>, rng: &mut Rng) {
-    let len = rng.below(LONGEST_PAD as u64 + 1) as usize;
-    out.extend((0..len).map(|_| rng.next_u64() as u8));
+    let len = usize::saturating_from(rng.below(LONGEST_PAD as u64 + 1));
+    out.extend((0..len).map(|_| rng.next_u64().to_le_bytes()[0]));
 }
 
 /// Looks for `mark` after at most [`LONGEST_PAD`] bytes of padding. Returns where it ends; `None` if it may still

@@ -1,5 +1,10 @@
 //! The RC4 cipher.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "RC4 counts modulo 256: the low byte is what is meant"
+)]
+
 use std::fmt;
 
 /// An RC4 key stream. Encrypting and decrypting are the same.

@@ -1,6 +1,7 @@
 //! Encoding and decoding of length-prefixed messages.
 
 use bytes::{BufMut, Bytes};
+use piecework_core::{SaturatingFrom, low_half};
 
 use super::{Message, WireError};
 use piecework_core::{BLOCK_LEN, BlockRef, PieceIndex};
@@ -142,7 +143,7 @@ pub fn decode(buf: &[u8], limits: &DecodeLimits) -> Result<Decoded, WireError> {
 pub fn encode(message: &Message, out: &mut impl BufMut) {
     // Sent messages are far below 4 GiB, so that a length always fits its prefix.
     let mut head = |len: usize, id: u8| {
-        out.put_u32(len as u32);
+        out.put_u32(u32::saturating_from(len));
         out.put_u8(id);
     };
     match message {
@@ -279,7 +280,7 @@ fn block_of(message: &'static str, body: &[u8]) -> Result<BlockRef, WireError> {
 
 fn two_u32(bytes: [u8; 8]) -> [u32; 2] {
     let both = u64::from_be_bytes(bytes);
-    [(both >> 32) as u32, both as u32]
+    [(both >> 32) as u32, low_half(both)]
 }
 
 /// Converts `bytes`, which must be `N`, to an array.
@@ -300,25 +301,25 @@ const LEN_LEN: usize = 4;
 
 /// The types of messages.
 mod id {
-    pub const CHOKE: u8 = 0;
-    pub const UNCHOKE: u8 = 1;
-    pub const INTERESTED: u8 = 2;
-    pub const NOT_INTERESTED: u8 = 3;
-    pub const HAVE: u8 = 4;
-    pub const BITFIELD: u8 = 5;
-    pub const REQUEST: u8 = 6;
-    pub const PIECE: u8 = 7;
-    pub const CANCEL: u8 = 8;
-    pub const PORT: u8 = 9;
-    pub const SUGGEST: u8 = 13;
-    pub const HAVE_ALL: u8 = 14;
-    pub const HAVE_NONE: u8 = 15;
-    pub const REJECT: u8 = 16;
-    pub const ALLOWED_FAST: u8 = 17;
-    pub const EXTENDED: u8 = 20;
+    pub(super) const CHOKE: u8 = 0;
+    pub(super) const UNCHOKE: u8 = 1;
+    pub(super) const INTERESTED: u8 = 2;
+    pub(super) const NOT_INTERESTED: u8 = 3;
+    pub(super) const HAVE: u8 = 4;
+    pub(super) const BITFIELD: u8 = 5;
+    pub(super) const REQUEST: u8 = 6;
+    pub(super) const PIECE: u8 = 7;
+    pub(super) const CANCEL: u8 = 8;
+    pub(super) const PORT: u8 = 9;
+    pub(super) const SUGGEST: u8 = 13;
+    pub(super) const HAVE_ALL: u8 = 14;
+    pub(super) const HAVE_NONE: u8 = 15;
+    pub(super) const REJECT: u8 = 16;
+    pub(super) const ALLOWED_FAST: u8 = 17;
+    pub(super) const EXTENDED: u8 = 20;
 
     /// All of them.
-    pub const KNOWN: [u8; 16] = [
+    pub(super) const KNOWN: [u8; 16] = [
         CHOKE,
         UNCHOKE,
         INTERESTED,

@@ -1,5 +1,6 @@
 //! The table of one catalogued torrent's peers.
 
+use piecework_core::SaturatingFrom;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -265,7 +266,7 @@ impl Ledger {
     /// Returns the numbers of second addresses of complete and of incomplete peers. These peers would otherwise count
     /// twice.
     pub(crate) fn seconds(&self) -> (u32, u32) {
-        (self.complete_seconds, self.seconds.len() as u32 - self.complete_seconds)
+        (self.complete_seconds, u32::saturating_from(self.seconds.len()) - self.complete_seconds)
     }
 
     /// Returns how often a peer was handed out at `addr`; `None` if there is no peer.
@@ -282,7 +283,7 @@ impl Ledger {
         assert_eq!(held, self.bitfield_bytes);
         let counts: Vec<u32> = (0..self.pieces)
             .map(|piece| self.peers.values().filter(|f| f.held.contains(PieceIndex(piece))).count())
-            .map(|count| count as u32)
+            .map(u32::saturating_from)
             .collect();
         assert_eq!(counts, self.availability.counts());
         assert_eq!(Copies::of(&counts, 0), self.availability.copies());
@@ -296,7 +297,7 @@ impl Ledger {
             assert_ne!(first.is_ipv4(), second.is_ipv4());
         }
         let complete = paired.filter(|(first, _)| self.peers[first].complete).count();
-        assert_eq!(complete as u32, self.complete_seconds);
+        assert_eq!(u32::saturating_from(complete), self.complete_seconds);
         for facts in self.peers.values() {
             let observed = facts.observed.map(|(at, _)| self.get(at).map(|other| other.id));
             assert!(observed.is_none_or(|id| id == Some(facts.id)));

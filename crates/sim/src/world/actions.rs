@@ -1,5 +1,6 @@
 //! Carries out the actions of swarms.
 
+use piecework_core::SaturatingFrom;
 use std::time::Duration;
 
 use piecework_core::{BlockRef, PieceIndex, Sha1Hash};
@@ -127,7 +128,7 @@ impl World {
         };
         let bytes = u64::from(self.geometry.piece_size(piece));
         let takes = bytes as f64 / self.scenario.hash_rate as f64;
-        let done = self.now + Duration::from_nanos((takes * 1e9) as u64);
+        let done = self.now + Duration::from_nanos(u64::saturating_from(takes * 1e9));
         let outcome = Box::new(outcome);
         self.events.push(done, SimEvent::Checked { node: at, piece, blocks, outcome });
     }

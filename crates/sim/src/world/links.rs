@@ -1,5 +1,6 @@
 //! Transmission: from what peers send to what arrives.
 
+use piecework_core::SaturatingFrom;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ impl World {
         let Some(to) = to.filter(|_| self.nodes[by].is_here()) else {
             return self.tell(by, Event::DialFailed { addr, hung_up: false });
         };
-        let number = self.connections.len() as u32;
+        let number = u32::saturating_from(self.connections.len());
         let delay = self.nodes[by].delay + self.nodes[to].delay;
         let side = |world: &mut Self, from: usize, to: usize| {
             let key = world.nodes[from].next_key(number);
@@ -174,7 +175,10 @@ impl World {
         self.nodes[at].up.add_small(bytes);
         self.nodes[receiver].down.add_small(bytes);
         if connection.sides[from].write(message, arrival) {
-            self.await_arrival(Flow { connection: number, side: from as u8 }, before);
+            self.await_arrival(
+                Flow { connection: number, side: u8::saturating_from(from) },
+                before,
+            );
         }
     }
 
@@ -183,7 +187,7 @@ impl World {
         let connection = self.nodes[at].connection(key)?;
         let sides = &mut self.connections[connection as usize].as_mut()?.sides;
         let side = usize::from((sides[0].node, sides[0].key) != (at, key));
-        Some((Flow { connection, side: side as u8 }, &mut sides[side]))
+        Some((Flow { connection, side: u8::saturating_from(side) }, &mut sides[side]))
     }
 
     /// Moves blocks to the socket while it has room, and tells the swarm that they were sent.

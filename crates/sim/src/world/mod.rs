@@ -5,6 +5,7 @@ mod links;
 mod results;
 mod tracker;
 
+use piecework_core::SaturatingFrom;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -302,7 +303,7 @@ impl World {
             return;
         }
         for key in 0..self.nodes[at].connections.len() {
-            self.close(at, piecework_swarm::PeerKey(key as u32));
+            self.close(at, piecework_swarm::PeerKey(u32::saturating_from(key)));
         }
         let node = &mut self.nodes[at];
         node.state = Presence::Gone;
@@ -385,7 +386,7 @@ impl World {
 
 /// Returns the address of the peer with that number.
 fn address(addresses: Addresses, number: usize) -> IpAddr {
-    let number = number as u32;
+    let number = u32::saturating_from(number);
     let low = match addresses {
         Addresses::Lan => ((number / LAN) << 8) + number % LAN + 1,
         Addresses::Scattered => (number << 8) + 1,

@@ -1,5 +1,6 @@
 //! The end of many torrents at once: which tracker is told about which torrent, and in what order.
 
+use piecework_core::SaturatingFrom;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -37,7 +38,7 @@ pub struct DepartingTorrent {
 
 /// How many others want a torrent's peers. Trackers are told in this order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Demand {
+pub(super) struct Demand {
     /// A peer was connected.
     has_peers: bool,
     /// The number of incomplete peers, as far as it is known.
@@ -93,7 +94,7 @@ impl Departures {
         for (torrent, mut departing) in torrents.into_iter().enumerate() {
             let (demand, wishes) = (Demand::of(&departing), departing.announcer.goodbyes());
             // There are 100 trackers at most.
-            owed.push(wishes.len() as u32);
+            owed.push(u32::saturating_from(wishes.len()));
             order.extend(wishes.into_iter().map(|wish| (Reverse(demand), torrent, wish)));
         }
         // Stable, so that the trackers of a torrent keep their order.

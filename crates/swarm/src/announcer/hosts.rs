@@ -18,6 +18,7 @@
 //! time, since some trackers stay silent about single torrents. When the tracker answers, all noted
 //! torrents are asked to announce again, as fast as it answers.
 
+use piecework_core::SaturatingFrom;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -241,7 +242,7 @@ impl Hosts {
     /// Ends an announce of `torrent`. Its place is free then.
     pub fn done(&mut self, now: Moment, host: &Host, torrent: InfoHash, outcome: AnnounceOutcome) {
         let Some(&at) = self.known.get(host) else { return };
-        let jitter = self.rng.below(JITTER_STEPS + 1) as u32;
+        let jitter = u32::saturating_from(self.rng.below(JITTER_STEPS + 1));
         let places = self.places;
         let in_vain = self.change(at, |line| {
             line.running -= 1;
@@ -431,7 +432,7 @@ impl HostQueue {
             self.noted.remove(&torrent);
             self.tried.insert(torrent);
         }
-        let spread = pause * 4 / 5 + pause * 2 / 5 * jitter / JITTER_STEPS as u32;
+        let spread = pause * 4 / 5 + pause * 2 / 5 * jitter / u32::saturating_from(JITTER_STEPS);
         self.down = Some(Outage { pause, retry_at: now + spread, trying: false });
         let in_vain = std::mem::take(&mut self.waiting);
         self.noted.extend(in_vain.iter().copied());

@@ -33,6 +33,7 @@ mod reports;
 mod resting;
 mod round;
 
+use piecework_core::SaturatingFrom;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -424,7 +425,7 @@ fn arranged(tiers: Vec<Vec<TrackerUrl>>, rng: &mut Rng, known: &mut Vec<Tracker>
         }
         if !fresh.is_empty() {
             // There are 100 trackers at most.
-            let number = kept.len() as u32;
+            let number = u32::saturating_from(kept.len());
             fresh.shrink_to_fit();
             kept.push(Tier { number, trackers: fresh });
         }

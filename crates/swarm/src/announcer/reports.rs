@@ -6,6 +6,7 @@
 //! time up to an hour. If the tracker does not answer at all, all torrents wait 5 s, and twice as long each
 //! time up to five minutes. A reported torrent takes no memory here.
 
+use piecework_core::SaturatingFrom;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -175,7 +176,9 @@ impl Reports {
 
     /// Returns `pause`, up to a fifth longer or shorter.
     fn spread(&mut self, pause: Duration) -> Duration {
-        let jitter = Duration::from_millis(self.rng.below(pause.as_millis() as u64 * 2 / 5 + 1));
+        let jitter = Duration::from_millis(
+            self.rng.below(u64::saturating_from(pause.as_millis()) * 2 / 5 + 1),
+        );
         pause * 4 / 5 + jitter
     }
 }

@@ -4,6 +4,7 @@
 //! differ only in a few moments and counts. The rest, above all the list of trackers, is a [`Layout`] that
 //! many of them share.
 
+use piecework_core::SaturatingFrom;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -78,11 +79,14 @@ impl Announcer {
         for (number, round) in self.rounds.iter().enumerate() {
             let before = rests.len();
             // There are 100 trackers at most.
-            let mut rest = RestingRound::new(number as u8, round.settled_progress()?);
+            let mut rest =
+                RestingRound::new(u8::saturating_from(number), round.settled_progress()?);
             for (place, tracker) in round.trackers().enumerate() {
                 match tracker.known() {
                     TrackerMemory::Nothing => {}
-                    TrackerMemory::Answer(answer) => rests.push(rest.with(place as u8, answer)),
+                    TrackerMemory::Answer(answer) => {
+                        rests.push(rest.with(u8::saturating_from(place), answer))
+                    }
                     TrackerMemory::More => return None,
                 }
             }

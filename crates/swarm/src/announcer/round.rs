@@ -1,5 +1,6 @@
 //! Rounds: tiers of which one tracker at a time is announced to (BEP 12).
 
+use piecework_core::SaturatingFrom;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -612,7 +613,7 @@ fn back_off(failures: u32, rng: &mut Rng) -> Duration {
         // 15 s * 2^7 is over 30 min.
         more => (SECOND_RETRY * (1 << (more - 2).min(7))).min(LONGEST_RETRY),
     };
-    let jitter = Duration::from_millis(rng.below(base.as_millis() as u64 * 2 / 5));
+    let jitter = Duration::from_millis(rng.below(u64::saturating_from(base.as_millis()) * 2 / 5));
     (base * 4 / 5 + jitter).min(LONGEST_RETRY)
 }
 

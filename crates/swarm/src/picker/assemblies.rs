@@ -1,5 +1,6 @@
 //! Begun pieces: from the first request to the check, and the memory for them.
 
+use piecework_core::SaturatingFrom;
 use slab::Slab;
 
 use super::assembly::{self, Assembly};
@@ -28,7 +29,7 @@ impl Picker {
             request.cache.mine.push(piece);
         }
         self.in_memory += u64::from(blocks);
-        let slot = self.begun.insert(assembly) as u32;
+        let slot = u32::saturating_from(self.begun.insert(assembly));
         self.stages[piece.0 as usize] = Stage::Begun(slot);
         slot
     }
@@ -98,7 +99,7 @@ impl Picker {
         let assembly = &mut self.begun[slot as usize];
         match assembly.place {
             None if assembly.open(true) > 0 => {
-                assembly.place = Some(self.fillable.len() as u32);
+                assembly.place = Some(u32::saturating_from(self.fillable.len()));
                 self.fillable.push(slot);
                 self.supply += 1;
             }

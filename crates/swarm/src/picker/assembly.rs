@@ -1,5 +1,6 @@
 //! One piece under way: which of its blocks are free, requested or kept, and who gave them.
 
+use piecework_core::SaturatingFrom;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -169,7 +170,7 @@ impl Assembly {
         let first = out.blocks.len();
         let due = request.due(now, first + count);
         let (mut left, mut open) = (count, self.free + self.loose);
-        for at in (0..self.blocks.len() as u32).rev() {
+        for at in (0..u32::saturating_from(self.blocks.len())).rev() {
             if left == 0 || open == 0 {
                 break;
             }
@@ -282,7 +283,7 @@ impl Assembly {
     }
 
     pub(super) fn kept(&self) -> u32 {
-        self.blocks.len() as u32 - self.free - self.asked
+        u32::saturating_from(self.blocks.len()) - self.free - self.asked
     }
 
     /// Returns for each block which of the givers gave it. The assembly must be whole.
@@ -356,7 +357,7 @@ impl Assembly {
 
     fn advance_cursor(&mut self) {
         let passed = self.blocks[self.cursor as usize..].iter().take_while(|b| !b.is_open());
-        self.cursor += passed.count() as u32;
+        self.cursor += u32::saturating_from(passed.count());
     }
 
     fn credit(&mut self, receipt: &Receipt<'_>, bytes: u32) -> u32 {
@@ -370,7 +371,7 @@ impl Assembly {
             giver.bytes += u64::from(bytes);
             giver.requested_at = giver.requested_at.min(receipt.requested_at);
             giver.received_at = receipt.received_at;
-            return at as u32;
+            return u32::saturating_from(at);
         }
         self.givers.push(Giver {
             who: Arc::clone(receipt.who),
@@ -380,7 +381,7 @@ impl Assembly {
             requested_at: receipt.requested_at,
             received_at: receipt.received_at,
         });
-        self.givers.len() as u32 - 1
+        u32::saturating_from(self.givers.len()) - 1
     }
 }
 
@@ -395,7 +396,7 @@ fn remove_request(by: &mut [PeerKey; MAX_COPIES], copies: &mut u8, late: &mut u8
 /// Sets for each giver of a whole piece which blocks it gave.
 pub(super) fn note_ranges(givers: &mut [Giver], giver_of: &[u32]) {
     if let [only] = givers {
-        only.ranges.push((0, giver_of.len().saturating_sub(1) as u32));
+        only.ranges.push((0, u32::saturating_from(giver_of.len().saturating_sub(1))));
         return;
     }
     for (index, giver) in (0..).zip(giver_of) {

@@ -5,6 +5,7 @@
 //! (the idea comes from libtorrent's piece picker). Peers that hold everything are not counted here: they
 //! would shift all pieces alike.
 
+use piecework_core::SaturatingFrom;
 use std::ops::Range;
 
 use super::super::wants::Priorities;
@@ -75,7 +76,7 @@ impl Buckets {
     ) {
         self.priorities = priorities;
         self.place.fill(NOWHERE);
-        let pieces = self.place.len() as u32;
+        let pieces = u32::saturating_from(self.place.len());
         self.arrange((0..pieces).map(PieceIndex).filter(|piece| is_free(*piece)), rng);
     }
 
@@ -100,7 +101,7 @@ impl Buckets {
         let Some((class, at)) = self.find(piece) else { return };
         let class = &mut self.classes[class];
         if class.ends.len() == bucket + 1 {
-            class.ends.push(class.order.len() as u32);
+            class.ends.push(u32::saturating_from(class.order.len()));
         }
         class.ends[bucket] -= 1;
         let edge = class.ends[bucket];
@@ -136,7 +137,7 @@ impl Buckets {
         let Some(class) = class_of(self.priority(piece)) else { return };
         let bucket = self.count(piece) as usize;
         let class = &mut self.classes[class];
-        let mut at = class.order.len() as u32;
+        let mut at = u32::saturating_from(class.order.len());
         while class.ends.len() <= bucket {
             class.ends.push(at);
         }
@@ -232,7 +233,7 @@ impl Buckets {
                     return None;
                 }
                 both &= !(1 << (63 - lead));
-                Some(index as u32 * 64 + lead)
+                Some(u32::saturating_from(index) * 64 + lead)
             })
         })
     }
@@ -245,7 +246,7 @@ impl Buckets {
         let (open, held) = (open.chunks(8).skip(*front), held.as_wire().chunks(8).skip(*front));
         let both = open.zip(held).map(|(open, held)| word(open) & word(held));
         let (at, both) = both.enumerate().find(|(_, both)| *both != 0)?;
-        Some(PieceIndex((*front + at) as u32 * 64 + both.leading_zeros()))
+        Some(PieceIndex(u32::saturating_from(*front + at) * 64 + both.leading_zeros()))
     }
 
     /// Returns how many entries there is memory for, over all lists.
@@ -302,13 +303,13 @@ impl Buckets {
             rng.shuffle(order);
             order.sort_by_key(|piece| count(*piece));
             for (at, piece) in order.iter().enumerate() {
-                self.place[*piece as usize] = at as u32;
+                self.place[*piece as usize] = u32::saturating_from(at);
                 while ends.len() < count(*piece) as usize {
-                    ends.push(at as u32);
+                    ends.push(u32::saturating_from(at));
                 }
             }
             if !order.is_empty() {
-                ends.push(order.len() as u32);
+                ends.push(u32::saturating_from(order.len()));
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The steps of a choice, in the order of the picker's module documentation.
 
+use piecework_core::SaturatingFrom;
 use std::cmp::Reverse;
 use std::time::Duration;
 
@@ -175,13 +176,13 @@ impl Picker {
                     out.retry = Some(out.retry.map_or(due, |retry| retry.min(due)));
                     continue;
                 }
-                let age = due.since_start().as_nanos() as i128;
+                let age = i128::saturating_from(due.since_start().as_nanos());
                 self.doubles.push(DuplicateRequest {
                     need,
                     copies: *copies,
                     order: if need == Need::Overdue { age } else { -age },
-                    index: Reverse(index as u32),
-                    slot: slot as u32,
+                    index: Reverse(u32::saturating_from(index)),
+                    slot: u32::saturating_from(slot),
                 });
             }
         }
@@ -360,7 +361,7 @@ impl Picker {
             if bucket.is_empty() {
                 continue;
             }
-            let start = rng.below(bucket.len() as u64) as usize;
+            let start = usize::saturating_from(rng.below(bucket.len() as u64));
             for piece in bucket[start..].iter().chain(&bucket[..start]) {
                 if request.holds.contains(PieceIndex(*piece)) {
                     return Some(PieceIndex(*piece));

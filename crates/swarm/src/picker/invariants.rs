@@ -4,6 +4,7 @@ use super::assembly::{Assembly, Block};
 use super::{PickCache, Picker, PieceIndex, Priorities, Stage, Trust};
 use crate::PeerKey;
 use piecework_core::Bitfield;
+use piecework_core::SaturatingFrom;
 
 impl Picker {
     /// Returns whether the request of the block from `key` is late. `None` if there is none.
@@ -63,7 +64,7 @@ impl Picker {
         let mut parked = 0;
         assert_eq!(self.stages.is_empty(), held.is_full(), "stages of pieces");
         for (at, count) in counts.into_iter().enumerate() {
-            let piece = PieceIndex(at as u32);
+            let piece = PieceIndex(u32::saturating_from(at));
             let stage = self.stage(piece);
             let is_wanted = priorities.of(piece).is_wanted();
             assert_eq!(self.buckets.count(piece), count, "availability of {piece}");

@@ -48,6 +48,7 @@ mod pick_cache;
 mod pick_request;
 mod selection;
 
+use piecework_core::SaturatingFrom;
 use std::cmp::Reverse;
 
 use slab::Slab;
@@ -348,7 +349,7 @@ impl Picker {
             self.begun.iter().filter(|(_, a)| !a.verifying).map(|(slot, _)| slot).collect();
         for slot in slots {
             let park = self.begun[slot].sole;
-            let dropped = self.abandon(slot as u32, park);
+            let dropped = self.abandon(u32::saturating_from(slot), park);
             out.give_up(dropped);
         }
     }
@@ -364,7 +365,7 @@ impl Picker {
         out: &mut Selection,
     ) {
         for at in 0..self.stages.len() {
-            let piece = PieceIndex(at as u32);
+            let piece = PieceIndex(u32::saturating_from(at));
             let is_wanted = priorities.of(piece).is_wanted();
             match self.stages[at] {
                 Stage::Held => {}

@@ -1,5 +1,6 @@
 //! Pick requests: peers that could be asked for blocks, and what is known about them.
 
+use piecework_core::SaturatingFrom;
 use std::time::Duration;
 
 use super::pick_cache::PickCache;
@@ -61,7 +62,7 @@ impl PickRequest<'_> {
 
     /// Returns until when a block is worth waiting for that is requested now, behind `ahead` others.
     pub(super) fn due(&self, now: Moment, ahead: usize) -> Moment {
-        now + GRACE + (self.pace.first + self.pace.each * ahead as u32) * 2
+        now + GRACE + (self.pace.first + self.pace.each * u32::saturating_from(ahead)) * 2
     }
 }
 

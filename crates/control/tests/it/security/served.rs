@@ -16,7 +16,7 @@ use piecework_testkit::daemon::{Home, control_config, until, within};
 
 /// A daemon, served, that shares `shared/a.bin` and has the paused torrent `left` of which nothing
 /// is there.
-pub struct Served {
+pub(super) struct Served {
     pub home: Home,
     pub daemon: Daemon,
     pub control: Control,
@@ -26,7 +26,7 @@ pub struct Served {
     pub left: InfoHash,
 }
 
-pub struct Answer {
+pub(super) struct Answer {
     pub status: u16,
     pub head: String,
     pub body: String,
@@ -34,24 +34,24 @@ pub struct Answer {
 
 /// All that may not change: torrents and settings as far as somebody chose them, and every file.
 #[derive(Debug, PartialEq)]
-pub struct Snapshot {
+pub(super) struct Snapshot {
     pub torrents: Vec<Value>,
     pub settings: Value,
     pub disk: BTreeMap<String, String>,
 }
 
 /// A request of the native API or of Transmission's RPC that would change something.
-pub struct Change {
+pub(super) struct Change {
     pub method: &'static str,
     pub path: String,
     pub body: String,
 }
 
-pub const JSON: &str = "Content-Type: application/json";
-pub const RPC: &str = "/transmission/rpc";
+pub(super) const JSON: &str = "Content-Type: application/json";
+pub(super) const RPC: &str = "/transmission/rpc";
 
 impl Served {
-    pub async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let home = Home::new();
         let daemon = home.start().await;
         let config = control_config();
@@ -73,21 +73,27 @@ impl Served {
         served
     }
 
-    pub async fn end(self) {
+    pub(super) async fn end(self) {
         self.control.shutdown().await;
         self.daemon.shutdown().await;
     }
 
-    pub fn host(&self) -> String {
+    pub(super) fn host(&self) -> String {
         format!("Host: {}", self.addr)
     }
 
-    pub fn id(&self) -> String {
+    pub(super) fn id(&self) -> String {
         format!("X-Transmission-Session-Id: {}", self.session_id)
     }
 
     /// Sends a request whose headers are these and no others but its length.
-    pub async fn raw(&self, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
+    pub(super) async fn raw(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[&str],
+        body: &str,
+    ) -> Answer {
         let mut text = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
         for header in headers {
             text += &format!("{header}\r\n");
@@ -107,12 +113,12 @@ impl Served {
     }
 
     /// A native request as our own clients send it.
-    pub async fn native(&self, method: &str, path: &str, body: &Value) -> Answer {
+    pub(super) async fn native(&self, method: &str, path: &str, body: &Value) -> Answer {
         self.raw(method, path, &[&self.host(), JSON], &body.to_string()).await
     }
 
     /// A request of Transmission's RPC as its clients send it: the result, or the error.
-    pub async fn rpc(&self, method: &str, params: Value) -> Result<Value, Value> {
+    pub(super) async fn rpc(&self, method: &str, params: Value) -> Result<Value, Value> {
         let body = json!({"jsonrpc": "2.0", "method": method, "params": params, "id": 1});
         let answer = self.raw("POST", RPC, &[&self.host(), &self.id()], &body.to_string()).await;
         assert_eq!(answer.status, 200, "{method}: {}", answer.body);
@@ -123,7 +129,7 @@ impl Served {
         }
     }
 
-    pub fn snapshot(&self) -> Snapshot {
+    pub(super) fn snapshot(&self) -> Snapshot {
         let shown = |torrent: piecework_api::Torrent| {
             json!([
                 torrent.info_hash,
@@ -145,7 +151,7 @@ impl Served {
     }
 
     /// Nothing is otherwise than it was, and nobody was told to end.
-    pub async fn is_as(&self, before: &Snapshot, why: &str) {
+    pub(super) async fn is_as(&self, before: &Snapshot, why: &str) {
         assert_eq!(&self.snapshot(), before, "{why}");
         tokio::select! {
             biased;
@@ -155,13 +161,13 @@ impl Served {
     }
 
     /// Everything that changes something, of both APIs.
-    pub fn changes(&self) -> Vec<Change> {
+    pub(super) fn changes(&self) -> Vec<Change> {
         let mut all = self.native_changes();
         all.extend(self.rpc_changes());
         all
     }
 
-    pub fn native_changes(&self) -> Vec<Change> {
+    pub(super) fn native_changes(&self) -> Vec<Change> {
         let one = |rest: &str| format!("/torrents/{}{rest}", self.left);
         let torrent = base64::encode(self.home.made("new", 30_000).bytes().unwrap().as_ref());
         let to_be_shared = self.home.seed_request("b.bin", 10_000).input;
@@ -192,7 +198,7 @@ impl Served {
             .collect()
     }
 
-    pub fn rpc_changes(&self) -> Vec<Change> {
+    pub(super) fn rpc_changes(&self) -> Vec<Change> {
         let torrent = base64::encode(self.home.made("new", 30_000).bytes().unwrap().as_ref());
         let ids = json!([self.left]);
         let elsewhere = self.home.downloads().join("elsewhere");
@@ -226,7 +232,7 @@ impl Served {
 }
 
 /// Every file, folder and link below `at`, but for the database, which notes times of its own.
-pub fn read_tree(at: &Path, into: &mut BTreeMap<String, String>) {
+pub(super) fn read_tree(at: &Path, into: &mut BTreeMap<String, String>) {
     for entry in std::fs::read_dir(at).unwrap() {
         let path = entry.unwrap().path();
         let name = path.to_str().unwrap().to_owned();
@@ -247,7 +253,7 @@ pub fn read_tree(at: &Path, into: &mut BTreeMap<String, String>) {
 }
 
 /// Names below `at`.
-pub fn names(at: &Path) -> Vec<String> {
+pub(super) fn names(at: &Path) -> Vec<String> {
     let mut tree = BTreeMap::new();
     read_tree(at, &mut tree);
     tree.into_keys().collect()

@@ -1,5 +1,6 @@
 //! Connections to web servers: made, encrypted, and kept for the requests that follow at once.
 
+use piecework_core::SaturatingFrom;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -79,7 +80,7 @@ impl Dialer {
         let mut last = io::Error::other("its name has no address");
         for (place, addr) in addrs.iter().enumerate() {
             let left = self.timeout.saturating_sub(begun.elapsed());
-            let share = left / (addrs.len() - place) as u32;
+            let share = left / u32::saturating_from(addrs.len() - place);
             match time::timeout(share, self.connect_to(*addr, destination)).await {
                 Ok(Ok(stream)) => return Ok(Connection { stream, remote: *addr }),
                 Ok(Err(error)) => last = error,

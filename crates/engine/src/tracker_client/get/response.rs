@@ -17,6 +17,8 @@
 //!
 //! An encoding of the body is undone by [`decoded`](super::encoding::decoded).
 
+use piecework_core::SaturatingFrom;
+
 /// An answer as it was sent.
 #[derive(Debug)]
 pub(crate) struct HttpAnswer {
@@ -202,7 +204,7 @@ impl Reading {
             _ => match answer.length() {
                 Some(length) if length > self.limit as u64 => return Err(self.too_large()),
                 // It is not longer than the limit, which is a usize.
-                Some(length) => ReadState::Length(length as usize),
+                Some(length) => ReadState::Length(usize::saturating_from(length)),
                 None => ReadState::UntilEnd,
             },
         };
@@ -228,7 +230,11 @@ impl Reading {
             return Err(self.too_large());
         }
         // What may follow the last chunk is not used.
-        self.state = if length == 0 { ReadState::Done } else { ReadState::Chunk(length as usize) };
+        self.state = if length == 0 {
+            ReadState::Done
+        } else {
+            ReadState::Chunk(usize::saturating_from(length))
+        };
         Ok(true)
     }
 
@@ -272,7 +278,7 @@ impl Reading {
 
 impl HttpAnswer {
     /// Returns the first value of the header field `name`, which is in lower case.
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers.iter();
         headers.find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }

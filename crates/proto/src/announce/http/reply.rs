@@ -1,6 +1,7 @@
 //! A tracker's answers in bencode. The encoder is hand-written and makes one allocation, because a busy tracker
 //! spends most of its time here.
 
+use piecework_core::SaturatingFrom;
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -205,7 +206,7 @@ fn retry(root: Node<'_, '_>) -> Option<Retry> {
         // Some trackers send the number as a string.
         let text = || asked.as_str()?.trim().parse().ok();
         let minutes = asked.as_int().or_else(text).filter(|minutes| *minutes > 0)?;
-        let minutes = minutes.clamp(0, u32::MAX.into()) as u64;
+        let minutes = u64::saturating_from(minutes.clamp(0, u32::MAX.into()));
         return Some(Retry::After(Duration::from_secs(minutes * 60)));
     }
     let least = seconds(root, b"min interval").unwrap_or_default();
@@ -216,7 +217,7 @@ fn retry(root: Node<'_, '_>) -> Option<Retry> {
 fn seconds(node: Node<'_, '_>, key: &[u8]) -> Option<Duration> {
     let seconds = node.get(key)?.as_int()?;
     // A u32 as in UDP answers: 136 years.
-    Some(Duration::from_secs(seconds.clamp(0, u32::MAX.into()) as u64))
+    Some(Duration::from_secs(u64::saturating_from(seconds.clamp(0, u32::MAX.into()))))
 }
 
 /// Adds the peers in `node`, in compact form (of this family) or in non-compact form (of any).
