@@ -59,7 +59,7 @@ pub enum Effect {
     /// Tell trackers that the torrent is gone, and flush its data. Answered by
     /// [`LifecycleEvent::Left`](super::LifecycleEvent::Left).
     Leave,
-    /// Announce to trackers.
+    /// Announce to trackers. What is known of the content was shown before.
     StartAnnouncing,
     /// Pass [`LifecycleEvent::RetryDue`](super::LifecycleEvent::RetryDue) when this time is over.
     ScheduleRetry {
@@ -185,6 +185,19 @@ impl Lifecycle {
 
     /// Returns what follows once nothing else must begin.
     fn next_conclusion(&mut self) -> Option<Effect> {
+        if self.retry == RetryTimer::Wanted {
+            self.retry = if self.is_open() { RetryTimer::Scheduled } else { RetryTimer::None };
+            if self.is_open() {
+                return Some(Effect::ScheduleRetry { after: RETRY });
+            }
+        }
+        // Before announces: these say how much is missing, as it is shown. A seed that is announced before it
+        // is shown as one would be taken for a peer without data.
+        let status = self.status();
+        if self.shown != status || self.is_outdated {
+            (self.shown, self.is_outdated) = (status, false);
+            return Some(Effect::Show);
+        }
         let can_be_found = match self.content {
             ContentState::FetchingMetadata => true,
             ContentState::Ready => !self.recheck,
@@ -193,17 +206,6 @@ impl Lifecycle {
         if !self.announced && can_be_found && self.is_open() && !self.is_halted() {
             self.announced = true;
             return Some(Effect::StartAnnouncing);
-        }
-        if self.retry == RetryTimer::Wanted {
-            self.retry = if self.is_open() { RetryTimer::Scheduled } else { RetryTimer::None };
-            if self.is_open() {
-                return Some(Effect::ScheduleRetry { after: RETRY });
-            }
-        }
-        let status = self.status();
-        if self.shown != status || self.is_outdated {
-            (self.shown, self.is_outdated) = (status, false);
-            return Some(Effect::Show);
         }
         if self.closing == Closing::Left {
             (self.closing, self.awake) = (Closing::Gone, false);

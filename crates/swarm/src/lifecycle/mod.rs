@@ -69,8 +69,8 @@ pub use events::{CheckEnd, FaultKind, LifecycleEvent, SurveyEnd, SwarmEnd, WorkK
 /// assert_eq!(torrent.content(), ContentState::Ready);
 /// assert_eq!(torrent.poll(), Some(Effect::ReturnCheckSlot));
 /// assert_eq!(torrent.poll(), Some(Effect::StartSwarm));
-/// assert_eq!(torrent.poll(), Some(Effect::StartAnnouncing));
 /// assert_eq!(torrent.poll(), Some(Effect::Show));
+/// assert_eq!(torrent.poll(), Some(Effect::StartAnnouncing));
 /// assert_eq!(torrent.poll(), None);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -160,6 +160,8 @@ struct Model {
     forget: bool,
     keep: bool,
     keep_recheck: bool,
+    /// What is known of the content has changed, and was not shown since.
+    outdated: bool,
     retry: bool,
     /// A peer waits to serve or to be served.
     contacted: bool,
@@ -204,6 +206,7 @@ impl Model {
             forget: false,
             keep: false,
             keep_recheck: false,
+            outdated: true,
             retry: false,
             contacted: false,
         }
@@ -315,6 +318,7 @@ impl Model {
         (self.content, self.known) = (ContentState::Ready, now);
         self.checkpoint |= self.keeps;
         self.keep = self.keeps;
+        self.outdated = true;
     }
 
     fn resume(&mut self, now: Moment) {
@@ -549,7 +553,11 @@ impl Model {
             }
             Effect::StartSwarm => due(self.awake && !self.is_busy() && self.may_run()),
             Effect::Leave => due(self.closed && !self.is_busy() && !self.leaving && !self.left),
-            Effect::StartAnnouncing => due(!self.announced && !self.is_halted() && !self.closed),
+            Effect::StartAnnouncing => {
+                due(!self.announced && !self.is_halted() && !self.closed);
+                // An announce says how much is missing, as it is shown.
+                due(!self.outdated);
+            }
             Effect::ScheduleRetry { .. } => due(self.retry && !self.timer && !self.closed),
             Effect::Show => {}
             Effect::Sleep => due(self.awake && !self.is_busy() && !self.fetching && !self.closed),
@@ -561,7 +569,7 @@ impl Model {
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::ReportFault => self.report = false,
-            Effect::Forget => self.forget = false,
+            Effect::Forget => (self.forget, self.outdated) = (false, true),
             Effect::KeepCheckpoint => self.keep = false,
             Effect::KeepRecheck => self.keep_recheck = false,
             Effect::StopAnnouncing => self.announced = false,
@@ -592,7 +600,7 @@ impl Model {
             Effect::Leave => (self.leaving, self.announced) = (true, false),
             Effect::StartAnnouncing => self.announced = true,
             Effect::ScheduleRetry { .. } => (self.timer, self.retry) = (true, false),
-            Effect::Show => {}
+            Effect::Show => self.outdated = false,
             Effect::Sleep => self.awake = false,
             Effect::End => (self.ended, self.awake) = (true, false),
         }
@@ -604,6 +612,7 @@ impl Model {
         assert_eq!((life.is_paused(), life.fault()), (self.paused, self.fault), "{self:?}");
         let holds = |holds: bool, what: &str| assert!(holds, "{what}: {self:?}");
         holds(!self.report && !self.forget && !self.keep && !self.keep_recheck, "told");
+        holds(!self.outdated, "what is known is shown");
         holds(!self.retry || self.timer || self.closed, "a fault that may pass is tried again");
         self.retry = false;
         let holds = |holds: bool, what: &str| assert!(holds, "{what}: {self:?}");

@@ -70,7 +70,7 @@ fn a_new_torrent_is_checked_when_it_has_a_slot_and_then_announced() {
     assert_eq!(effects, [Effect::Wake, Effect::StartCheck, Effect::Show]);
     assert_eq!(torrent.life.status(), LifecycleStatus::Checking);
     let effects = torrent.pass(E::Checked(CheckEnd::Known));
-    let end = [Effect::ReturnCheckSlot, Effect::StartAnnouncing, Effect::Show, Effect::Sleep];
+    let end = [Effect::ReturnCheckSlot, Effect::Show, Effect::StartAnnouncing, Effect::Sleep];
     assert_eq!(effects, end);
 }
 
@@ -97,7 +97,7 @@ fn a_paused_torrent_is_surveyed_and_hashed_but_neither_runs_nor_announces() {
     let effects = torrent.pass(E::Checked(CheckEnd::Known));
     assert_eq!(effects, [Effect::ReturnCheckSlot, Effect::Show, Effect::Sleep]);
     let effects = torrent.pass(E::Resume);
-    assert_eq!(effects, [Effect::Wake, Effect::StartSwarm, Effect::StartAnnouncing, Effect::Show]);
+    assert_eq!(effects, [Effect::Wake, Effect::StartSwarm, Effect::Show, Effect::StartAnnouncing]);
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn a_download_waits_for_a_start_slot_unless_a_peer_is_there() {
     let mut torrent = Torrent::ready(true);
     torrent.pass(E::Workload(Workload::Download));
     let effects = torrent.pass(E::Resume);
-    assert_eq!(effects, [Effect::AskStartSlot, Effect::StartAnnouncing, Effect::Show]);
+    assert_eq!(effects, [Effect::AskStartSlot, Effect::Show, Effect::StartAnnouncing]);
     assert_eq!(torrent.pass(E::Contacted), [Effect::Wake, Effect::StartSwarm]);
     // Its slot comes nevertheless, and goes to the next torrent once the swarm has started.
     assert_eq!(torrent.pass(E::StartSlot), []);
@@ -130,7 +130,7 @@ fn a_torrent_that_is_resumed_while_its_swarm_ends_waits_for_that() {
     let effects = torrent.pass(E::Pause);
     assert_eq!(effects, [Effect::StopAnnouncing, Effect::StopSwarm, Effect::Show]);
     torrent.pass(E::Workload(Workload::Prompt));
-    assert_eq!(torrent.pass(E::Resume), [Effect::StartAnnouncing, Effect::Show]);
+    assert_eq!(torrent.pass(E::Resume), [Effect::Show, Effect::StartAnnouncing]);
     assert_eq!(torrent.pass(E::SwarmEnded(SwarmEnd::Stopped)), [Effect::StartSwarm]);
 }
 
@@ -274,7 +274,7 @@ fn metadata_is_fetched_while_the_torrent_is_announced_and_its_content_is_checked
         ..LifecycleConfig::default()
     };
     let (mut torrent, effects) = Torrent::new(config);
-    let fetch = [Effect::Wake, Effect::FetchMetadata, Effect::StartAnnouncing, Effect::Show];
+    let fetch = [Effect::Wake, Effect::FetchMetadata, Effect::Show, Effect::StartAnnouncing];
     assert_eq!(effects, fetch);
     let effects = torrent.pass(E::Pause);
     let pause = [Effect::StopAnnouncing, Effect::StopFetching, Effect::Show, Effect::Sleep];
