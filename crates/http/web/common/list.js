@@ -47,6 +47,11 @@ export class List {
     beforeFrame(this.draw);
   }
 
+  /** Shows changed items at once: an input of a row must not be used while it shows its old value. */
+  refresh() {
+    this.#draw();
+  }
+
   /** Marks the column that the rows are in the order of. */
   sorted(name, descending) {
     this.columns.forEach((column, i) => {

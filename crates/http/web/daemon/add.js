@@ -181,7 +181,7 @@ function fileChoice({ file_list: list, files }) {
   const all = (value) => () => {
     wanted.fill(value);
     said();
-    table.set(items);
+    table.refresh();
   };
   said();
   const tools = el("div", { class: "tools start" },
