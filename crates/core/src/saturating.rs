@@ -19,7 +19,7 @@ pub trait SaturatingFrom<T> {
     fn saturating_from(value: T) -> Self;
 }
 
-/// Returns the lower 32 bits of `value`: half a hash is a hash.
+/// Returns the lower 32 bits of `value`, where 32 bits of a hash are enough.
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "the upper half is dropped on purpose")]
 pub const fn low_half(value: u64) -> u32 {
@@ -32,7 +32,7 @@ macro_rules! from_integers {
         impl SaturatingFrom<$from> for $to {
             #[inline]
             fn saturating_from(value: $from) -> Self {
-                // Zero is in every type here, so a value that does not fit lies below or above all of them.
+                // Each target type holds zero, so a negative value that does not fit is too small, and any other too large.
                 #[allow(unused_comparisons, reason = "unsigned values are never below zero")]
                 let nearest = if value < 0 { Self::MIN } else { Self::MAX };
                 Self::try_from(value).unwrap_or(nearest)
