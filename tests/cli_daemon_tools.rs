@@ -342,7 +342,10 @@ fn line_11_a_magnet_link_is_resolved_by_a_catalogue() {
     // A link names a torrent wherever a name does.
     let shown = two.run(status::main, &[&link(&hash, &[])]).fine().stdout;
     assert!(shown.contains("m.bin"), "{shown}");
-    let again = two.run(leech::main, &["--torrent", &link(&hash, &[])]).fine();
+    let printed = two.run(status::main, &["m.bin", "--magnet"]).fine().stdout;
+    let start = format!("magnet:?xt=urn:btih:{hash}&dn=m.bin&tr=");
+    assert!(printed.starts_with(&start), "{printed}");
+    let again = two.run(leech::main, &["--torrent", printed.trim()]).fine();
     assert!(again.stdout.contains("is here already: m.bin"), "{again:?}");
 
     // The link's second tracker has it, and another one is not a tracker.

@@ -320,6 +320,27 @@ fn line_11_programs_that_need_a_torrent_say_what_a_magnet_link_lacks() {
 }
 
 #[test]
+fn a_torrent_is_shown_as_a_magnet_link() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a b.bin"), "content").unwrap();
+    let tracker = "http://tracker.example:6969/announce";
+    let made = ["a b.bin", "--tracker", tracker, "--output", "x.torrent"];
+    run(create::main, dir.path(), &made).fine();
+    let link = run(show::main, dir.path(), &["--magnet", "x.torrent"]).fine().stdout;
+    let end = "&dn=a%20b.bin&tr=http%3A%2F%2Ftracker.example%3A6969%2Fannounce\n";
+    assert!(link.starts_with("magnet:?xt=urn:btih:") && link.ends_with(end), "{link}");
+    // A link is printed as it was understood.
+    let chosen = format!("{}&so=2-4,0&so=3", link.trim());
+    let again = run(show::main, dir.path(), &["--magnet", &chosen]).fine().stdout;
+    assert!(again.contains("&so=0,2-4&"), "{again}");
+    let shown = run(show::main, dir.path(), &[&chosen]).fine().stdout;
+    assert!(shown.contains("1,3-5") && shown.contains(tracker), "{shown}");
+    let json = run(show::main, dir.path(), &["--magnet", "--json", "x.torrent"]).fine().stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["magnet"], link.trim());
+}
+
+#[test]
 fn line_11_every_command_of_the_table_for_newcomers_is_one() {
     use piecework::cli::{daemon, leech, log, peer, remove, seed, set, status, test};
 

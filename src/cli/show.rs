@@ -27,15 +27,28 @@ struct ShowArgs {
     /// Answer with JSON.
     #[arg(long)]
     json: bool,
+    /// Print only a magnet link of it.
+    #[arg(long)]
+    magnet: bool,
 }
 
 pub fn main(env: Env) -> Exit {
     env.run(|args: ShowArgs, env| {
         if let Some(text) = args.torrent.to_str().filter(|text| Magnet::is_meant(text)) {
-            return show_link(env, &Magnet::parse(text).map_err(CliError::usage_by)?, args.json);
+            let link = Magnet::parse(text).map_err(CliError::usage_by)?;
+            return if args.magnet {
+                show_magnet(env, &link, args.json)
+            } else {
+                show_link(env, &link, args.json)
+            };
         }
         let path = env.path(&args.torrent);
         let (metainfo, report) = torrent_file::read_reported(&path, &args.torrent)?;
+        if args.magnet {
+            let urls = metainfo.trackers().iter().flatten().map(String::as_str);
+            let link = Magnet::new(metainfo.info_hash(), Some(metainfo.info().name()), urls);
+            return show_magnet(env, &link, args.json);
+        }
         let sources = metainfo.other_sources().map_err(CliError::failed_by)?;
         let shown = TorrentSummary::of(&metainfo, &report, &sources);
         if args.json {
@@ -48,6 +61,16 @@ pub fn main(env: Env) -> Exit {
     })
 }
 
+/// Prints the link itself.
+fn show_magnet(env: &Env, link: &Magnet, json: bool) -> Result<(), CliError> {
+    let link = link.to_string();
+    if json {
+        let text = serde_json::json!({ "magnet": link }).to_string();
+        return Ok(env.stdout().line(printable_json(&text))?);
+    }
+    Ok(env.stdout().line(link)?)
+}
+
 /// Shows a magnet link. Of the torrent it has only the info-hash.
 fn show_link(env: &Env, link: &Magnet, json: bool) -> Result<(), CliError> {
     let trackers: Vec<&str> = link.trackers.iter().map(TrackerUrl::as_str).collect();
@@ -57,7 +80,7 @@ fn show_link(env: &Env, link: &Magnet, json: bool) -> Result<(), CliError> {
     if json {
         let value = serde_json::json!({
             "name": link.name, "info_hash": link.info_hash, "trackers": trackers,
-            "peers": peers, "notices": link.unused,
+            "peers": peers, "files": link.wanted_files(), "notices": link.unused,
         });
         let text = serde_json::to_string_pretty(&value).map_err(std::io::Error::from)?;
         return Ok(env.stdout().line(printable_json(&text))?);
@@ -67,6 +90,7 @@ fn show_link(env: &Env, link: &Magnet, json: bool) -> Result<(), CliError> {
     rows.push(("info-hash", link.info_hash.to_string().into()));
     rows.extend(trackers.iter().map(|url| ("tracker", printable(url))));
     rows.extend(peers.iter().map(|peer| ("peer", printable(peer))));
+    rows.extend(link.wanted_files().map(|files| ("only files", files.into())));
     rows.extend(link.unused.iter().map(|notice| ("notice", notice.into())));
     rows.push(("notice", note.into()));
     for (key, value) in rows {

@@ -316,7 +316,7 @@ def handler(world, kind):
             elif torrent is None:
                 self.json({"error": "there is no such torrent here"}, 404)
             elif len(parts) == 2:
-                self.json({**torrent, "comment": None, "created_by": None, "created_at": None, "torrent_file": "x", "availability": 3.4, "trackers": [],
+                self.json({**torrent, "comment": None, "created_by": None, "created_at": None, "torrent_file": "x", "magnet": f"magnet:?xt=urn:btih:{torrent['info_hash']}", "availability": 3.4, "trackers": [],
                            "waiting": {"seconds": {}, "recent": {"choked": 0.61, "peer_upload": 0.22, "request_window": 0.08},
                                        "sentence": "In the last minute it mostly waited because 9 of 12 peers choke it; more peers, or a better ratio with these, would help."},
                            "file_list": [{"index": n, "path": f"{torrent['name']}/part {n}.bin", "bytes": 1 << 30, "bytes_have": 1 << (30 - n), "priority": "normal", "first_piece": 0, "end_piece": 9} for n in range(3)]})

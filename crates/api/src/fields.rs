@@ -33,5 +33,5 @@ fields! { Torrent:
 }
 
 fields! { TorrentDetail:
-    comment created_by created_at torrent_file availability file_list trackers waiting
+    comment created_by created_at torrent_file magnet availability file_list trackers waiting
 }

@@ -166,6 +166,9 @@ pub struct TorrentDetail {
     pub created_at: Option<i64>,
     /// The path of its `.torrent` in the daemon's torrents folder; empty until it is hashed.
     pub torrent_file: PathBuf,
+    /// Its magnet link: info-hash, name and trackers.
+    #[serde(default)]
+    pub magnet: String,
     /// Whole copies among connected peers and us. The fraction is the share of pieces of which
     /// there is one more.
     pub availability: f64,

@@ -9,7 +9,8 @@ use super::allowed_folders::AllowedFolders;
 use super::background::blocking;
 use super::catalogue::CatalogueTracker;
 use super::checks::{
-    check_private, check_settings, check_tracker_count, parse_tracker, priorities_of, visible_files,
+    check_private, check_settings, check_tracker_count, parse_tracker, priorities_of,
+    priorities_of_link, visible_files,
 };
 use super::fetch::TorrentFetcher;
 use super::install::{Installation, TorrentInstaller};
@@ -101,7 +102,8 @@ impl TorrentAdder {
         let root = self.folders.output(folder.as_deref(), caller).await?;
         self.folders.check_reach(caller, &root)?;
         let chosen = Choice { settings, only_files, rename: new.rename };
-        let mut settings = self.settings_on_disk(&metainfo, &root, chosen).await?;
+        let link = magnet.as_ref();
+        let mut settings = self.settings_on_disk(&metainfo, &root, chosen, link).await?;
         let tiers = settings.trackers.take().unwrap_or_else(|| metainfo.trackers().to_vec());
         let mut announced = AnnounceList::new(tiers);
         announced.add_named(&metainfo, trackers, caller)?;
@@ -144,6 +146,7 @@ impl TorrentAdder {
         metainfo: &Arc<Metainfo>,
         root: &Path,
         chosen: Choice,
+        link: Option<&Magnet>,
     ) -> Result<TorrentSettings, DaemonError> {
         let Choice { mut settings, only_files, rename } = chosen;
         let (torrent, folder): (_, PathBuf) = (Arc::clone(metainfo), root.to_owned());
@@ -152,6 +155,9 @@ impl TorrentAdder {
         settings.name_anew(metainfo.info().name(), names);
         if let Some(text) = only_files {
             settings.files = priorities_of(metainfo, &text)?;
+        } else if settings.files.is_empty() {
+            let files = link.and_then(|link| priorities_of_link(metainfo, link));
+            settings.files = files.unwrap_or_default();
         }
         check_settings(metainfo, &settings)?;
         let on_disk = settings.name.clone().unwrap_or_else(|| metainfo.info().name().to_owned());

@@ -6,7 +6,7 @@ use piecework_api::{SeedLimit, TorrentSettings, parse_file_ranges};
 use piecework_core::Priority;
 use piecework_core::metainfo::Metainfo;
 use piecework_engine::tracker_client::tier_texts;
-use piecework_proto::announce::{AnnouncePlan, NamedTrackers, TrackerTarget, TrackerUrl};
+use piecework_proto::announce::{AnnouncePlan, Magnet, NamedTrackers, TrackerTarget, TrackerUrl};
 
 /// Returns the addresses of the tracker that the user names `name`, in tiers.
 pub(super) fn parse_tracker(name: &str) -> Result<Vec<Vec<TrackerUrl>>, DaemonError> {
@@ -23,6 +23,20 @@ pub(super) fn priorities_of(metainfo: &Metainfo, text: &str) -> Result<Vec<Prior
         files[file as usize] = Priority::Normal;
     }
     Ok(files)
+}
+
+/// Returns priorities by which only the files that `link` chooses are wanted. `None` if it chooses none that
+/// the torrent has. A link counts files with padding (BEP 53), priorities are without.
+pub(super) fn priorities_of_link(metainfo: &Metainfo, link: &Magnet) -> Option<Vec<Priority>> {
+    let entries = metainfo.info().files().entries();
+    let chosen = link.wanted_of(u32::try_from(entries.len()).unwrap_or(u32::MAX))?;
+    let mut wanted = vec![Priority::Skip; entries.len()];
+    for file in chosen {
+        wanted[file as usize] = Priority::Normal;
+    }
+    let visible = entries.iter().zip(wanted).filter(|(entry, _)| !entry.padding);
+    let files: Vec<Priority> = visible.map(|(_, priority)| priority).collect();
+    files.contains(&Priority::Normal).then_some(files)
 }
 
 /// Returns the number of files that are not padding.

@@ -18,7 +18,7 @@ use piecework_api::{
 };
 use piecework_core::metainfo::{FileEntry, Metainfo, MetainfoError, OtherSources};
 use piecework_core::{Bitfield, InfoHash, PieceIndex, Priority};
-use piecework_proto::announce;
+use piecework_proto::announce::{self, Magnet};
 use piecework_proto::encryption::Method;
 use piecework_swarm::Direction;
 use piecework_swarm::announcer::{TrackerState as Doing, TrackerStatus};
@@ -80,6 +80,7 @@ pub(super) async fn detail_without_files(
         created_by: None,
         created_at: None,
         torrent_file: file,
+        magnet: String::new(),
         availability: 0.0,
         file_list: Vec::new(),
         trackers: Vec::new(),
@@ -107,6 +108,8 @@ pub(super) async fn detail_without_files(
         };
         detail.waiting = waiting::of(&handle.waited(), &detail, rules);
     }
+    let urls = detail.trackers.iter().map(|tracker| tracker.url.as_str());
+    detail.magnet = Magnet::new(info_hash, Some(&detail.torrent.name), urls).to_string();
     Ok(detail)
 }
 

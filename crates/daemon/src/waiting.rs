@@ -251,6 +251,7 @@ mod tests {
             created_by: None,
             created_at: None,
             torrent_file: "/".into(),
+            magnet: String::new(),
             availability: 0.0,
             file_list: Vec::new(),
             trackers: Vec::new(),

@@ -113,6 +113,10 @@ pub(crate) fn links(bytes: &[u8]) {
     if let Ok(magnet) = Magnet::parse(text) {
         assert!(Magnet::is_meant(text), "{text:?}");
         magnet.tracker_names();
+        magnet.wanted_of(1000);
+        let again = Magnet::parse(&magnet.to_string()).expect("our own link");
+        assert_eq!(again.info_hash, magnet.info_hash);
+        assert_eq!((&again.name, &again.selected), (&magnet.name, &magnet.selected));
     }
     if let Ok(url) = text.parse::<TrackerUrl>() {
         // Escapes may have made it too long to be read again.

@@ -181,6 +181,11 @@ async fn peers_of_link(
     for notice in &link.unused {
         env.stderr().line(notice)?;
     }
+    if let Some(files) = link.wanted_files() {
+        env.stderr().line(format_args!(
+            "the link chooses the files {files}; torrent-peer gets all of them, torrent-leech only these"
+        ))?;
+    }
     if metainfo.info().is_private() {
         return Ok(Vec::new());
     }

@@ -32,6 +32,9 @@ struct StatusArgs {
     /// Show which peers gave which pieces: the last responses, oldest first.
     #[arg(long, requires = "torrent", conflicts_with = "watch")]
     log: bool,
+    /// Print only a magnet link of the torrent.
+    #[arg(long, requires = "torrent", conflicts_with_all = ["watch", "files", "log"])]
+    magnet: bool,
     /// Show how a browser logs in as the daemon's owner: its address, a user name, and a password
     /// that is valid until the daemon ends. Keep it secret.
     #[arg(long, conflicts_with_all = ["torrent", "watch"])]
@@ -108,6 +111,10 @@ async fn one(env: &Env, remote: &Remote, text: &str, args: &StatusArgs) -> Resul
     let fault = |error| remote.fault(&error);
     let client = remote.client();
     let detail = client.detail(info_hash).await.map_err(fault)?;
+    if args.magnet {
+        let link = serde_json::json!({ "magnet": detail.magnet });
+        return remote.answer(env, &link, || detail.magnet.clone());
+    }
     let peer_list = client.peers(info_hash).await.map_err(fault)?;
     let log = match args.log {
         true => Some(client.log(info_hash, MOST_LOG).await.map_err(fault)?),

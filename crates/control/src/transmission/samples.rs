@@ -67,6 +67,7 @@ pub(crate) fn detail() -> TorrentDetail {
         created_by: None,
         created_at: Some(1_600_000_000),
         torrent_file: "/torrents/a b.torrent".into(),
+        magnet: String::new(),
         availability: 1.5,
         file_list: vec![
             file(0, "a b/one.mkv", 73_728, 32_768, 0, 5),

@@ -1,6 +1,5 @@
 //! Trackers: as lists, as text with a blank line between tiers, and the changes made to them.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use url::{Host, Url};
 
@@ -8,6 +7,7 @@ use super::arguments::Arguments;
 use super::fault::{Code, Fault};
 use piecework_api::{TorrentDetail, TrackerInfo, TrackerState};
 use piecework_core::printable;
+use piecework_proto::announce::Magnet;
 
 /// Field `trackers`.
 pub(super) fn list(trackers: &[TrackerInfo]) -> Value {
@@ -153,15 +153,8 @@ pub(super) fn change(
 
 /// Field `magnet_link`.
 pub(super) fn magnet(detail: &TorrentDetail) -> String {
-    let escape = |text| utf8_percent_encode(text, ESCAPED).to_string();
-    let torrent = &detail.torrent;
-    let mut link =
-        format!("magnet:?xt=urn:btih:{}&dn={}", torrent.info_hash, escape(&torrent.name));
-    for tracker in &detail.trackers {
-        link.push_str("&tr=");
-        link.push_str(&escape(&tracker.url));
-    }
-    link
+    let urls = detail.trackers.iter().map(|tracker| tracker.url.as_str());
+    Magnet::new(detail.torrent.info_hash, Some(&detail.torrent.name), urls).to_string()
 }
 
 fn tiers(trackers: &[TrackerInfo]) -> Vec<Vec<String>> {
@@ -242,9 +235,6 @@ fn scrape_url(address: &str) -> String {
         _ => String::new(),
     }
 }
-
-/// What stands for itself in a link (RFC 3986).
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 #[cfg(test)]
 mod tests {

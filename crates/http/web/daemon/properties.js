@@ -12,12 +12,12 @@ function limitWords(value, unit) {
 }
 
 const ROWS = {
-  hash: "Info-hash", folder: "Folder", size: "Size", labels: "Labels", limits: "Limits", queue: "Place in the queue",
+  hash: "Info-hash", magnet: "Magnet link", folder: "Folder", size: "Size", labels: "Labels", limits: "Limits", queue: "Place in the queue",
   added: "Added", started: "Last started", done: "Done", active: "Last moved a byte", time: "Time spent",
   private: "Private", made: "Made", comment: "Comment", file: "Its .torrent", source: "Source", webSeeds: "Web seeds, not used", nodes: "DHT nodes, not used", notices: "Notices",
 };
 
-const MONO = new Set(["hash", "folder", "file", "webSeeds", "nodes"]);
+const MONO = new Set(["hash", "magnet", "folder", "file", "webSeeds", "nodes"]);
 
 /** The first of them; there may be many. */
 const some = (list) => (list.length === 0 ? null : list.slice(0, 8).join(", ") + (list.length > 8 ? ` and ${number(list.length - 8)} more` : ""));
@@ -28,7 +28,7 @@ export class Properties {
     this.values = {};
     const button = (id, label, run) => el("button", { type: "button", class: "plain", id, text: label, onclick: () => torrent() && run([torrent()]) });
     const tools = {
-      hash: button("copy-hash", "Copy", ([one]) => copy(one.info_hash)), folder: button("edit-folder", "Move …", moveData),
+      hash: button("copy-hash", "Copy", ([one]) => copy(one.info_hash)), magnet: button("copy-magnet", "Copy", () => copy(this.magnet)), folder: button("edit-folder", "Move …", moveData),
       labels: button("edit-labels", "Edit …", editLabels), limits: button("edit-limits", "Edit …", editLimits),
       file: button("get-torrent", "Download", download),
     };
@@ -55,7 +55,9 @@ export class Properties {
     if (seeding.length > 0) limits.push(`seeding ends: ${seeding.join(", ")}`);
     const made = [detail?.created_by ? `by ${detail.created_by}` : null, detail?.created_at ? dateTime(detail.created_at) : null];
     const join = (parts) => parts.filter(Boolean).join(", ") || null;
+    this.magnet = isHashed(t) ? detail?.magnet || null : null;
     const texts = {
+      magnet: this.magnet,
       // Until all is hashed it has none: what it is listed under stands for the request.
       hash: isHashed(t) ? null : t.info_hash, folder: t.folder,
       size: `${bytes(t.bytes)} (${number(t.bytes)} bytes), ${plural(t.files, "file")}, ${plural(t.pieces, "piece")} of ${bytes(t.piece_length)}`,

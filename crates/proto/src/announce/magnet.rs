@@ -1,8 +1,11 @@
-//! Magnet links (BEP 9): an info-hash, and where to find more about it.
+//! Magnet links (BEP 9, BEP 53): an info-hash, and where to find more about it.
 
+use std::fmt::{self, Write};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
 
 use super::{PeerName, Scheme, TrackerUrl};
@@ -22,6 +25,8 @@ pub struct Magnet {
     pub sources: Vec<String>,
     /// Peers (`x.pe`), by address or by name.
     pub peers: Vec<PeerName>,
+    /// The numbers of the wanted files (`so`, BEP 53), counted from 0. Empty if all are wanted.
+    pub selected: Vec<RangeInclusive<u32>>,
     /// A sentence for each part that is not used. All text in them is printable.
     pub unused: Vec<String>,
 }
@@ -54,6 +59,26 @@ pub enum MagnetError {
 }
 
 impl Magnet {
+    /// Returns the link of a torrent: its info-hash, its name, and those of `trackers` that are supported.
+    pub fn new<'a>(
+        info_hash: InfoHash,
+        name: Option<&str>,
+        trackers: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        let mut link = Self {
+            info_hash,
+            name: name.map(cut),
+            trackers: Vec::new(),
+            sources: Vec::new(),
+            peers: Vec::new(),
+            selected: Vec::new(),
+            unused: Vec::new(),
+        };
+        trackers.into_iter().for_each(|url| link.add_tracker(url));
+        link.unused.clear();
+        link
+    }
+
     /// Returns whether `text` begins like a magnet link.
     pub fn is_meant(text: &str) -> bool {
         let scheme = text.trim_start().as_bytes().get(..SCHEME.len());
@@ -77,14 +102,7 @@ impl Magnet {
         let query = query.replace("&amp;", "&");
         let mut hash = None;
         let mut has_version_two = false;
-        let mut link = Self {
-            info_hash: InfoHash([0; 20]),
-            name: None,
-            trackers: Vec::new(),
-            sources: Vec::new(),
-            peers: Vec::new(),
-            unused: Vec::new(),
-        };
+        let mut link = Self::new(InfoHash([0; 20]), None, []);
         let mut web_seeds = 0;
         for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
             // Repeated keys may be numbered: `tr.1`.
@@ -96,9 +114,10 @@ impl Magnet {
                     Some(("btmh", _)) => has_version_two = true,
                     _ => {}
                 },
-                "dn" if link.name.is_none() => link.name = Some(value.into_owned()),
+                "dn" if link.name.is_none() => link.name = Some(cut(&value)),
                 "tr" if is_numbered => link.add_tracker(&value),
                 "xs" | "as" if is_numbered => link.add_source(&value),
+                "so" if is_numbered => link.add_selection(&value),
                 "ws" if is_numbered => web_seeds += 1,
                 "x" if number == "pe" => link.add_peer(&value),
                 _ => {}
@@ -132,6 +151,54 @@ impl Magnet {
             }
         }
         names
+    }
+
+    /// Returns the wanted files as people write them, counted from 1: `1,3-5`. `None` if all are wanted.
+    pub fn wanted_files(&self) -> Option<String> {
+        let ranges = self.selected.iter().map(|range| {
+            let (first, last) = (u64::from(*range.start()) + 1, u64::from(*range.end()) + 1);
+            if first == last { first.to_string() } else { format!("{first}-{last}") }
+        });
+        let ranges: Vec<String> = ranges.collect();
+        (!ranges.is_empty()).then(|| ranges.join(","))
+    }
+
+    /// Returns the numbers of the wanted files, counted from 0, of a torrent with `files` files. `None` if
+    /// the link does not choose, or chooses no file that the torrent has.
+    pub fn wanted_of(&self, files: u32) -> Option<Vec<u32>> {
+        let last = files.checked_sub(1)?;
+        let parts = self.selected.iter().filter(|range| *range.start() <= last);
+        let mut numbers: Vec<u32> = Vec::new();
+        for part in parts {
+            // Ranges are sorted and do not overlap, so these are at most `files` numbers.
+            numbers.extend(*part.start()..=(*part.end()).min(last));
+        }
+        (!numbers.is_empty()).then_some(numbers)
+    }
+
+    fn add_selection(&mut self, text: &str) {
+        for part in text.split(',').filter(|part| !part.is_empty()).take(MAX_SELECTED) {
+            match file_range(part) {
+                Some(range) => self.selected.push(range),
+                None if self.unused.len() < MAX_UNUSED => {
+                    let part: String = printable(part).chars().take(MAX_SHOWN).collect();
+                    self.unused.push(format!("`{part}` in `so` does not number files"));
+                }
+                None => {}
+            }
+        }
+        self.selected.truncate(MAX_SELECTED);
+        self.selected.sort_unstable_by_key(|range| *range.start());
+        let mut merged: Vec<RangeInclusive<u32>> = Vec::new();
+        for range in std::mem::take(&mut self.selected) {
+            match merged.last_mut() {
+                Some(before) if *range.start() <= before.end().saturating_add(1) => {
+                    *before = *before.start()..=(*before.end()).max(*range.end());
+                }
+                _ => merged.push(range),
+            }
+        }
+        self.selected = merged;
     }
 
     fn add_tracker(&mut self, text: &str) {
@@ -172,6 +239,53 @@ impl FromStr for Magnet {
     fn from_str(text: &str) -> Result<Self, MagnetError> {
         Self::parse(text)
     }
+}
+
+impl fmt::Display for Magnet {
+    /// Writes the link. It can be parsed again: trackers and peers that would make it too long are left out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut link = format!("magnet:?xt=urn:btih:{}", self.info_hash);
+        let mut put = |key: &str, value: &str| {
+            let value = utf8_percent_encode(value, ESCAPED);
+            let before = link.len();
+            // Writing to a String cannot fail.
+            let _ = write!(link, "&{key}={value}");
+            if link.len() > MAX_LEN {
+                link.truncate(before);
+            }
+        };
+        if let Some(name) = &self.name {
+            put("dn", name);
+        }
+        if !self.selected.is_empty() {
+            let ranges = self.selected.iter().map(|range| match (range.start(), range.end()) {
+                (first, last) if first == last => first.to_string(),
+                (first, last) => format!("{first}-{last}"),
+            });
+            put("so", &ranges.collect::<Vec<String>>().join(","));
+        }
+        self.trackers.iter().for_each(|tracker| put("tr", tracker.as_str()));
+        self.sources.iter().for_each(|source| put("xs", source));
+        self.peers.iter().for_each(|peer| put("x.pe", &peer.to_string()));
+        f.write_str(&link)
+    }
+}
+
+/// Returns the range in `N` or `N-M`.
+fn file_range(text: &str) -> Option<RangeInclusive<u32>> {
+    let number = |text: &str| {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        digits.then(|| text.parse().ok()).flatten()
+    };
+    let (first, last) = match text.split_once('-') {
+        Some((first, last)) => (number(first)?, number(last)?),
+        None => (number(text)?, number(text)?),
+    };
+    (first <= last).then_some(first..=last)
+}
+
+fn cut(name: &str) -> String {
+    name[..name.floor_char_boundary(MAX_NAME)].to_owned()
 }
 
 /// Returns the kind and value of `urn:KIND:VALUE`.
@@ -216,6 +330,12 @@ const SCHEME: &str = "magnet:";
 /// The maximum length of a link. A link with a hundred trackers has some 8 KiB.
 const MAX_LEN: usize = 64 << 10;
 
+/// The maximum length of a name. File systems allow 255 bytes.
+const MAX_NAME: usize = 1024;
+
+/// The maximum number of ranges of wanted files. More are ignored.
+const MAX_SELECTED: usize = 1000;
+
 /// The maximum number of trackers, of peers, and of addresses of the `.torrent` file.
 const MAX_TRACKERS: usize = 50;
 const MAX_PEERS: usize = 100;
@@ -229,6 +349,10 @@ const MAX_UNUSED: usize = 5;
 
 /// The maximum number of characters of an invalid hash in an error.
 const MAX_SHOWN: usize = 80;
+
+/// What is escaped in a link. Programs that take links apart at `&` and `=` alone must understand it too.
+const ESCAPED: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b',');
 
 #[cfg(test)]
 mod tests {
@@ -316,5 +440,51 @@ mod tests {
             prop_assert_eq!(link.info_hash, hash);
             prop_assert_eq!(link.name, Some(name));
         }
+
+        #[test]
+        fn what_is_printed_is_parsed(
+            hash in any::<[u8; 20]>(),
+            text in "(&(tr=(http|udp)://[a-z]{1,9}(:[1-9]{1,3})?/[a-z&?=%]{0,9}|so=[0-9,-]{0,9}|dn=\\PC{0,9}\
+                     |x.pe=(\\[[a-f0-9]{1,4}::1\\]|[1-9]\\.2\\.3\\.4|[a-z]{1,9}):[0-9]{1,5}|xs=http://[a-z]{1,9}\
+                     |ws=x)){0,80}",
+        ) {
+            let link = Magnet::parse(&format!("magnet:?xt=urn:btih:{}{text}", InfoHash(hash))).unwrap();
+            let printed = link.to_string();
+            let again = Magnet::parse(&printed).unwrap();
+            prop_assert_eq!(&again, &Magnet { unused: Vec::new(), ..link });
+            prop_assert_eq!(again.to_string(), printed);
+        }
+    }
+
+    #[test]
+    fn a_link_chooses_files() {
+        let of = |so: &str| Magnet::parse(&format!("magnet:?xt=urn:btih:{HEX}&so={so}")).unwrap();
+        let link = of("8,0,2-4,3-6,,x,9-7,-1,1-");
+        assert_eq!(link.selected, [0..=0, 2..=6, 8..=8]);
+        assert_eq!(link.wanted_files().as_deref(), Some("1,3-7,9"));
+        assert_eq!(link.unused.len(), 4, "{:?}", link.unused);
+        assert_eq!(link.wanted_of(4), Some(vec![0, 2, 3]));
+        assert_eq!(
+            (of("5").wanted_of(5), of("").wanted_of(5), of("0").wanted_of(0)),
+            (None, None, None)
+        );
+        let all = of("0-4294967295");
+        assert_eq!(all.wanted_of(2), Some(vec![0, 1]));
+        assert_eq!(all.wanted_files().as_deref(), Some("1-4294967296"));
+        let many: Vec<String> = (0..2 * MAX_SELECTED).map(|n| (2 * n).to_string()).collect();
+        assert_eq!(of(&many.join(",")).selected.len(), MAX_SELECTED);
+    }
+
+    #[test]
+    fn a_printed_link_is_never_too_long() {
+        let trackers: Vec<String> =
+            (0..60).map(|n| format!("http://t{n}.example/{}", "%".repeat(1500))).collect();
+        let name = "é".repeat(2000);
+        let link = Magnet::new(InfoHash([1; 20]), Some(&name), trackers.iter().map(String::as_str));
+        assert_eq!(link.name.as_ref().unwrap().len(), MAX_NAME);
+        let printed = link.to_string();
+        let again = Magnet::parse(&printed).unwrap();
+        assert!(again.trackers.len() < link.trackers.len() && !again.trackers.is_empty());
+        assert!(link.trackers.starts_with(&again.trackers));
     }
 }
