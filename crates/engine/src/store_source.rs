@@ -1,17 +1,33 @@
-//! Blocks to upload, read from a store.
+//! Blocks to upload, read from a store, and the metadata of its torrent.
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Mutex, oneshot};
+use tracing::debug;
 
-use crate::net::{BlockSource, ReadFuture, SourceError};
+use crate::net::{BlockSource, ReadFuture, SourceError, TorrentFuture};
+use piecework_core::metainfo::Metainfo;
 use piecework_storage::{HashPool, Store, Watch};
 
 /// Reads from memory at once, and from the disk on the hash service's threads.
 pub(super) struct StoreSource {
     pub store: Arc<Store>,
-    pub hashing: Arc<HashPool>,
+    hashing: Arc<HashPool>,
     pub watch: Arc<Watch>,
+    metainfo: Arc<Metainfo>,
+    /// Held while the `.torrent` is read, so that many peers cause one read.
+    reading: Arc<Mutex<()>>,
+}
+
+impl StoreSource {
+    pub(super) fn new(
+        store: Arc<Store>,
+        hashing: Arc<HashPool>,
+        watch: Arc<Watch>,
+        metainfo: Arc<Metainfo>,
+    ) -> Self {
+        Self { store, hashing, watch, metainfo, reading: Arc::default() }
+    }
 }
 
 impl BlockSource for StoreSource {
@@ -30,6 +46,23 @@ impl BlockSource for StoreSource {
             match answer.await {
                 Ok(read) => Ok(read?),
                 Err(_) => Err(SourceError::Ended),
+            }
+        })
+    }
+
+    fn torrent(&self) -> TorrentFuture {
+        let (metainfo, reading) = (Arc::clone(&self.metainfo), Arc::clone(&self.reading));
+        Box::pin(async move {
+            let _reading = reading.lock().await;
+            // The bytes are in memory, unless the torrent was asleep.
+            let read = tokio::task::spawn_blocking(move || metainfo.bytes()).await;
+            match read {
+                Ok(Ok(bytes)) => Some(bytes),
+                Ok(Err(error)) => {
+                    debug!(%error, "the metadata cannot be given");
+                    None
+                }
+                Err(_) => None,
             }
         })
     }

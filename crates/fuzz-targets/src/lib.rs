@@ -21,6 +21,7 @@ mod daemon;
 mod encryption;
 mod input;
 mod lifecycle;
+mod metadata_fetch;
 mod metainfo;
 mod registry;
 mod swarm;
@@ -51,6 +52,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "lifecycle", run: lifecycle::events },
     Target { name: "links", run: announce::links },
     Target { name: "metainfo", run: metainfo::parse },
+    Target { name: "metadata_fetch", run: metadata_fetch::events },
+    Target { name: "metadata_message", run: wire::metadata_message },
     #[cfg(feature = "daemon")]
     Target { name: "native_json", run: daemon::native_json },
     Target { name: "registry", run: registry::events },

@@ -1,10 +1,11 @@
 //! Targets of what peers send to each other.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use piecework_core::{Bitfield, Geometry};
 use piecework_proto::wire::{
     DecodeLimits, Decoded, ExtendedHandshake, Handshake, MAX_EXTENDED_LEN, MAX_PIECE_PAYLOAD,
-    PIECE_HEADER_LEN, decode, encode, piece_header,
+    METADATA_ID, METADATA_PIECE_LEN, MetadataMessage, PIECE_HEADER_LEN, decode, encode,
+    piece_header,
 };
 
 use crate::input::Input;
@@ -13,7 +14,10 @@ use crate::input::Input;
 pub(crate) fn messages(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let pieces = input.below(1_000);
-    let limits = DecodeLimits { handshake_only: input.flag(), ..DecodeLimits::new(pieces) };
+    let limits = DecodeLimits {
+        extensions: if input.flag() { METADATA_ID } else { u8::MAX },
+        ..DecodeLimits::new(pieces)
+    };
     let mut stream = input.rest();
     if let Some((first, rest)) = stream.split_first_chunk::<{ Handshake::LEN }>()
         && let Ok(handshake) = Handshake::decode(first)
@@ -79,4 +83,14 @@ pub(crate) fn extended(bytes: &[u8]) {
     if let Some(shown) = handshake.shown_client() {
         assert!(shown.chars().all(|c| !c.is_control()), "{shown:?}");
     }
+}
+
+/// A message of the extension that exchanges metadata.
+pub(crate) fn metadata_message(bytes: &[u8]) {
+    let Ok(Some(message)) = MetadataMessage::decode(&Bytes::copy_from_slice(bytes)) else { return };
+    if let MetadataMessage::Data { bytes, .. } = &message {
+        assert!(bytes.len() <= METADATA_PIECE_LEN as usize);
+    }
+    let again = MetadataMessage::decode(&message.encode());
+    assert_eq!(again, Ok(Some(message)), "what is written is read");
 }

@@ -13,6 +13,7 @@ impl SwarmConfig {
         Self {
             local_id,
             info_hash: None,
+            metadata_size: None,
             listen_port: None,
             client: local_id.client_name(),
             choke: ChokePolicy::TitForTat,

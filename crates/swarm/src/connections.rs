@@ -14,7 +14,7 @@ use super::pipeline::Clock;
 use super::{Action, Direction, PeerFault, PeerIdentity, PeerKey, Source, Swarm};
 use crate::admission::{Occupant, who_makes_way};
 use piecework_core::{Moment, PeerId};
-use piecework_proto::wire::{ExtendedHandshake, Message};
+use piecework_proto::wire::{ExtendedHandshake, METADATA_EXTENSION, METADATA_ID, Message};
 
 impl Swarm {
     pub(super) fn on_candidates(&mut self, source: Source, addrs: &[SocketAddr]) {
@@ -185,6 +185,7 @@ impl Swarm {
             | PeerFault::OutOfRange
             | PeerFault::NotFast
             | PeerFault::BadExtended
+            | PeerFault::BadMetadata
             | PeerFault::Unrequested
             | PeerFault::RequestFlood
             | PeerFault::Unresponsive
@@ -435,7 +436,11 @@ impl Swarm {
 
     fn extended_handshake(&self, peer_ip: IpAddr) -> ExtendedHandshake {
         let upload_only = self.is_upload_only();
+        let metadata_size = self.config.metadata_size.map(u64::from);
+        let offers = metadata_size.map(|_| (METADATA_EXTENSION.to_owned(), METADATA_ID));
         ExtendedHandshake {
+            messages: offers.into_iter().collect(),
+            metadata_size,
             client: Some(self.config.client.clone()),
             // Half of what would be a fault: a peer may request the next block before the driver has told
             // us that one was sent.
@@ -443,7 +448,6 @@ impl Swarm {
             upload_only: upload_only.then_some(true),
             listen_port: self.config.listen_port,
             your_ip: Some(peer_ip.to_canonical()),
-            ..ExtendedHandshake::default()
         }
     }
 

@@ -85,6 +85,8 @@ pub struct SwarmConfig {
     /// The torrent's info-hash, from which BEP 6 computes the allowed-fast pieces. Without it, choked peers
     /// get nothing.
     pub info_hash: Option<InfoHash>,
+    /// The length of the metadata that peers may request (BEP 9). `None` if they get none.
+    pub metadata_size: Option<u32>,
     /// The port on which we accept peers, sent in the extended handshake. `None` if we accept none.
     pub listen_port: Option<u16>,
     /// Client name and version for `v` of the extended handshake.
@@ -311,6 +313,16 @@ pub enum Action {
         /// The block: inside its piece, at most 16 KiB, not necessarily aligned.
         block: BlockRef,
     },
+    /// Send a piece of the metadata, or a rejection if too many requests of the peer wait or the metadata cannot be
+    /// read.
+    GiveMetadata {
+        /// The peer to send it to.
+        peer: PeerKey,
+        /// The peer's number of `ut_metadata`.
+        id: u8,
+        /// The piece of the metadata.
+        piece: u32,
+    },
     /// Remove a block from the peer's upload queue if it was not sent yet.
     CancelUpload {
         /// The peer whose queue it is in.
@@ -466,6 +478,9 @@ pub enum PeerFault {
     /// It sent a message of the fast extension without having offered it.
     #[error("it used the fast extension without offering it")]
     NotFast,
+    /// It sends metadata that was not requested, or a `ut_metadata` message that is invalid.
+    #[error("its message about metadata is not valid")]
+    BadMetadata,
     /// Its extended handshake is invalid.
     #[error("its extended handshake is not valid")]
     BadExtended,

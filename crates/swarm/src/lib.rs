@@ -62,6 +62,8 @@ mod download;
 mod event;
 mod identity;
 mod messages;
+pub mod metadata;
+mod metadata_giving;
 mod peer;
 mod picker;
 mod pipeline;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::peer::MAX_ALLOWED;
 use super::{Action, Direction, PeerFault, PeerKey, Swarm};
 use piecework_core::{BLOCK_LEN, Bitfield, BlockRef, PieceIndex};
-use piecework_proto::wire::{ExtendedHandshake, Message};
+use piecework_proto::wire::{ExtendedHandshake, METADATA_EXTENSION, METADATA_ID, Message};
 
 impl Swarm {
     pub(super) fn on_message(&mut self, key: PeerKey, message: Message) {
@@ -209,13 +209,17 @@ impl Swarm {
         Ok(())
     }
 
-    fn on_extended(&mut self, key: PeerKey, id: u8, payload: &[u8]) -> Result<(), PeerFault> {
+    fn on_extended(&mut self, key: PeerKey, id: u8, payload: &Bytes) -> Result<(), PeerFault> {
         let Some(peer) = self.peers.get_mut(&key) else { return Ok(()) };
-        // We offered only the handshake. Other numbers are for extensions that we do not have.
+        if id == METADATA_ID && peer.extended && self.config.metadata_size.is_some() {
+            return self.on_metadata(key, payload);
+        }
+        // Other numbers are for extensions that we do not have.
         if id != 0 || !peer.extended {
             return Ok(());
         }
         let handshake = ExtendedHandshake::decode(payload).map_err(|_| PeerFault::BadExtended)?;
+        peer.metadata_id = handshake.messages.get(METADATA_EXTENSION).copied().or(peer.metadata_id);
         if let Some(reqq) = handshake.reqq {
             let ceiling = (reqq as usize).clamp(MIN_REQQ, MAX_REQQ);
             peer.pipeline.set_ceiling(ceiling.min(self.config.max_requests_out));

@@ -18,6 +18,10 @@ pub(super) struct Peer {
     pub(super) direction: Direction,
     pub(super) fast: bool,
     pub(super) extended: bool,
+    /// Its number of `ut_metadata`.
+    pub(super) metadata_id: Option<u8>,
+    /// How many pieces of the metadata it has requested.
+    pub(super) metadata_asked: u32,
     /// Where it accepts connections: where we dialled it, or what it says.
     pub(super) listens_at: Option<SocketAddr>,
     /// It gave blocks of a right piece.
@@ -130,6 +134,8 @@ impl Peer {
             direction: connection.direction,
             fast: connection.fast,
             extended: connection.extended,
+            metadata_id: None,
+            metadata_asked: 0,
             listens_at: connection.listens_at,
             is_proven: false,
             alone: 0,

@@ -229,6 +229,7 @@ impl RawPeer {
 
     fn on(stream: TcpStream, metainfo: &Metainfo) -> Self {
         let limits = DecodeLimits::new(metainfo.info().geometry().pieces());
+        let limits = DecodeLimits { extensions: u8::MAX, ..limits };
         Self { stream, limits, buffer: BytesMut::new() }
     }
 

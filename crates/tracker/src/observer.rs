@@ -240,7 +240,7 @@ impl PeerVisit {
 
         let limits = DecodeLimits {
             max_extended: MAX_EXTENDED,
-            handshake_only: false,
+            extensions: u8::MAX,
             ..DecodeLimits::new(pieces)
         };
         let mut receiver = Receiver::new(self.common.pool.clone(), limits);

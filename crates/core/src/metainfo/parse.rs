@@ -101,6 +101,7 @@ fn parse(
         info_hash,
         info,
         is_odd: reading.is_odd,
+        info_len: u32::saturating_from(info_node.span().len()),
         trackers: trackers_of(root).into(),
         remarks: has_any.then(|| Box::new(remarks)),
         bytes: ByteStore::new(&bytes[..end], short(info_node.span()), short(hashes)),

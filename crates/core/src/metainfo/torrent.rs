@@ -14,6 +14,8 @@ pub struct Metainfo {
     pub(super) info: Info,
     pub(super) info_hash: InfoHash,
     pub(super) is_odd: bool,
+    /// The length of the `info` dictionary.
+    pub(super) info_len: u32,
     pub(super) trackers: Box<[Vec<String>]>,
     pub(super) remarks: Option<Box<Remarks>>,
     pub(super) bytes: ByteStore,
@@ -39,6 +41,11 @@ impl Metainfo {
     /// Returns the SHA-1 of the `info` dictionary, exactly as received.
     pub fn info_hash(&self) -> InfoHash {
         self.info_hash
+    }
+
+    /// Returns the length of the `info` dictionary, which peers give to those that have only a magnet link.
+    pub fn info_len(&self) -> u32 {
+        self.info_len
     }
 
     /// The same by reference, for sets with this key.

@@ -32,6 +32,6 @@ pub use link::{Input, Inputs, Link, LinkOptions};
 pub use outbox::{Outbox, OutboxFull};
 pub use receiver::{Batch, Claim, Incoming, ReceiveError, Receiver};
 pub use runs::RunMemory;
-pub use sender::{BlockSource, ReadFuture, SourceError};
+pub use sender::{BlockSource, ReadFuture, SourceError, TorrentFuture};
 pub use source_address::{neighbouring_address, source_address};
 pub use stream::{PeerStream, Stream};

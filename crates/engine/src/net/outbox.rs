@@ -37,6 +37,8 @@ pub(super) struct SendWork {
     pub control: BytesMut,
     /// Blocks that are contiguous in the content.
     pub run: BlockRun,
+    /// A piece of the metadata, with the peer's number of the extension. Then there are no blocks.
+    pub metadata: Option<(u8, u32)>,
     /// Whether nothing more will come.
     pub closing: bool,
 }
@@ -58,6 +60,8 @@ struct OutboxContent {
     /// HAVE messages for a peer that reads slowly: one bit each instead of nine bytes.
     haves: Option<Bitfield>,
     uploads: VecDeque<BlockRef>,
+    /// Requested pieces of the metadata, each with the peer's number of the extension.
+    metadata: VecDeque<(u8, u32)>,
     closing: bool,
     debts: Debts,
 }
@@ -115,6 +119,16 @@ impl Outbox {
         self.state.lock().uploads.push_back(block);
     }
 
+    /// Queues a piece of the metadata, to be sent in a message with the number `id`. Returns `false` if too many wait.
+    pub fn give_metadata(&self, id: u8, piece: u32) -> bool {
+        let mut state = self.state.lock();
+        let has_room = state.metadata.len() < METADATA_WAITING;
+        if has_room {
+            state.metadata.push_back((id, piece));
+        }
+        has_room
+    }
+
     /// Removes a block from the queue. Returns whether it was still there.
     pub fn cancel(&self, block: BlockRef) -> bool {
         let mut state = self.state.lock();
@@ -132,6 +146,7 @@ impl Outbox {
         let mut state = self.state.lock();
         state.closing = true;
         state.uploads.clear();
+        state.metadata.clear();
         drop(state);
         self.wake.notify_one();
         self.closed.notify_waiters();
@@ -156,18 +171,20 @@ impl Outbox {
     }
 
     /// Takes all messages, and contiguous blocks: at most `blocks` of them and `bytes` bytes, but
-    /// at least one.
+    /// at least one. A piece of the metadata comes before blocks.
     pub(super) fn take(&self, blocks: usize, bytes: u64) -> SendWork {
         let mut state = self.state.lock();
-        let run = state.run(blocks, bytes);
+        let metadata = state.metadata.pop_front();
+        let run = if metadata.is_none() { state.run(blocks, bytes) } else { BlockRun::new() };
         state.uploads.drain(..run.len());
-        SendWork { control: state.take_control(), run, closing: state.closing }
+        SendWork { control: state.take_control(), run, metadata, closing: state.closing }
     }
 
     /// Takes all messages, but no blocks.
     pub(super) fn take_control(&self) -> SendWork {
         let mut state = self.state.lock();
-        SendWork { control: state.take_control(), run: BlockRun::new(), closing: state.closing }
+        let control = state.take_control();
+        SendWork { control, run: BlockRun::new(), metadata: None, closing: state.closing }
     }
 
     /// Returns the bytes of the blocks that [`Outbox::take`] would return now.
@@ -280,6 +297,9 @@ fn take(blocks: &mut VecDeque<BlockRef>, block: BlockRef) -> bool {
 /// Bytes of control messages that may be queued for one peer, besides a bitfield: 1,000 requests,
 /// their cancels and as many rejections have 51 KiB.
 const CONTROL_LIMIT: usize = 64 << 10;
+
+/// Pieces of the metadata that may be queued for one peer. They are read when they are sent.
+const METADATA_WAITING: usize = 64;
 
 /// From here on HAVE messages are kept as bits, and so many bytes of them are sent at a time.
 const HAVES_LIMIT: usize = 16 << 10;

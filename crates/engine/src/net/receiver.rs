@@ -459,7 +459,7 @@ mod tests {
     }
 
     fn limits() -> DecodeLimits {
-        DecodeLimits { handshake_only: false, ..DecodeLimits::new(1_000) }
+        DecodeLimits { extensions: u8::MAX, ..DecodeLimits::new(1_000) }
     }
 
     fn on_the_wire(said: &[Said]) -> Vec<u8> {

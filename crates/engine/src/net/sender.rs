@@ -6,11 +6,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use piecework_core::metainfo::TorrentBytes;
 use piecework_core::{BLOCK_LEN, BlockRef, Geometry, PieceIndex};
-use piecework_proto::wire::{self, PIECE_HEADER_LEN};
+use piecework_proto::wire::{self, Message, MetadataMessage, PIECE_HEADER_LEN};
 use piecework_storage::StorageError;
 
 use super::outbox::Outbox;
@@ -25,10 +27,18 @@ pub trait BlockSource: Send + Sync + 'static {
 
     /// Fills `into` from `offset` on a thread that may block, and returns it.
     fn read(&self, offset: u64, into: Vec<u8>) -> ReadFuture;
+
+    /// Returns the torrent, whose metadata is sent. `None` if it cannot be read.
+    fn torrent(&self) -> TorrentFuture {
+        Box::pin(std::future::ready(None))
+    }
 }
 
 /// A read that is under way.
 pub type ReadFuture = Pin<Box<dyn Future<Output = Result<Vec<u8>, SourceError>> + Send>>;
+
+/// The bytes of a torrent, which may have to be read.
+pub type TorrentFuture = Pin<Box<dyn Future<Output = Option<TorrentBytes>> + Send>>;
 
 /// The content could not be read: a fault of the torrent, not of the peer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -119,6 +129,11 @@ impl<S: Stream> Sender<S> {
             // Blocks were cancelled meanwhile, or came.
             self.limiter.settle(paid, bytes);
         }
+        if let Some((id, piece)) = work.metadata {
+            self.write(&mut [IoSlice::new(&work.control)]).await?;
+            self.give_metadata(id, piece).await?;
+            return Ok(SendOutcome::Other);
+        }
         if work.run.is_empty() {
             if !work.control.is_empty() {
                 self.write(&mut [IoSlice::new(&work.control)]).await?;
@@ -182,6 +197,17 @@ impl<S: Stream> Sender<S> {
                 () = self.outbox.wait() => {}
             }
         }
+    }
+
+    /// Sends a piece of the metadata, or a rejection if it cannot be read.
+    async fn give_metadata(&self, id: u8, piece: u32) -> io::Result<()> {
+        let torrent = self.source.torrent().await;
+        let data = torrent.and_then(|torrent| MetadataMessage::data(torrent.info(), piece));
+        let payload = data.unwrap_or(MetadataMessage::Reject { piece }).encode();
+        self.pay(payload.len() as u64).await?;
+        let mut message = BytesMut::new();
+        wire::encode(&Message::Extended { id, payload }, &mut message);
+        self.write(&mut [IoSlice::new(&message)]).await
     }
 
     /// Waits until there is something. Frees the buffer if that takes long.

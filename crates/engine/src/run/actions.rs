@@ -9,7 +9,7 @@ use tracing::{debug, info, warn};
 
 use crate::net;
 use piecework_core::{BlockRef, PieceIndex, printable};
-use piecework_proto::wire::{Handshake, Message};
+use piecework_proto::wire::{Handshake, Message, MetadataMessage};
 use piecework_swarm::{Action, Event, Giver, PeerIdentity, PeerKey};
 
 use super::super::{PieceGiver, TorrentEvent};
@@ -70,6 +70,9 @@ impl Run<'_> {
                 self.proofs.hold(peer, block);
             }
             Action::Upload { peer, block } => self.upload(peer, block),
+            Action::GiveMetadata { peer, id, piece } => {
+                self.give_metadata(peer, id, piece, broken);
+            }
             Action::CancelUpload { peer, block } => self.cancel_upload(peer, block),
             Action::Keep { buffer, block } => self.assembly.keep(hashing, buffer, block),
             Action::Discard { buffer } => self.assembly.discard(buffer),
@@ -122,6 +125,15 @@ impl Run<'_> {
             member.link.outbox().upload(block);
             self.flush_later(peer);
         }
+    }
+
+    fn give_metadata(&mut self, peer: PeerKey, id: u8, piece: u32, broken: &mut Vec<PeerKey>) {
+        let Some(member) = self.links.get(&peer) else { return };
+        if !member.link.outbox().give_metadata(id, piece) {
+            let payload = MetadataMessage::Reject { piece }.encode();
+            self.send(peer, &Message::Extended { id, payload }, broken);
+        }
+        self.flush_later(peer);
     }
 
     fn cancel_upload(&mut self, peer: PeerKey, block: BlockRef) {

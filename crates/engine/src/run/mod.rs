@@ -163,6 +163,7 @@ impl<'a> Run<'a> {
         let store = torrent.entry.store();
         let portion = means.memory.portion();
         let hashing = Arc::clone(&means.hashing);
+        let metainfo = Arc::clone(&torrent.entry.metainfo);
         let assembly = Assembly::new(torrent.geometry, Arc::clone(&store), steps_tx, portion);
         let arrived = std::mem::take(&mut torrent.arrived);
         let waits = WaitRecord::new(now, torrent.record().rare.waited.as_ref());
@@ -174,7 +175,7 @@ impl<'a> Run<'a> {
             torrent,
             swarm,
             assembly,
-            source: Arc::new(StoreSource { store, hashing, watch }),
+            source: Arc::new(StoreSource::new(store, hashing, watch, metainfo)),
             inputs,
             inputs_tx,
             steps,
@@ -322,6 +323,9 @@ fn config_of(torrent: &Torrent) -> SwarmConfig {
     let means = &torrent.means;
     let mut config = SwarmConfig::new(means.identity.peer_id);
     config.info_hash = Some(torrent.entry.info_hash());
+    // Members of a private torrent have its `.torrent` from its tracker, as have those of libtorrent.
+    let metainfo = &torrent.entry.metainfo;
+    config.metadata_size = (!metainfo.info().is_private()).then_some(metainfo.info_len());
     config.listen_port = means.identity.listen_port;
     let bounds = *means.connections.bounds.lock();
     config.choke = bounds.choke;

@@ -4,6 +4,7 @@ mod content;
 mod encryption;
 mod liars;
 mod lifecycle;
+mod metadata;
 mod peers;
 mod places;
 mod resume;

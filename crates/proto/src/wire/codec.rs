@@ -3,6 +3,7 @@
 use bytes::{BufMut, Bytes};
 use piecework_core::{SaturatingFrom, low_half};
 
+use super::metadata::MAX_METADATA_MESSAGE_LEN;
 use super::{Message, WireError};
 use piecework_core::{BLOCK_LEN, BlockRef, PieceIndex};
 
@@ -20,6 +21,9 @@ pub const MAX_REQUEST_LEN: u32 = 128 * 1024;
 /// extension comes near this limit.
 pub const MAX_EXTENDED_LEN: u32 = 1024 * 1024;
 
+/// The id by which peers send us `ut_metadata` messages.
+pub const METADATA_ID: u8 = 1;
+
 /// The maximum length of an extended handshake. Real ones have less than 1 KiB.
 pub const MAX_EXTENDED_HANDSHAKE_LEN: u32 = 64 * 1024;
 
@@ -34,8 +38,9 @@ pub struct DecodeLimits {
     pub pieces: u32,
     /// The maximum length of an extended message, including its id.
     pub max_extended: u32,
-    /// Whether to decode only the handshake of extended messages. Others become [`Decoded::Ignored`].
-    pub handshake_only: bool,
+    /// The highest id of an extended message that is decoded. Others become [`Decoded::Ignored`]. We choose the ids
+    /// that peers use, so only those that we offered mean something.
+    pub extensions: u8,
 }
 
 /// The result of decoding the beginning of the received bytes.
@@ -74,7 +79,7 @@ pub enum Decoded {
 impl DecodeLimits {
     /// Returns the usual limits for a torrent of `pieces` pieces.
     pub fn new(pieces: u32) -> Self {
-        Self { pieces, max_extended: MAX_EXTENDED_LEN, handshake_only: true }
+        Self { pieces, max_extended: MAX_EXTENDED_LEN, extensions: METADATA_ID }
     }
 
     /// Returns the length of a bitfield message after its prefix.
@@ -124,11 +129,15 @@ pub fn decode(buf: &[u8], limits: &DecodeLimits) -> Result<Decoded, WireError> {
         let Some(&number) = body.first() else {
             return Ok(Decoded::Incomplete { need: LEN_LEN + 2 });
         };
-        if number == 0 && len > MAX_EXTENDED_HANDSHAKE_LEN + 2 {
-            let limit = MAX_EXTENDED_HANDSHAKE_LEN + 2;
-            return Err(WireError::TooLong { id, limit, got: len });
+        let longest = match number {
+            0 => MAX_EXTENDED_HANDSHAKE_LEN,
+            METADATA_ID => MAX_METADATA_MESSAGE_LEN,
+            _ => u32::MAX - 2,
+        };
+        if number <= limits.extensions && len > longest + 2 {
+            return Err(WireError::TooLong { id, limit: longest + 2, got: len });
         }
-        if number != 0 && limits.handshake_only {
+        if number > limits.extensions {
             return Ok(Decoded::Ignored { id, consumed: LEN_LEN + 2, rest: len as usize - 2 });
         }
     }
@@ -347,7 +356,7 @@ mod tests {
 
     const PIECES: u32 = 77;
     const LIMITS: DecodeLimits =
-        DecodeLimits { pieces: PIECES, max_extended: 5_000, handshake_only: false };
+        DecodeLimits { pieces: PIECES, max_extended: 5_000, extensions: u8::MAX };
 
     /// What a driver sees of a stream.
     #[derive(Debug, Clone, PartialEq, Eq)]
@@ -587,6 +596,19 @@ mod tests {
         assert_eq!(decode(&long[..5], &limits), Ok(Decoded::Incomplete { need: 6 }));
         let ignored = Decoded::Ignored { id: 20, consumed: 6, rest: 0xf_ffff - 2 };
         assert_eq!(decode(&long, &limits), Ok(ignored));
+    }
+
+    #[test]
+    fn a_metadata_message_that_is_too_long_is_refused_by_its_header() {
+        let limit = MAX_METADATA_MESSAGE_LEN + 2;
+        let header = |len: u32| [&len.to_be_bytes()[..], &[20, METADATA_ID]].concat();
+        let limits = DecodeLimits::new(PIECES);
+        let need = 4 + limit as usize;
+        assert_eq!(decode(&header(limit), &limits), Ok(Decoded::Incomplete { need }));
+        assert_eq!(
+            decode(&header(limit + 1), &limits),
+            Err(WireError::TooLong { id: 20, limit, got: limit + 1 })
+        );
     }
 
     #[test]

@@ -48,6 +48,12 @@ pub enum WireError {
         /// The maximum length.
         limit: u32,
     },
+    /// A `ut_metadata` message is not valid.
+    #[error("the `ut_metadata` message is not valid: {fault}")]
+    BadMetadata {
+        /// What is wrong with it.
+        fault: String,
+    },
     /// An extended handshake is not valid.
     #[error("the extended handshake is not valid: {fault}")]
     BadExtended {

@@ -33,6 +33,8 @@ impl World {
                 }
                 self.queue_block(at, peer, block);
             }
+            // Everybody in this network has the metadata.
+            Action::GiveMetadata { .. } => {}
             Action::CancelUpload { peer, block } => self.cancel_block(at, peer, block),
             Action::Keep { block, .. } => self.keep(at, block),
             Action::Discard { .. } => self.nodes[at].arrived = None,

@@ -8,6 +8,7 @@ mod corruption;
 mod downloading;
 mod faults;
 mod liars;
+mod metadata;
 mod network;
 mod places;
 mod refusals;

@@ -397,7 +397,7 @@ impl World {
                 self.schedule(self.now + latency, to, NetworkEvent::Dialled { by: at, addr });
             }
             Action::Disconnect { peer, .. } => self.close(at, peer),
-            Action::Flush { .. } => {}
+            Action::Flush { .. } | Action::GiveMetadata { .. } => {}
             Action::Send { peer, message } | Action::SendLater { peer, message } => {
                 self.transmit(at, peer, |key| NetworkEvent::Arrives {
                     key,
