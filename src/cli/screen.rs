@@ -100,6 +100,8 @@ struct Pending {
     closed: bool,
     /// Whether a message is on its way through the editor.
     busy: bool,
+    /// Whether a prompt is about to be drawn. What is printed now would appear after it.
+    opening: bool,
 }
 
 impl Screen {
@@ -365,7 +367,7 @@ impl Prompt {
                 let mut pending = self.pending.lock();
                 pending.busy = false;
                 self.wake.notify_all();
-                while !pending.closed && pending.text.is_empty() && !pending.repaint {
+                while !pending.closed && !pending.has_work() {
                     self.wake.wait(&mut pending);
                 }
                 if pending.closed {
@@ -381,6 +383,29 @@ impl Prompt {
             if printer.print(message).is_err() {
                 return;
             }
+        }
+    }
+
+    /// Prints what waits, so that an answer appears before the next prompt. Until [`Prompt::drawn`] nothing else
+    /// is printed: the editor prints above its prompt only once that is drawn. Called by the editor's thread.
+    fn open(&self) {
+        let mut pending = self.pending.lock();
+        pending.opening = true;
+        // A message that the last prompt did not print waits for the next one, so this must not wait for ever.
+        while pending.busy && !self.wake.wait_for(&mut pending, LAST_PAINT).timed_out() {}
+        if pending.busy || pending.closed || pending.text.is_empty() {
+            return;
+        }
+        let text = pending.take_text();
+        // Errors do not matter: only the display is affected.
+        let _ = Term::stdout().write_str(&text);
+    }
+
+    /// Allows printing again. Called by the editor's thread when it draws, and after each prompt.
+    fn drawn(&self) {
+        let mut pending = self.pending.lock();
+        if std::mem::take(&mut pending.opening) {
+            self.wake.notify_all();
         }
     }
 
@@ -413,6 +438,11 @@ impl Prompt {
 }
 
 impl Pending {
+    /// Returns whether the printer has something to print.
+    fn has_work(&self) -> bool {
+        !self.opening && (self.repaint || !self.text.is_empty())
+    }
+
     fn take_text(&mut self) -> String {
         let mut text = std::mem::take(&mut self.text);
         if self.left_out > 0 {
@@ -439,7 +469,10 @@ fn edit(
         if pasted.is_empty() {
             // The live line of the last prompt was removed or has scrolled up.
             *prompt.painted.lock() = 0;
-            match editor.readline("\n> ") {
+            prompt.open();
+            let line = editor.readline("\n> ");
+            prompt.drawn();
+            match line {
                 Ok(text) => {
                     tidy(&text);
                     pasted.extend(text.split('\n').map(|line| ConsoleInput::Line(line.to_owned())));
@@ -536,6 +569,7 @@ impl Highlighter for Painter {
         // The editor counts the rows of the plain prompt, so the live line must stay one row, even
         // if the width has changed meanwhile.
         let width = terminal_width().max(1);
+        self.prompt.drawn();
         let live = self.prompt.live.lock();
         let shown = cut_end(&live, width - 1);
         // A terminal that became narrower has wrapped the last live line, and the editor has erased
