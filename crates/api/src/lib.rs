@@ -32,12 +32,14 @@ pub use client::fuzzing;
 
 mod event;
 mod fields;
+mod file_ranges;
 mod journal;
 mod request;
 mod settings;
 mod torrent;
 
 pub use event::Event;
+pub use file_ranges::{FileRangeError, parse_file_ranges};
 pub use journal::{
     BadPiece, GiverInfo, Givers, NewPieces, PieceState, PieceStory, SentPieces, Series, StoryEntry,
     TakerInfo, Timeline,
@@ -48,8 +50,8 @@ pub use request::{
     QueueMove, QueueRequest, RemoveRequest, RenameRequest, SeedRequest, Source, TorrentChange,
 };
 pub use settings::{
-    AltLimits, Choke, Encryption, SeedLimit, Settings, SettingsChange, TorrentSettings,
-    parse_file_ranges,
+    AltLimits, Choke, Encryption, SeedLimit, Settings, SettingsChange, SettingsError,
+    TorrentSettings,
 };
 pub use torrent::{
     Causes, Counts, FileInfo, LogEntry, Overview, PeerEncryption, PeerInfo, PieceMap, Sources,

@@ -243,6 +243,11 @@ impl Default for Settings {
     }
 }
 
+/// Why a [`SettingsChange`] is not valid: which key is unknown, or what is wrong with a value.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct SettingsError(#[from] serde_json::Error);
+
 impl Default for AltLimits {
     fn default() -> Self {
         Self {
@@ -260,15 +265,15 @@ impl Default for AltLimits {
 impl SettingsChange {
     /// Returns `settings` with this change. A rate limit of 0 means no limit.
     ///
-    /// # Errors Returns a sentence that names the unknown key, or the key whose value is not valid.
-    pub fn apply(&self, settings: &Settings) -> Result<Settings, String> {
-        let mut whole = serde_json::to_value(settings).map_err(|error| error.to_string())?;
-        let object = whole.as_object_mut().ok_or("the settings are no object")?;
-        for (key, value) in &self.0 {
-            object.insert(key.clone(), value.clone());
+    /// # Errors
+    /// If a key is unknown, or the value of a key is not valid. The error names the key.
+    pub fn apply(&self, settings: &Settings) -> Result<Settings, SettingsError> {
+        let mut whole = serde_json::to_value(settings)?;
+        // A struct is always serialized as an object.
+        if let Some(object) = whole.as_object_mut() {
+            object.extend(self.0.iter().map(|(key, value)| (key.clone(), value.clone())));
         }
-        let mut after: Settings =
-            serde_json::from_value(whole).map_err(|error| error.to_string())?;
+        let mut after: Settings = serde_json::from_value(whole)?;
         for limit in [&mut after.upload_limit, &mut after.download_limit] {
             *limit = limit.filter(|limit| *limit > 0);
         }
@@ -287,56 +292,9 @@ impl<T: Copy> SeedLimit<T> {
     }
 }
 
-/// Parses a choice of files such as `1,3-5` (numbers from 1, both ends included, `all` for every
-/// file). Returns indices from 0, ascending and without duplicates.
-///
-/// # Errors Returns a sentence that names what is not a number, or not a file among `count`.
-pub fn parse_file_ranges(text: &str, count: u32) -> Result<Vec<u32>, String> {
-    if text.trim() == "all" {
-        return Ok((0..count).collect());
-    }
-    let number = |text: &str| -> Result<u32, String> {
-        let shown = piecework_core::printable(text.trim()).into_owned();
-        let number: u32 = text
-            .trim()
-            .parse()
-            .map_err(|_| format!("`{shown}` is not a file number or a range such as `3-5`"))?;
-        if number == 0 || number > count {
-            return Err(format!("there is no file `{number}`: they go from 1 to {count}"));
-        }
-        Ok(number - 1)
-    };
-    let mut chosen = std::collections::BTreeSet::new();
-    for part in text.split(',') {
-        match part.split_once('-') {
-            Some((first, last)) => {
-                let (first, last) = (number(first)?, number(last)?);
-                if first > last {
-                    let shown = piecework_core::printable(part);
-                    return Err(format!("the range `{shown}` ends before it begins"));
-                }
-                chosen.extend(first..=last);
-            }
-            None => {
-                chosen.insert(number(part)?);
-            }
-        }
-    }
-    Ok(chosen.into_iter().collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn file_choices_are_numbers_and_ranges_from_one() {
-        assert_eq!(parse_file_ranges("1,3-5, 4", 6).unwrap(), [0, 2, 3, 4]);
-        assert_eq!(parse_file_ranges("all", 3).unwrap(), [0, 1, 2]);
-        for bad in ["", "0", "7", "5-3", "1-", "x", "1,,2"] {
-            assert!(parse_file_ranges(bad, 6).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn a_change_touches_what_it_names_and_refuses_what_there_is_not() {
@@ -351,7 +309,9 @@ mod tests {
             let changed = change(&both).apply(&settings).unwrap();
             assert_eq!((changed.upload_limit, changed.download_limit), (None, None), "{none}");
         }
-        assert!(change(r#"{"upload": 1}"#).apply(&settings).unwrap_err().contains("upload"));
+        assert!(
+            change(r#"{"upload": 1}"#).apply(&settings).unwrap_err().to_string().contains("upload")
+        );
         assert!(change(r#"{"upload_limit": "much"}"#).apply(&settings).is_err());
     }
 

@@ -17,7 +17,8 @@ pub(super) fn parse_tracker(name: &str) -> Result<Vec<Vec<TrackerUrl>>, DaemonEr
 /// Returns priorities by which only the files in `text` are wanted.
 pub(super) fn priorities_of(metainfo: &Metainfo, text: &str) -> Result<Vec<Priority>, DaemonError> {
     let count = visible_files(metainfo);
-    let chosen = parse_file_ranges(text, count).map_err(DaemonError::invalid)?;
+    let chosen =
+        parse_file_ranges(text, count).map_err(|error| DaemonError::invalid(Reason::of(error)))?;
     let mut files = vec![Priority::Skip; count as usize];
     for file in chosen {
         files[file as usize] = Priority::Normal;

@@ -19,7 +19,7 @@ use crate::state::Update;
 use piecework_api::{MoveRequest, RenameRequest};
 use piecework_core::metainfo::FilePath;
 use piecework_core::{InfoHash, printable_path};
-use piecework_engine::TorrentHandle;
+use piecework_engine::{TorrentError, TorrentHandle};
 
 /// Moves and renames the files of torrents.
 pub(super) struct Relocator {
@@ -83,9 +83,7 @@ impl Relocator {
         // The task cannot end before this lock is released.
         let task = tokio::spawn(async move {
             let moved = handle.relocate(&folder, find).await;
-            relocator
-                .finish_move(info_hash, &folder, moved.map_err(|error| error.to_string()))
-                .await;
+            relocator.finish_move(info_hash, &folder, moved).await;
         });
         entry.moving = Some(Box::new(Relocation { task: task.abort_handle(), from }));
         Some(task)
@@ -105,7 +103,12 @@ impl Relocator {
     }
 
     /// Records how a move ended.
-    async fn finish_move(&self, info_hash: InfoHash, folder: &Path, moved: Result<(), String>) {
+    async fn finish_move(
+        &self,
+        info_hash: InfoHash,
+        folder: &Path,
+        moved: Result<(), TorrentError>,
+    ) {
         let _lock = self.torrents.lock(info_hash).await;
         // A torrent that was removed meanwhile needs nothing.
         let ended = self.torrents.with(info_hash, |entry| {
@@ -127,7 +130,7 @@ impl Relocator {
             // What the queue decided meanwhile was not passed on.
             entry.seen.unsure = true;
             if let Err(error) = moved {
-                entry.rare.trouble = Some(error.into());
+                entry.rare.trouble = Some(error.to_string().into());
             }
         });
         self.store.keep_mounts().await;

@@ -9,6 +9,7 @@ use super::allowed_folders::{AllowedFolders, check_output};
 use super::background::blocking;
 use super::block_list_file::BlockListFile;
 use super::checks::parse_tiers;
+use super::reason::Reason;
 use super::settings_store::SettingsStore;
 use super::torrents::Torrents;
 use super::trackers::TrackerPolicy;
@@ -58,7 +59,8 @@ impl SettingsEditor {
                 printable(key)
             )));
         }
-        let after = change.apply(&before).map_err(DaemonError::invalid)?;
+        let after =
+            change.apply(&before).map_err(|error| DaemonError::invalid(Reason::of(error)))?;
         check_daemon(&after)?;
         let mut folders = Vec::new();
         if after.downloads != before.downloads {

@@ -69,7 +69,9 @@ fn parse(env: &Env, settings: &Settings, changes: &[String]) -> Result<SettingsC
     }
     let change = SettingsChange(change);
     // Report errors before the daemon is asked.
-    change.apply(settings).map_err(|error| CliError::usage(printable(&error)))?;
+    change
+        .apply(settings)
+        .map_err(|error| CliError::usage(printable(&error.to_string())).because(error))?;
     Ok(change)
 }
 
@@ -160,7 +162,7 @@ mod tests {
         let changes: Vec<String> = changes.iter().map(|&change| change.to_owned()).collect();
         let settings = Settings { seed_ratio: Some(1.0), ..Settings::default() };
         let change = parse(&env, &settings, &changes).map_err(|error| error.to_string())?;
-        change.apply(&settings)
+        change.apply(&settings).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -351,7 +351,7 @@ fn parse_priority(text: &str, files: u32) -> Result<Vec<(u32, Priority)>, String
         "high" => Priority::High,
         _ => return Err(wrong()),
     };
-    let which = parse_file_ranges(which, files)?;
+    let which = parse_file_ranges(which, files).map_err(|error| error.to_string())?;
     Ok(which.into_iter().map(|file| (file, priority)).collect())
 }
 
