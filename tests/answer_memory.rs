@@ -454,7 +454,7 @@ async fn the_catalogue_of_a_tracker_is_passed_on_in_the_same_memory_however_long
     assert!(names[2].ends_with("number 2"), "{names:?}");
     // An answer that is not a list is an error, and one that breaks off does not count as complete.
     let other = body(&served, &format!("{}&name=other", path(short))).await;
-    assert!(String::from_utf8(other).unwrap().contains("is not one of a catalogue"));
+    assert!(String::from_utf8(other).unwrap().contains("is not that of a catalogue"));
     let cut = body(&served, &format!("{}&name=x", path(short))).await;
     assert!(String::from_utf8(cut).unwrap().contains("it ends before its list of torrents does"));
     let cut = body(&served, &format!("{}&name=x", path(long))).await;

@@ -115,7 +115,7 @@ fn the_console_answers_on_a_pipe_and_its_end_stops_nothing() {
     getter.says("pieces   3 of 3");
     getter.types("peers");
     getter.types("nonsense\x1b");
-    getter.says("no command `nonsense\\x1b`");
+    getter.says("there is no command `nonsense\\x1b`");
     getter.types("help");
     getter.says("leave the network and end");
     seeder.closes_stdin();

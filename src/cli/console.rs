@@ -43,7 +43,7 @@ impl ConsoleCommand {
             ["quit" | "exit" | "q"] => Ok(Self::Quit),
             _ => {
                 let shown: String = line.trim().chars().take(60).collect();
-                Err(format!("no command `{}`; `help` lists them", printable(&shown)))
+                Err(format!("there is no command `{}`; `help` lists them", printable(&shown)))
             }
         }
     }
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn other_lines_are_refused_safely() {
         let error = ConsoleCommand::parse("re\x1bquest").unwrap_err();
-        assert_eq!(error, "no command `re\\x1bquest`; `help` lists them");
+        assert_eq!(error, "there is no command `re\\x1bquest`; `help` lists them");
         assert!(ConsoleCommand::parse(&"x".repeat(10_000)).unwrap_err().len() < 120);
         assert!(ConsoleCommand::parse("request logs now").is_err());
     }

@@ -341,7 +341,7 @@ mod tests {
         assert!(text.starts_with("tracker listening on http://127.0.0.1:"), "{text}");
         assert!(text.contains("\nno file named `no such\\x07file` is known to this tracker\n"));
         assert!(text.contains("\nno requests yet\n"));
-        assert!(text.contains("\nno command `nonsense`; `help` lists them\n"));
+        assert!(text.contains("\nthere is no command `nonsense`; `help` lists them\n"));
         assert!(dir.path().join("torrents/tracker.sqlite").exists());
     }
 

@@ -94,7 +94,7 @@ def pasted_at_the_console(place):
         if marked:
             console.keys("Enter")
         check(console.ends() == 0, "the tracker fails")
-        check("no command `nothing-like-it`" in console.text(), "a line is lost")
+        check("there is no command `nothing-like-it`" in console.text(), "a line is lost")
 
 
 def sim_resized(place):

@@ -156,11 +156,11 @@ pub(super) async fn bytes(body: Body, limit: usize, time: Duration) -> Result<By
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
         while let Some(error) = cause {
             if error.is::<hyper::Error>() {
-                return bad("the body did not come whole");
+                return bad("the request's body is incomplete");
             }
             cause = error.source();
         }
-        let error = format!("the body has more than the `{limit}` bytes taken here");
+        let error = format!("the body is longer than `{limit}` bytes, which is the limit");
         fault(StatusCode::PAYLOAD_TOO_LARGE, error)
     })
 }
@@ -189,14 +189,16 @@ pub(super) fn is_crowded(json: &[u8]) -> bool {
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     if is_crowded(bytes) {
-        return Err(bad(format!("the body has more than the `{MAX_VALUES}` values taken here")));
+        return Err(bad(format!(
+            "the body has more than `{MAX_VALUES}` values, which is the limit"
+        )));
     }
     let bytes = if bytes.trim_ascii().is_empty() { b"{}" } else { bytes };
     serde_json::from_slice(bytes).map_err(|error| {
         // It may repeat what was sent.
         let error = error.to_string();
         let shown: String = printable(&error).chars().take(MAX_REASON).collect();
-        bad(format!("the body is not the JSON that is taken here: {shown}"))
+        bad(format!("the body is not valid JSON for this request: {shown}"))
     })
 }
 

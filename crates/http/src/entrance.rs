@@ -118,7 +118,7 @@ impl Entrance {
 /// Answers that HTTPS is required. Reads the request first, as far as it has arrived, because unread bytes cause a
 /// reset, with which the answer would be lost.
 async fn refuse_plain(stream: &mut TcpStream, patience: Duration) {
-    let body = r#"{"error":"from other machines this server takes HTTPS only: ask by https://"}"#;
+    let body = r#"{"error":"this server accepts requests from other machines only over HTTPS: use https://"}"#;
     let answer = format!(
         "HTTP/1.1 426 Upgrade Required\r\nContent-Type: application/json\r\nConnection: close, \
          upgrade\r\nUpgrade: TLS/1.2\r\nContent-Length: {}\r\n\r\n{body}",

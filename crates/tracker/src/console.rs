@@ -61,7 +61,7 @@ pub(super) fn answer(service: &Service, line: &str, width: usize) -> ConsoleRepl
         ConsoleCommand::Help => explained(HELP, width),
         ConsoleCommand::Unknown(line) => {
             let shown: String = line.chars().take(60).collect();
-            format!("no command `{}`; `help` lists them", printable(&shown))
+            format!("there is no command `{}`; `help` lists them", printable(&shown))
         }
     })
 }

@@ -183,7 +183,7 @@ fn too_large(len: u64, limit: usize) -> HttpFault {
         }
         _ => String::new(),
     };
-    let error = format!("the `.torrent` has {len}more than the `{limit}` bytes taken{beyond}");
+    let error = format!("the `.torrent` has {len}more than the `{limit}` bytes allowed{beyond}");
     fault(StatusCode::PAYLOAD_TOO_LARGE, error)
 }
 

@@ -77,7 +77,7 @@ pub enum ProtocolError {
     #[error(transparent)]
     Stream(#[from] SseError),
     /// It is too long.
-    #[error("it is longer than the `{limit}` bytes taken")]
+    #[error("it is longer than the `{limit}` bytes allowed")]
     TooLong {
         /// The maximum number of bytes.
         limit: usize,

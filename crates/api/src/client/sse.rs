@@ -30,7 +30,7 @@ pub(super) struct Message {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SseError {
     /// An event is too long.
-    #[error("an event is longer than the `{MAX_EVENT}` bytes taken")]
+    #[error("an event is longer than the `{MAX_EVENT}` bytes allowed")]
     TooLong,
     /// It is not UTF-8.
     #[error("a line is not UTF-8")]

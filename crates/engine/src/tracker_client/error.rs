@@ -50,7 +50,7 @@ pub enum TrackerError {
         retry: Option<Retry>,
     },
     /// Its answer is too long.
-    #[error("the tracker's answer is longer than the `{limit}` bytes taken")]
+    #[error("the tracker's answer is longer than the `{limit}` bytes allowed")]
     TooLarge {
         /// Bytes that are taken.
         limit: usize,
@@ -163,13 +163,13 @@ pub enum CatalogueError {
         reason: String,
     },
     /// Its answer is too long.
-    #[error("the tracker's answer is longer than the `{limit}` bytes taken")]
+    #[error("the tracker's answer is longer than the `{limit}` bytes allowed")]
     TooLarge {
         /// Bytes that are taken.
         limit: usize,
     },
     /// Its answer is not valid: it may not be a Piecework tracker.
-    #[error("the tracker's answer is not one of a catalogue: {0}")]
+    #[error("the tracker's answer is not that of a catalogue: {0}")]
     BadAnswer(
         /// What is wrong with it.
         #[source]
@@ -192,7 +192,7 @@ pub enum AddressError {
     Setup(HttpError),
 }
 
-/// An answer that is not one of a catalogue.
+/// An answer that is not that of a catalogue.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CatalogueAnswerError {
@@ -224,7 +224,7 @@ impl CatalogueError {
     }
 
     /// Returns whether the tracker cannot be reached now, or cannot do its work, so that the same
-    /// question may be answered later. An answer that is not one of a catalogue does not count:
+    /// question may be answered later. An answer that is not that of a catalogue does not count:
     /// another program answers at that address.
     pub fn is_absence(&self) -> bool {
         match self {

@@ -55,7 +55,7 @@ pub enum FetchFailure {
     #[error("it did not come in time")]
     TimedOut,
     /// It is too large.
-    #[error("it is larger than the `{limit}` bytes taken")]
+    #[error("it is larger than the `{limit}` bytes allowed")]
     TooLarge {
         /// Bytes that are taken.
         limit: usize,

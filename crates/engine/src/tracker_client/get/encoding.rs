@@ -20,7 +20,7 @@ pub enum EncodingError {
     #[error("its answer says that it is compressed, and cannot be decoded")]
     Broken,
     /// It is too long.
-    #[error("its answer is longer than the `{limit}` bytes taken")]
+    #[error("its answer is longer than the `{limit}` bytes allowed")]
     TooLarge {
         /// Bytes that are taken.
         limit: usize,

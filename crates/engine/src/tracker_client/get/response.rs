@@ -46,13 +46,13 @@ pub enum ResponseError {
     #[error("the connection broke off in the head of its answer")]
     CutOff,
     /// The head is too long.
-    #[error("the head of its answer is longer than the `{MAX_HEAD}` bytes taken")]
+    #[error("the head of its answer is longer than the `{MAX_HEAD}` bytes allowed")]
     HeadTooLong,
     /// A chunk has no length.
     #[error("its answer has a chunk without a length")]
     BadChunk,
     /// It is too long.
-    #[error("its answer is longer than the `{limit}` bytes taken")]
+    #[error("its answer is longer than the `{limit}` bytes allowed")]
     TooLarge {
         /// Bytes that are taken.
         limit: usize,
