@@ -331,6 +331,23 @@ fn link(info_hash: &str, trackers: &[&str]) -> String {
 }
 
 #[test]
+fn a_magnet_link_is_enough_if_it_leads_to_a_peer() {
+    let one = Home::start();
+    let content = bytes(100_000, 8);
+    let hash = one.seeds("p.bin", &content);
+    let peer = one.daemon.listen_addrs()[0];
+    // Its tracker does not answer, and the link names none. All files are numbered from 0.
+    let two = Home::with(tokio::runtime::Runtime::new().unwrap(), None, "127.0.0.1:1");
+    let link = format!("magnet:?xt=urn:btih:{hash}&x.pe={peer}&so=0");
+    two.run(leech::main, &["--torrent", &link, "--wait"]).fine();
+    assert!(fs::read(two.path().join("downloads/p.bin")).unwrap() == content);
+    // It goes on as if it had been added with its `.torrent`.
+    let shown = two.run(status::main, &["p.bin", "--json"]).fine().stdout;
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert!(Path::new(shown["torrent_file"].as_str().unwrap()).is_file(), "{shown}");
+}
+
+#[test]
 fn line_11_a_magnet_link_is_resolved_by_a_catalogue() {
     let one = Home::start();
     let content = bytes(100_000, 7);

@@ -311,6 +311,23 @@ fn line_15_a_user_shares_and_gets_in_any_folder_and_finds_all_at_home() {
 }
 
 #[test]
+fn get_asks_peers_for_the_metadata_of_a_magnet_link() {
+    let home = Home::start();
+    let dirs: Vec<_> = (0..2).map(|_| tempfile::tempdir().unwrap()).collect();
+    let content = bytes(60_000, 7);
+    fs::write(dirs[0].path().join("p.bin"), &content).unwrap();
+    let seeder = share(dirs[0].path(), &["p.bin"], &home.address());
+    let (hash, peer) = (info_hash(&seeder), seeder.address());
+    // No catalogue is at that address, and only the link says where a peer is.
+    let link = format!("magnet:?xt=urn:btih:{hash}&x.pe={peer}");
+    let args = ["get", &link, "127.0.0.1:1", "127.0.0.1:0", "--exit"];
+    let ran = run(peer::main, dirs[1].path(), &args).fine();
+    assert!(ran.stderr.contains("asking peers for its metadata"), "{ran:?}");
+    assert!(fs::read(dirs[1].path().join("downloads/p.bin")).unwrap() == content);
+    seeder.quits().fine();
+}
+
+#[test]
 fn line_11_get_follows_a_magnet_link_to_a_tracker_of_it() {
     let home = Home::start();
     let dirs: Vec<_> = (0..2).map(|_| tempfile::tempdir().unwrap()).collect();

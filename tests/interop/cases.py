@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -84,6 +85,61 @@ def they_seed(client, scheme, kind, encryption=None):
             check_same(content[kind], os.path.join(into, os.path.basename(content[kind])))
 
     return Case(f"{client} seeds {kind} to us over {scheme}{said_of(encryption)}", case)
+
+
+def magnet_of(binaries, torrent):
+    """The link that torrent-show prints: only the info-hash, the name and the trackers."""
+    shown = subprocess.run(
+        [os.path.join(binaries, "torrent-show"), "--magnet", torrent], capture_output=True, text=True, check=True
+    )
+    return shown.stdout.strip()
+
+
+def libtorrent_gets_by_magnet(scheme, kind):
+    """libtorrent has only the magnet link, and gets the metadata and the content from us."""
+
+    def case(binaries, content, folder):
+        with ExitStack() as stack:
+            tracker = trackers.ours(binaries, folder)
+            stack.callback(tracker.stop)
+            url = tracker.url(scheme)
+            torrent, info_hash = clients.create(binaries, content[kind], url, folder)
+            peer = clients.Ours(folder, binaries)
+            stack.callback(peer.stop)
+            peer.share(torrent, os.path.dirname(content[kind]), url)
+            tracker.wait_for_seeders(info_hash, 1)
+            leecher = clients.Libtorrent(folder)
+            stack.callback(leecher.stop)
+            into = os.path.join(folder, "got")
+            leecher.add(magnet_of(binaries, torrent), into)
+            leecher.wait_until_complete()
+            check_same(content[kind], os.path.join(into, os.path.basename(content[kind])), leecher.makes_empty_files)
+
+    return Case(f"libtorrent gets {kind} from us by a magnet link over {scheme}", case)
+
+
+def we_get_by_magnet(client, scheme, kind):
+    """We have only the magnet link, and a client has the rest. No catalogue has the torrent."""
+
+    def case(binaries, content, folder):
+        with ExitStack() as stack:
+            tracker = trackers.ours(binaries, folder)
+            stack.callback(tracker.stop)
+            url = tracker.url(scheme)
+            torrent, info_hash = clients.create(binaries, content[kind], url, folder)
+            seeder = driver(client)(folder)
+            stack.callback(seeder.stop)
+            seeder.add(torrent, copy_of(content[kind], os.path.join(folder, "seed")))
+            seeder.wait_until_complete()
+            tracker.wait_for_seeders(info_hash, 1)
+            peer = clients.Ours(folder, binaries)
+            stack.callback(peer.stop)
+            into = os.path.join(folder, "got")
+            peer.get(magnet_of(binaries, torrent), into, url)
+            peer.wait_until_complete()
+            check_same(content[kind], os.path.join(into, os.path.basename(content[kind])))
+
+    return Case(f"{client} seeds {kind} to us by a magnet link over {scheme}", case)
 
 
 def said_of(encryption):
@@ -231,6 +287,9 @@ ALL = [
         for encryption, drivers in ((None, clients.DEMANDING), ("require", clients.DEMANDING), ("plain", clients.DEFAULT))
         for client in drivers
     ),
+    *(libtorrent_gets_by_magnet(scheme, kind) for scheme in SCHEMES for kind in KINDS),
+    *(we_get_by_magnet(client, scheme, "single") for client in clients.FOREIGN for scheme in SCHEMES),
+    we_get_by_magnet("demanding libtorrent", "http", "single"),
     *(first_byte_comes(client, scheme, 60) for client in clients.FOREIGN for scheme in SCHEMES),
     *(Case(name, body) for name, body in round_trips.all_cases()),
     Case("the commands of README and the tutorial run word for word", readme.case),

@@ -1,4 +1,4 @@
-"""One libtorrent peer: HOST PORT TORRENT FOLDER CONTROL LIMIT SETTINGS. Says `begun` when it has
+"""One libtorrent peer: HOST PORT TORRENT FOLDER CONTROL LIMIT SETTINGS. TORRENT is a file or a magnet link. Says `begun` when it has
 downloaded something and `complete` when it has all, runs until it is ended. Whoever connects to port CONTROL gets the bitfield of the pieces it holds. It downloads LIMIT
 KiB a second at most, 0 is no limit. SETTINGS is `plain` (neither discovery nor uTP nor encryption),
 `encrypted` (the same, but all connections must be encrypted as a whole) or `as-it-comes` (all of these,
@@ -38,8 +38,11 @@ session = libtorrent.session(
         | libtorrent.alert.category_t.error_notification,
     }
 )
-params = libtorrent.add_torrent_params()
-params.ti = libtorrent.torrent_info(torrent)
+if torrent.startswith("magnet:"):
+    params = libtorrent.parse_magnet_uri(torrent)
+else:
+    params = libtorrent.add_torrent_params()
+    params.ti = libtorrent.torrent_info(torrent)
 params.save_path = folder
 params.flags &= ~(libtorrent.torrent_flags.auto_managed | libtorrent.torrent_flags.paused)
 if settings != "as-it-comes":

@@ -94,7 +94,7 @@ impl TorrentAdder {
         {
             return Ok(added);
         }
-        let FetchedTorrent { metainfo, tracker: found_at, nearby, magnet } =
+        let FetchedTorrent { metainfo, tracker: found_at, nearby, magnet, peers: found } =
             self.fetcher.fetch(source, caller).await?;
         if let Some(added) = self.torrents.duplicate(metainfo.info_hash()) {
             return Ok(added);
@@ -116,6 +116,7 @@ impl TorrentAdder {
             // A private torrent uses only the trackers in its metainfo.
             if !metainfo.info().is_private() {
                 announced.add_missing(&magnet.trackers);
+                peers.extend(found);
                 let (known, unknown) = tracker_client::look_up_known_peers(&magnet.peers).await;
                 peers.extend(known);
                 warnings.extend(unknown.iter().map(UnknownPeer::to_string));

@@ -11,18 +11,21 @@ use super::torrent_source::FetchedTorrent;
 use super::trackers::TrackerPolicy;
 use super::{Caller, DaemonError, magnet, torrent_files, torrent_source};
 use piecework_core::printable_path;
+use piecework_engine::Session;
 use piecework_proto::announce::Magnet;
 
 /// Fetches torrents, with places for those of the owner and of guests: each may take three times its
 /// `.torrent` of memory.
 pub(super) struct TorrentFetcher {
     trackers: Arc<TrackerPolicy>,
+    /// Asks peers for what a magnet link names.
+    session: Session,
     places: [Semaphore; 2],
 }
 
 impl TorrentFetcher {
-    pub(crate) fn new(trackers: Arc<TrackerPolicy>) -> Self {
-        Self { trackers, places: PLACES.map(Semaphore::new) }
+    pub(crate) fn new(trackers: Arc<TrackerPolicy>, session: Session) -> Self {
+        Self { trackers, session, places: PLACES.map(Semaphore::new) }
     }
 
     /// Waits for a place for a torrent of `caller`.
@@ -44,10 +47,13 @@ impl TorrentFetcher {
         let _place = self.place(caller).await?;
         let bytes = match source {
             AddSource::Url(text) if Magnet::is_meant(&text) => {
-                return magnet::resolve(&self.trackers, &text, None, caller).await;
+                let (trackers, session) = (&self.trackers, &self.session);
+                return magnet::resolve(trackers, session, &text, None, caller).await;
             }
             AddSource::Catalogue { name, tracker } if Magnet::is_meant(&name) => {
-                return magnet::resolve(&self.trackers, &name, tracker.as_deref(), caller).await;
+                let (trackers, session, named) =
+                    (&self.trackers, &self.session, tracker.as_deref());
+                return magnet::resolve(trackers, session, &name, named, caller).await;
             }
             AddSource::Bytes(bytes) => bytes,
             AddSource::File(path) => {

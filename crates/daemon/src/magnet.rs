@@ -1,5 +1,5 @@
-//! Magnet links: obtaining the `.torrent` that a link names. Peers are not asked for it yet, so it comes from
-//! the catalogue of a Piecework tracker or from a web address in the link.
+//! Magnet links: obtaining the `.torrent` that a link names. It comes from the catalogue of a Piecework tracker,
+//! from a web address in the link, or from peers (BEP 9).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,15 +15,18 @@ use super::trackers::TrackerPolicy;
 use super::{Caller, DaemonError};
 use piecework_core::metainfo::Metainfo;
 use piecework_core::{InfoHash, Scope, printable};
+use piecework_engine::tracker_client::{self, UnknownPeer};
+use piecework_engine::{MetadataRequest, Session};
 use piecework_proto::announce::Magnet;
 
 /// Returns the torrent that the link `text` names. Asks the catalogue of the tracker `named`, or of the
-/// configured one, first, then those of the link's trackers, then its web addresses.
+/// configured one, first, then those of the link's trackers, then its web addresses, then peers.
 ///
 /// # Errors
 /// If it is not a magnet link, or nobody provides the torrent.
 pub(super) async fn resolve(
     policy: &TrackerPolicy,
+    session: &Session,
     text: &str,
     named: Option<&str>,
     caller: Caller,
@@ -58,7 +61,46 @@ pub(super) async fn resolve(
             Err(error) => faults.push(error),
         }
     }
-    Err(DaemonError::not_found(nobody(&link, &faults)))
+    match from_peers(session, &link).await {
+        Ok((found, mut warnings)) => {
+            let mut link = link;
+            link.unused.append(&mut warnings);
+            Ok(FetchedTorrent { magnet: Some(link), ..found })
+        }
+        Err(error) => {
+            faults.extend(error);
+            Err(DaemonError::not_found(nobody(&link, &faults)))
+        }
+    }
+}
+
+/// Returns the torrent from its peers, and what is to be said about those of the link. The error is `None` if the
+/// link leads to nobody.
+async fn from_peers(
+    session: &Session,
+    link: &Magnet,
+) -> Result<(FetchedTorrent, Vec<String>), Option<DaemonError>> {
+    let (peers, unknown) = tracker_client::look_up_known_peers(&link.peers).await;
+    if peers.is_empty() && link.trackers.is_empty() {
+        return Err(None);
+    }
+    let request = MetadataRequest {
+        info_hash: link.info_hash,
+        trackers: link.trackers.clone(),
+        more_trackers: Vec::new(),
+        peers,
+        patience: Some(PEER_PATIENCE),
+    };
+    let fetching = session.fetch_metadata(request, |_| {});
+    let fetched = match tokio::time::timeout(ALL_PEERS, fetching).await {
+        Ok(fetched) => fetched.map_err(|error| Some(DaemonError::upstream(Reason::of(error))))?,
+        Err(_) => {
+            return Err(Some(DaemonError::upstream("its peers did not give its metadata in time")));
+        }
+    };
+    let found = FetchedTorrent::new(Arc::new(fetched.metainfo), None, false);
+    let warnings = unknown.iter().map(UnknownPeer::to_string).collect();
+    Ok((FetchedTorrent { peers: fetched.peers, ..found }, warnings))
 }
 
 async fn at_source(
@@ -130,8 +172,8 @@ fn nobody(link: &Magnet, faults: &[DaemonError]) -> String {
         _ => faults.join("; "),
     };
     format!(
-        "the magnet link of {name} leads to no .torrent: {why}. The .torrent is not asked of peers or the \
-         DHT yet: name a tracker that has it in its catalogue, or give the .torrent file"
+        "the magnet link of {name} leads to no .torrent: {why}. Name a tracker that has it in its \
+         catalogue, or a peer that has it (`x.pe`), or give the .torrent file"
     )
 }
 
@@ -146,6 +188,10 @@ const NEXT_AFTER: Duration = Duration::from_secs(1);
 
 /// Time for all trackers of a link.
 const PATIENCE: Duration = Duration::from_secs(45);
+
+/// Time in which some peer must give something, and time for all of the metadata: the request waits.
+const PEER_PATIENCE: Duration = Duration::from_secs(30);
+const ALL_PEERS: Duration = Duration::from_secs(120);
 
 /// Limits of what an error shows.
 const MOST_FAULTS: usize = 4;

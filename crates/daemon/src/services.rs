@@ -70,7 +70,7 @@ impl Services {
         );
         let loader =
             TorrentLoader::new(config, torrents.clone(), session.clone(), trackers.clone());
-        let fetcher = TorrentFetcher::new(trackers.clone());
+        let fetcher = TorrentFetcher::new(trackers.clone(), session.clone());
         Self {
             torrents,
             session,

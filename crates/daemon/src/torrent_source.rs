@@ -1,5 +1,6 @@
 //! Obtaining a `.torrent`: parsing, decoding, downloading.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ pub(super) struct FetchedTorrent {
     pub nearby: bool,
     /// The magnet link that led to it.
     pub magnet: Option<Magnet>,
+    /// Addresses where peers may be.
+    pub peers: Vec<SocketAddr>,
 }
 
 impl FetchedTorrent {
@@ -29,7 +32,7 @@ impl FetchedTorrent {
         tracker: Option<CatalogueTracker>,
         nearby: bool,
     ) -> Self {
-        Self { metainfo, tracker, nearby, magnet: None }
+        Self { metainfo, tracker, nearby, magnet: None, peers: Vec::new() }
     }
 }
 

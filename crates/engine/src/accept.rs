@@ -13,22 +13,26 @@ use piecework_proto::wire::Handshake;
 use super::SessionConfig;
 use super::entry::Call;
 use super::means::Means;
+use super::metadata_inputs::MetadataFetches;
 use super::torrents::TorrentMap;
 
 /// Accepts connections and hands them to their torrents.
 pub(super) struct Acceptor {
     pub means: Arc<Means>,
     pub torrents: Arc<TorrentMap>,
+    pub fetches: Arc<MetadataFetches>,
 }
 
 impl net::Torrents for Acceptor {
     fn handshake(&self, info_hash: InfoHash) -> Option<Handshake> {
         let admits = self.torrents.get(info_hash).is_some_and(|entry| entry.admits());
-        admits.then(|| Handshake::ours(info_hash, self.means.identity.peer_id))
+        let is_wanted = admits || self.fetches.contains(info_hash);
+        is_wanted.then(|| Handshake::ours(info_hash, self.means.identity.peer_id))
     }
 
     fn marked(&self, mark: &[u8; 20]) -> Option<InfoHash> {
-        self.torrents.lock().marked(mark)
+        let known = self.torrents.lock().marked(mark);
+        known.or_else(|| self.fetches.marked(mark))
     }
 }
 
@@ -53,6 +57,8 @@ impl Acceptor {
                         if let Some(entry) = acceptor.torrents.get(accepted.theirs.info_hash) {
                             // It counts as half open until its torrent has received it.
                             entry.post(Call::Accepted(accepted)).await;
+                        } else {
+                            acceptor.fetches.accepted(accepted);
                         }
                     }
                     Err(error) => debug!(%addr, %error, "the handshake of a connection failed"),

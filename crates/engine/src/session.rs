@@ -32,6 +32,7 @@ use super::holdings::HoldingsReports;
 use super::identity::Identity;
 use super::lifecycle::LifecycleDriver;
 use super::means::{Means, PREPARING};
+use super::metadata_inputs::MetadataFetches;
 use super::owners::PathOwners;
 use super::ownership::Ownership;
 use super::record::{Record, TransferTotals};
@@ -54,6 +55,7 @@ pub struct Session {
 pub(super) struct Parts {
     pub means: Arc<Means>,
     pub torrents: Arc<TorrentMap>,
+    pub fetches: Arc<MetadataFetches>,
     pub discovery: Discovery,
     pub paths: Arc<PathOwners>,
     pub lifecycle: Arc<LifecycleDriver>,
@@ -146,7 +148,16 @@ impl Parts {
         let link = Arc::new(SessionLink::new(Arc::clone(&means)));
         let driver: Weak<TorrentTasks> = Arc::downgrade(&tasks);
         link.set_driver(driver);
-        Self { means, torrents, discovery, paths, lifecycle, link, _tasks: tasks }
+        Self {
+            means,
+            torrents,
+            fetches: Arc::default(),
+            discovery,
+            paths,
+            lifecycle,
+            link,
+            _tasks: tasks,
+        }
     }
 
     /// Ends a torrent that was taken out of the map.
@@ -215,7 +226,8 @@ impl Session {
         let parts = Arc::new(Parts::new(Arc::new(means), trackers));
         let mut loops = vec![tokio::spawn(announce(Arc::clone(&parts)))];
         let (means, torrents) = (Arc::clone(&parts.means), Arc::clone(&parts.torrents));
-        let acceptor = Arc::new(Acceptor { means, torrents });
+        let fetches = Arc::clone(&parts.fetches);
+        let acceptor = Arc::new(Acceptor { means, torrents, fetches });
         let accepting =
             listeners.into_iter().map(|listener| tokio::spawn(Arc::clone(&acceptor).run(listener)));
         loops.extend(accepting);

@@ -26,6 +26,7 @@ use super::super::format::{
 use super::super::torrent_file::Existing;
 use super::super::{CliError, Env, Exit, PeerConfig, torrent_file};
 use super::arguments::{listen_arg, positional};
+use super::link::{self, Found, LinkContext};
 use super::node::{EndReason, Node, NodeOptions, Role};
 use super::query::{TorrentQuery, find_or_kept};
 use super::share::{serve, torrent_path};
@@ -111,8 +112,22 @@ pub(super) async fn run(
     if let Some(limit) = args.upload_limit {
         config.upload_limit = limit;
     }
-    let (metainfo, tracker) =
-        find_or_kept(env, &config, &wanted, tracker.as_ref(), args.wait).await?;
+    let mut peers = look_up_peers(&args.peer).await.map_err(CliError::failed_by)?;
+    let options = NodeOptions { listen, log: args.log };
+    let found = match &wanted {
+        TorrentQuery::Link(link) => {
+            let (env, config, options, tracker) = (&*env, &config, &options, tracker.as_ref());
+            let (wanted, peers, wait) = (&wanted, &peers[..], args.wait);
+            let context = LinkContext { env, config, options, wanted, tracker, peers, wait };
+            link::follow(link, context, exit_deadline).await?
+        }
+        _ => {
+            let found = find_or_kept(env, &config, &wanted, tracker.as_ref(), args.wait);
+            Found::without_peers(found.await?)
+        }
+    };
+    let Found { metainfo, tracker, node, peers: known } = found;
+    peers.extend(known);
     keep(env, &config, &metainfo)?;
     let role = Role::Get {
         nobody: (!args.wait).then_some(config.nobody_timeout),
@@ -123,12 +138,14 @@ pub(super) async fn run(
     (target.rename, target.overwrite) = (args.rename, args.overwrite);
     // The tracker that provided the torrent already knows it.
     target.publish_private = args.publish_private || !matches!(wanted, TorrentQuery::File(_));
-    let mut peers = look_up_peers(&args.peer).await.map_err(CliError::failed_by)?;
     if let TorrentQuery::Link(link) = wanted {
         peers.extend(peers_of_link(env, &link, &metainfo).await?);
         target.trackers = link.trackers;
     }
-    let mut node = Node::start(env, &config, &NodeOptions { listen, log: args.log })?;
+    let mut node = match node {
+        Some(node) => node,
+        None => Node::start(env, &config, &options)?,
+    };
     let result = async {
         node.open_console(env)?;
         begin(&mut node, env, metainfo, tracker.as_ref(), &target, peers, role)?;

@@ -3,6 +3,7 @@
 mod arguments;
 mod embedded_tracker;
 mod get;
+mod link;
 mod menu;
 mod node;
 mod query;

@@ -14,8 +14,8 @@ use tokio::time::{Instant, sleep_until};
 use piecework_core::{explained, printable};
 use piecework_daemon::{Recorder, encryption_policy};
 use piecework_engine::{
-    self as session, AddError, AddTorrent, Session, SessionConfig, StartError, TorrentHandle,
-    TorrentState, TorrentStatus,
+    self as session, AddError, AddTorrent, FetchedMetadata, MetadataRequest, Session,
+    SessionConfig, StartError, TorrentHandle, TorrentState, TorrentStatus,
 };
 use piecework_journal::{Filter, Journal, PieceLog};
 use piecework_proto::encryption::EncryptionPolicy;
@@ -176,6 +176,19 @@ impl Node {
             self.screen.line(self.screen.paint().dim(format_args!("peers can connect to {addr}")));
         }
         Ok(())
+    }
+
+    /// Fetches metadata from peers. Returns `None` if a signal asks to end.
+    pub(super) async fn fetch_metadata(
+        &mut self,
+        request: MetadataRequest,
+    ) -> Option<Result<FetchedMetadata, CliError>> {
+        tokio::select! {
+            fetched = self.session.fetch_metadata(request, |_| {}) => {
+                Some(fetched.map_err(CliError::failed_by))
+            }
+            () = self.signals.next() => None,
+        }
     }
 
     /// Adds a torrent.

@@ -245,8 +245,8 @@ async fn follow(
     }
     faults.truncate(MOST_FAULTS);
     Err(LookupError::NotYet(CliError::failed(format_args!(
-        "the magnet link of `{}` cannot be resolved: {}. Peers and the DHT are not asked for the .torrent \
-         yet: name a tracker that has it in its catalogue, or give the .torrent file",
+        "the magnet link of `{}` cannot be resolved: {}. Name a tracker that has it in its catalogue, \
+         or a peer that has it, or give the .torrent file",
         link.info_hash,
         faults.join("; "),
     ))))

@@ -28,6 +28,44 @@ impl Metainfo {
         parse(bytes, limits, None)
     }
 
+    /// Makes a torrent of the `info` dictionary that a peer gave, with these trackers. Returns `None` if its hash is
+    /// another one.
+    ///
+    /// # Errors
+    /// If the hash is right and the torrent cannot be used.
+    pub fn of_info(
+        info: &[u8],
+        info_hash: InfoHash,
+        trackers: &[Vec<String>],
+        limits: &ParseLimits,
+    ) -> Result<Option<Self>, MetainfoError> {
+        if InfoHash(Sha1::digest(info).into()) != info_hash {
+            return Ok(None);
+        }
+        let mut torrent = b"d".to_vec();
+        let put = |text: &str, out: &mut Vec<u8>| {
+            out.extend_from_slice(format!("{}:{text}", text.len()).as_bytes());
+        };
+        if let Some(first) = trackers.iter().flatten().next() {
+            put("announce", &mut torrent);
+            put(first, &mut torrent);
+            put("announce-list", &mut torrent);
+            torrent.push(b'l');
+            for tier in trackers.iter().filter(|tier| !tier.is_empty()) {
+                torrent.push(b'l');
+                tier.iter().for_each(|url| put(url, &mut torrent));
+                torrent.push(b'e');
+            }
+            torrent.push(b'e');
+        }
+        put("info", &mut torrent);
+        torrent.extend_from_slice(info);
+        torrent.push(b'e');
+        let metainfo = Self::parse(&torrent, limits)?;
+        // The bytes may be more than one value, and then another one was parsed.
+        Ok((metainfo.info_hash() == info_hash).then_some(metainfo))
+    }
+
     /// The same, with a report of what was ignored and repaired. It takes memory for every name
     /// that was.
     ///

@@ -558,3 +558,22 @@ fn how_long_a_torrent_would_be_is_known_before_anything_is_hashed() {
         assert!(is_named || matches!(refused, MetainfoError::TooManyPieces { .. }), "{refused}");
     }
 }
+
+#[test]
+fn a_torrent_is_made_of_metadata_and_trackers() {
+    let made = MetainfoBuilder::single_file("a", 20).build(vec![7; 20]).unwrap();
+    let (bytes, info_hash) = (made.bytes().unwrap(), made.info_hash());
+    let tiers = [vec!["http://a/announce".to_owned()], vec!["udp://b:1".to_owned()]];
+    for trackers in [&tiers[..], &[]] {
+        let of_info =
+            |info: &[u8], hash| Metainfo::of_info(info, hash, trackers, &ParseLimits::default());
+        let torrent = of_info(bytes.info(), info_hash).unwrap().unwrap();
+        assert_eq!((torrent.info_hash(), torrent.trackers()), (info_hash, trackers));
+        assert!(torrent.notices().unwrap().is_empty());
+        assert!(of_info(&bytes.info()[1..], info_hash).unwrap().is_none());
+        // The hash is right, and it is not a torrent.
+        let text = b"4:text";
+        let hash = InfoHash(Sha1::digest(text).into());
+        assert!(of_info(text, hash).is_err());
+    }
+}

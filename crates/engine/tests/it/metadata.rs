@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use piecework_core::metainfo::{Metainfo, MetainfoBuilder, TorrentSource};
+use piecework_engine::MetadataRequest;
 use piecework_proto::wire::{ExtendedHandshake, METADATA_ID, Message, MetadataMessage};
 use piecework_testkit::{PeerMessage, RawPeer, add, content, seeded, session, stranger, within};
 
@@ -121,4 +122,90 @@ async fn a_private_torrent_keeps_its_metadata() {
     add(&leecher, &metainfo, folder.path(), &[]);
     let (_peer, offer) = asker(leecher.listen_addrs()[0], &metainfo).await;
     assert!(offer.metadata_size.is_none() && offer.messages.is_empty());
+}
+
+fn request(metainfo: &Metainfo, peers: &[SocketAddr]) -> MetadataRequest {
+    MetadataRequest {
+        info_hash: metainfo.info_hash(),
+        trackers: vec!["http://127.0.0.1:1/announce".parse().unwrap()],
+        more_trackers: Vec::new(),
+        peers: peers.to_vec(),
+        patience: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metadata_is_fetched_of_peers_and_then_the_content() {
+    let bytes = content(700_000, 1);
+    let (source, metainfo) = seeded("file", &bytes, 16 << 10);
+    let seeder = session(None);
+    within(add(&seeder, &metainfo, source.path(), &[]).completed()).await.unwrap();
+    let addr = seeder.listen_addrs()[0];
+    let leecher = session(None);
+    // Nobody is at the second address.
+    let request = request(&metainfo, &[addr, "127.0.0.1:1".parse().unwrap()]);
+    let fetched = within(leecher.fetch_metadata(request, |_| {})).await.unwrap();
+    assert_eq!(fetched.metainfo.info_hash(), metainfo.info_hash());
+    assert!(fetched.metainfo.bytes().unwrap().info() == metainfo.bytes().unwrap().info());
+    assert_eq!(fetched.metainfo.trackers(), [["http://127.0.0.1:1/announce"]]);
+    assert!(fetched.peers.contains(&addr));
+    let target = tempfile::tempdir().unwrap();
+    let handle = add(&leecher, &Arc::new(fetched.metainfo), target.path(), &fetched.peers);
+    within(handle.completed()).await.unwrap();
+    assert!(std::fs::read(target.path().join("file")).unwrap() == bytes);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_connects_gives_metadata_and_one_that_lies_is_dropped() {
+    let builder = MetainfoBuilder::single_file("file", 2_000 << 14).piece_len(1 << 14);
+    let metainfo = Arc::new(builder.build(vec![7; 2_000 * 20]).unwrap());
+    let leecher = session(None);
+    let addr = leecher.listen_addrs()[0];
+    let fetching = leecher.fetch_metadata(request(&metainfo, &[]), |_| {});
+    let giving = async {
+        let info = metainfo.bytes().unwrap().info().to_vec();
+        let lie = vec![9; info.len()];
+        let mut connected = None;
+        while connected.is_none() {
+            // It is refused until the fetch has begun.
+            tokio::task::yield_now().await;
+            connected = RawPeer::connect(addr, &metainfo, stranger(b'l')).await.ok();
+        }
+        let mut liar = connected.unwrap();
+        give(&mut liar, &lie).await;
+        // It was dropped, so an honest peer comes after it.
+        let mut honest = RawPeer::connect(addr, &metainfo, stranger(b'h')).await.unwrap();
+        give(&mut honest, &info).await;
+    };
+    let (fetched, ()) = within(async { tokio::join!(fetching, giving) }).await;
+    assert_eq!(fetched.unwrap().metainfo.info_hash(), metainfo.info_hash());
+}
+
+/// Gives `info` as metadata until the connection ends.
+async fn give(peer: &mut RawPeer, info: &[u8]) {
+    let messages = [("ut_metadata".to_owned(), OURS)].into();
+    let metadata_size = Some(info.len() as u64);
+    let handshake = ExtendedHandshake { messages, metadata_size, ..ExtendedHandshake::default() };
+    let payload = handshake.encode().into();
+    peer.send(&Message::Extended { id: 0, payload }).await.unwrap();
+    while let Some(heard) = peer.hear().await {
+        let PeerMessage::Message(Message::Extended { id: OURS, payload }) = heard else { continue };
+        let Some(MetadataMessage::Request { piece }) = MetadataMessage::decode(&payload).unwrap()
+        else {
+            panic!("only requests are expected")
+        };
+        let payload = MetadataMessage::data(info, piece).unwrap().encode();
+        // The connection may end with the last piece.
+        let _ = peer.send(&Message::Extended { id: METADATA_ID, payload }).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fetch_without_peers_ends_when_there_is_nobody_to_ask() {
+    let leecher = session(None);
+    let (_source, metainfo) = seeded("file", &content(1_000, 1), 16 << 10);
+    let patience = Some(std::time::Duration::from_secs(3_600));
+    let request = MetadataRequest { patience, ..request(&metainfo, &[]) };
+    let error = within(leecher.fetch_metadata(request, |_| {})).await.unwrap_err();
+    assert!(error.to_string().contains("can be reached"), "{error}");
 }

@@ -1,0 +1,124 @@
+//! Where `torrent-peer get` finds the torrent of a magnet link: in a catalogue, in the torrents folder, or at peers.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use piecework_core::metainfo::Metainfo;
+use piecework_engine::tracker_client::look_up_known_peers;
+use piecework_engine::{FetchedMetadata, MetadataRequest};
+use piecework_proto::announce::Magnet;
+
+use super::super::exit_deadline::ExitDeadline;
+use super::super::{CliError, Env, Exit, PeerConfig};
+use super::node::{Node, NodeOptions};
+use super::query::{TorrentQuery, find, find_or_kept};
+use super::tracker::Tracker;
+
+/// What is needed to follow a link.
+#[derive(Clone, Copy)]
+pub(super) struct LinkContext<'a> {
+    pub env: &'a Env,
+    pub config: &'a PeerConfig,
+    pub options: &'a NodeOptions,
+    /// The link, as a query.
+    pub wanted: &'a TorrentQuery,
+    pub tracker: Option<&'a Tracker>,
+    /// Peers that the user named.
+    pub peers: &'a [SocketAddr],
+    /// Wait without a time limit.
+    pub wait: bool,
+}
+
+/// A torrent, and what was found with it.
+pub(super) struct Found {
+    pub metainfo: Metainfo,
+    pub tracker: Option<Tracker>,
+    /// The node that asked peers for it.
+    pub node: Option<Node>,
+    /// Addresses where peers may be.
+    pub peers: Vec<SocketAddr>,
+}
+
+impl Found {
+    pub(super) fn without_peers((metainfo, tracker): (Metainfo, Option<Tracker>)) -> Self {
+        Self { metainfo, tracker, node: None, peers: Vec::new() }
+    }
+}
+
+/// Returns the torrent of a link. Peers are asked for it if no catalogue has it.
+///
+/// # Errors
+/// If nobody has it in time.
+pub(super) async fn follow(
+    link: &Magnet,
+    context: LinkContext<'_>,
+    exit_deadline: &ExitDeadline,
+) -> Result<Found, CliError> {
+    let LinkContext { env, config, options, wanted, tracker, wait, .. } = context;
+    let error = match find_or_kept(env, config, wanted, tracker, false).await {
+        Ok(found) => return Ok(Found::without_peers(found)),
+        Err(error) => error,
+    };
+    let patience = (!wait).then_some(config.nobody_timeout);
+    let Some(request) = metadata_request(link, tracker, context.peers, patience).await else {
+        // Only the catalogue can get to know it.
+        return match wait {
+            true => Ok(Found::without_peers(find(env, wanted, tracker, true).await?)),
+            false => Err(error),
+        };
+    };
+    env.stderr().line(format_args!(
+        "no catalogue has `{}`; asking peers for its metadata",
+        link.info_hash
+    ))?;
+    let mut node = Node::start(env, config, options)?;
+    let fetched = tokio::select! {
+        fetched = node.fetch_metadata(request) => fetched,
+        // Somebody may register it meanwhile.
+        found = find(env, wanted, tracker, true), if wait => match found {
+            Ok(found) => return Ok(Found { node: Some(node), ..Found::without_peers(found) }),
+            Err(fault) => Some(Err(fault.into())),
+        },
+    };
+    match fetched {
+        Some(Ok(FetchedMetadata { metainfo, peers })) => {
+            Ok(Found { metainfo, tracker: tracker.cloned(), node: Some(node), peers })
+        }
+        Some(Err(fault)) => {
+            node.leave(exit_deadline).await;
+            Err(CliError::failed(format_args!("{error}; {fault}")).because(fault))
+        }
+        None => Err(CliError::silent(match node.leave(exit_deadline).await {
+            Exit::Fine => Exit::Interrupted,
+            exit => exit,
+        })),
+    }
+}
+
+/// Returns what peers are asked for. `None` if the link leads to nobody.
+async fn metadata_request(
+    link: &Magnet,
+    tracker: Option<&Tracker>,
+    named: &[SocketAddr],
+    patience: Option<Duration>,
+) -> Option<MetadataRequest> {
+    let (mut peers, _) = look_up_known_peers(&link.peers).await;
+    peers.extend_from_slice(named);
+    let named_trackers = || tracker.into_iter().flat_map(|tracker| tracker.tiers.iter().flatten());
+    let leads_somewhere = !peers.is_empty() || !link.trackers.is_empty();
+    leads_somewhere.then(|| MetadataRequest {
+        info_hash: link.info_hash,
+        // One that the user names too may be in our own network.
+        trackers: link
+            .trackers
+            .iter()
+            .map(|url| url.clone().named_among(named_trackers()))
+            .collect(),
+        more_trackers: named_trackers()
+            .filter(|url| !link.trackers.contains(url))
+            .cloned()
+            .collect(),
+        peers,
+        patience,
+    })
+}
