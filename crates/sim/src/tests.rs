@@ -55,6 +55,22 @@ fn every_leecher_completes_under_both_policies_no_faster_than_the_bound() {
     }
 }
 
+/// A seed that sends all machines of a /24 the same ten pieces first, peers that request blocks twice long
+/// before the end, and a seed that suggests the next piece only when the last one has arrived took 1.54 and
+/// 1.20 times the bound here.
+#[test]
+fn sixteen_leechers_in_one_network_are_near_the_bound() {
+    for (choke, last, copies) in [(Choke::TitForTat, 1.17, 1.15), (Choke::Closed, 1.10, 1.10)] {
+        let mut scenario = Scenario::broadcast(16, 400 * (64 << 10), 64 << 10, 1 << 20);
+        scenario.choke = choke;
+        let report = run(&scenario, 1, u64::MAX).report();
+        let ratio = report.makespan_to_bound.unwrap();
+        assert!(ratio < last, "{choke:?}: {ratio}");
+        assert!(report.copies_from_seeds < copies, "{choke:?}: {report:?}");
+        assert!(report.wasted < 0.05, "{choke:?}: {}", report.wasted);
+    }
+}
+
 /// Peers with equal lines share a seed's uplink equally. A peer with a thin line takes what it can, and the
 /// others have the rest.
 #[test]

@@ -470,7 +470,7 @@ impl Swarm {
         self.timers.remove(peer.due, key);
         self.former_turns.keep(self.now, peer.who.addr.ip().to_canonical(), peer.turn(self.now));
         self.picker.remove_peer(&peer.holds);
-        for piece in &peer.suggested {
+        for piece in peer.suggested.iter().chain(&peer.handed_out) {
             self.super_seeding.release(*piece, true);
         }
         if let Some(addr) = peer.listens_at {

@@ -174,9 +174,11 @@ impl Swarm {
         }
         let full = peer.holds.is_full();
         self.picker.peer_got(piece, full);
-        if let Some(at) = peer.suggested.iter().position(|suggested| *suggested == piece) {
-            peer.suggested.swap_remove(at);
-            self.super_seeding.release(piece, false);
+        for list in [&mut peer.suggested, &mut peer.handed_out] {
+            if let Some(at) = list.iter().position(|suggested| *suggested == piece) {
+                list.remove(at);
+                self.super_seeding.release(piece, false);
+            }
         }
         if !self.have.contains(piece) && self.wants.is_wanted(piece) {
             peer.wanted += 1;

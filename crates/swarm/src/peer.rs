@@ -61,8 +61,10 @@ pub(super) struct Peer {
     pub(super) allowance: u32,
     /// The limit of `allowance` if a peer of its address used some of it before.
     pub(super) allowance_left: Option<u32>,
-    /// Pieces that we suggested and that it does not have yet.
+    /// Pieces that we suggested and that it has not begun to request.
     pub(super) suggested: Vec<PieceIndex>,
+    /// Pieces that we suggested, that it has begun to request and does not have yet.
+    pub(super) handed_out: Vec<PieceIndex>,
 
     pub(super) cache: PickCache,
     pub(super) pipeline: Pipeline,
@@ -156,6 +158,7 @@ impl Peer {
             allowance: 0,
             allowance_left: None,
             suggested: Vec::new(),
+            handed_out: Vec::new(),
             cache: PickCache::default(),
             pipeline: Pipeline::new(now, max_requests.min(DEFAULT_REQQ)),
             uploads: VecDeque::new(),

@@ -1,15 +1,15 @@
 //! The way from requests of peers to blocks sent.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use super::allowed_fast::{ALLOWED_FAST_COUNT, allowed_fast_set};
 use super::choker::{Contender, LONGEST_GRACE};
 use super::peer::Peer;
-use super::super_seeding::suggested_at_a_time;
+use super::super_seeding::{FEW_PIECES, Uptake, more_suggestions};
 use super::{Action, ChokePolicy, PeerFault, PeerKey, Swarm};
-use piecework_core::{BLOCK_LEN, BlockRef, Moment};
+use piecework_core::{BlockRef, Moment, PieceIndex};
 use piecework_proto::wire::Message;
 
 impl Swarm {
@@ -60,7 +60,24 @@ impl Swarm {
         peer.asked_at = self.now;
         peer.is_idle = false;
         self.actions.push_back(Action::Upload { peer: key, block });
+        self.note_begun(key, block.piece);
         Ok(())
+    }
+
+    /// Records that a peer has requested a block of a piece that was suggested to it, and suggests the next
+    /// one. If the next one waited until the peer has the piece, the peer would request others meanwhile.
+    /// In a torrent of few pieces there may be more peers than pieces: there, it does wait.
+    fn note_begun(&mut self, key: PeerKey, piece: PieceIndex) {
+        if self.geometry.pieces() < FEW_PIECES {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let Some(at) = peer.suggested.iter().position(|suggested| *suggested == piece) else {
+            return;
+        };
+        peer.suggested.remove(at);
+        peer.handed_out.push(piece);
+        self.suggest(key);
     }
 
     pub(super) fn on_cancel(&mut self, key: PeerKey, block: BlockRef) -> Result<(), PeerFault> {
@@ -238,28 +255,27 @@ impl Swarm {
         if !peer.fast || peer.choked || peer.holds.is_full() {
             return;
         }
-        // In runs of half the number, so that not every piece costs a separate message.
-        let taken = peer.up.total() / u64::from(BLOCK_LEN);
-        let at_a_time = suggested_at_a_time(&self.geometry, taken);
-        if peer.suggested.len() > at_a_time / 2 {
-            return;
-        }
-        loop {
-            let Some(peer) = self.peers.get_mut(&key) else { return };
-            if peer.suggested.len() >= at_a_time {
-                return;
-            }
+        let uptake = Uptake {
+            waiting: peer.suggested.len(),
+            begun: peer.handed_out.len(),
+            rate: peer.up.per_second(self.now),
+            taken: peer.up.total(),
+        };
+        for _ in 0..more_suggestions(&self.geometry, uptake) {
             let picker = &self.picker;
             let next = self.super_seeding.next(|piece| picker.leechers_with(piece) == 0);
             let Some(piece) = next else { return };
+            let Some(peer) = self.peers.get_mut(&key) else { return };
             peer.suggested.push(piece);
             self.send(key, Message::Suggest(piece));
         }
     }
 
-    /// Tells a peer that has hardly any pieces which ones it may have while it is choked.
+    /// Tells a peer that has hardly any pieces which ones it may have while it is choked. All peers of a
+    /// /24 have the same set. So a set is offered only to the first of them: otherwise every machine of a
+    /// local network would get the same ten pieces from us before any other piece.
     pub(super) fn offer_allowed_fast(&mut self, key: PeerKey) {
-        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let Some(peer) = self.peers.get(&key) else { return };
         let (Some(info_hash), IpAddr::V4(ip)) =
             (self.config.info_hash, peer.who.addr.ip().to_canonical())
         else {
@@ -269,6 +285,10 @@ impl Swarm {
         if !peer.fast || has_enough || self.config.choke == ChokePolicy::Closed {
             return;
         }
+        if self.has_offered_in(key, ip) {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(&key) else { return };
         let set = allowed_fast_set(ip, info_hash, self.geometry.pieces(), ALLOWED_FAST_COUNT);
         peer.allowed_it = set.into_iter().filter(|piece| self.have.contains(*piece)).collect();
         let blocks: u32 = peer.allowed_it.iter().map(|piece| self.geometry.blocks_in(*piece)).sum();
@@ -277,6 +297,17 @@ impl Swarm {
         for piece in peer.allowed_it.clone() {
             self.send(key, Message::AllowedFast(piece));
         }
+    }
+
+    /// Returns whether a set was offered to a peer other than `key` in the /24 of `ip`.
+    fn has_offered_in(&self, key: PeerKey, ip: Ipv4Addr) -> bool {
+        let prefix = |ip: Ipv4Addr| ip.to_bits() >> 8;
+        self.peers.iter().any(|(other, peer)| match peer.who.addr.ip().to_canonical() {
+            IpAddr::V4(other_ip) => {
+                *other != key && prefix(other_ip) == prefix(ip) && !peer.allowed_it.is_empty()
+            }
+            IpAddr::V6(_) => false,
+        })
     }
 
     fn set_choked(&mut self, key: PeerKey, choked: bool) {
@@ -297,7 +328,7 @@ impl Swarm {
             return self.send(key, Message::Unchoke);
         }
         peer.told_at = now;
-        for piece in peer.suggested.drain(..) {
+        for piece in peer.suggested.drain(..).chain(peer.handed_out.drain(..)) {
             self.super_seeding.release(piece, true);
         }
         self.actions.push_back(Action::Send { peer: key, message: Message::Choke });

@@ -145,6 +145,12 @@ impl Picker {
             return false;
         }
         let endgame = self.is_endgame();
+        // While many other pieces may be begun, a second copy of a block takes the place of a block that
+        // another peer lacks. A request that is lost makes its block loose, and so free for others.
+        let many = self.geometry.pieces() >= MANY_PIECES;
+        if many && !endgame && self.has_room() && !self.sequential {
+            return false;
+        }
         // Looking at few blocks costs little.
         let is_cheap = endgame || self.in_memory <= FEW_BLOCKS;
         if !is_cheap && now < request.cache.next_scan {
@@ -411,6 +417,9 @@ const RANDOM_FIRST_PIECES: u32 = 4;
 /// How many single pieces are looked at before all open ones are gone through. 100,000 pieces are 1,600
 /// words, which is about as much work.
 const MAX_PROBES: u32 = 256;
+
+/// In a torrent of fewer pieces, the end is always near.
+const MANY_PIECES: u32 = 64;
 
 /// How many pieces are remembered of such a pass.
 const SHORTLIST: usize = 64;

@@ -12,7 +12,8 @@
 //!    one, so that there is soon something to trade;
 //! 4. half of the free blocks of a piece that another peer fills;
 //! 5. blocks that were requested from others: those that are overdue or would come much later, and in the
-//!    endgame, when everything wanted is requested, a few more.
+//!    endgame, when everything wanted is requested, a few more. In a torrent of many pieces this waits for
+//!    the endgame or for full memory: before, the second copy costs another peer a block that it lacks.
 //!
 //! # Peers that do not send what they are asked for
 //!

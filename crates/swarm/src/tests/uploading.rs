@@ -371,6 +371,7 @@ fn allowed_fast_set_is_told_to_newcomers_and_served_while_choked() {
         config.info_hash = Some(InfoHash([1; 20]));
         config.upload_slots = 0;
     });
+    let guest = |key: u32| guest(key).at(&format!("80.4.{key}.1:9"));
     // A torrent without peers forgets those that have left.
     table.join(&guest(4), &".".repeat(pieces));
     table.connect(&guest(1));
@@ -398,7 +399,7 @@ fn allowed_fast_set_is_told_to_newcomers_and_served_while_choked() {
     assert_eq!(uploads(&mut table).len(), 40);
     // Nor again for a peer that connects again.
     table.handle(Event::Disconnected { peer: PeerKey(1) });
-    table.connect(&guest(3).at("10.0.0.1:9"));
+    table.connect(&guest(3).at("80.4.1.1:10"));
     table.hear(3, Message::HaveNone);
     table.hear(3, Message::Request(block(allowed[0].0, 0)));
     assert_eq!(uploads(&mut table), []);
@@ -408,6 +409,26 @@ fn allowed_fast_set_is_told_to_newcomers_and_served_while_choked() {
     let many = format!("{}{}", "x".repeat(10), ".".repeat(30));
     table.hear(2, Message::Bitfield(Bytes::copy_from_slice(drawn(&many).as_wire())));
     assert_eq!(table.said(2), []);
+}
+
+#[test]
+fn machines_of_one_network_are_not_all_allowed_the_same_pieces() {
+    let allowed = |addrs: &[&str]| -> Vec<usize> {
+        let mut table = TestSwarm::with(&"x".repeat(40), 2, |config| {
+            config.info_hash = Some(InfoHash([1; 20]));
+            config.upload_slots = 0;
+        });
+        let join = |(at, addr): (usize, &&str)| {
+            let key = at as u32 + 1;
+            table.connect(&guest(key).at(addr));
+            table.hear(key, Message::HaveNone);
+            let said = table.said(key);
+            said.iter().filter(|message| matches!(message, Message::AllowedFast(_))).count()
+        };
+        addrs.iter().enumerate().map(join).collect()
+    };
+    assert_eq!(allowed(&["80.4.4.1:9", "80.4.4.2:9", "80.4.5.1:9"]), [10, 0, 10]);
+    assert_eq!(allowed(&["127.0.0.1:9", "127.0.0.1:10", "[::ffff:127.0.0.1]:9"]), [10, 0, 0]);
 }
 
 #[test]
@@ -449,10 +470,42 @@ fn closed_seed_suggests_different_pieces_to_different_peers() {
             }
         }
     }
-    assert_eq!(suggested.len(), 16);
+    assert_eq!(suggested.len(), 8);
     // As pieces are taken, others are suggested. Lost suggestions come back.
     for piece in 0..3 {
         table.hear(1, Message::Have(PieceIndex(piece)));
     }
     assert!(table.said(1).iter().any(|message| matches!(message, Message::Suggest(_))));
+}
+
+#[test]
+fn next_piece_is_suggested_when_one_is_begun_and_lost_ones_go_to_others() {
+    let mut table =
+        TestSwarm::with(&"x".repeat(70), 8, |config| config.choke = ChokePolicy::Closed);
+    let suggested = |table: &mut TestSwarm, key| -> Vec<u32> {
+        let said = table.said(key);
+        let piece = |message: &Message| match message {
+            Message::Suggest(piece) => Some(piece.0),
+            _ => None,
+        };
+        said.iter().filter_map(piece).collect()
+    };
+    let none = ".".repeat(70);
+    table.join(&guest(1), &none);
+    table.hear(1, Message::Interested);
+    assert_eq!(suggested(&mut table, 1), [0, 1]);
+    table.hear(1, Message::Request(block(0, 0)));
+    assert_eq!(suggested(&mut table, 1), [2]);
+    table.hear(1, Message::Request(block(0, 1)));
+    assert_eq!(suggested(&mut table, 1), []);
+    for piece in 1..=66 {
+        table.hear(1, Message::Request(block(piece, 0)));
+        assert_eq!(suggested(&mut table, 1), [piece + 2]);
+    }
+    table.join(&guest(2), &none);
+    table.hear(2, Message::Interested);
+    assert_eq!(suggested(&mut table, 2), [69], "nothing that the other has begun");
+    table.handle(Event::Disconnected { peer: PeerKey(1) });
+    table.hear(2, Message::Request(block(69, 0)));
+    assert_eq!(suggested(&mut table, 2), [0, 1]);
 }
