@@ -386,6 +386,36 @@ async fn watched_torrents_are_added_and_programs_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_watched_magnet_link_is_added_when_a_peer_gives_its_metadata() {
+    let (seeds, home) = (Home::new(), Home::new());
+    let seeder = seeds.start().await;
+    let seeded = seeder.seed(seeds.seed_request("s", 100_000)).await.unwrap();
+    let (hash, peer) = (seeded.info_hash, seeder.listen_addrs()[0]);
+    let watched = home.path("watched");
+    std::fs::create_dir_all(&watched).unwrap();
+    let link = format!("magnet:?xt=urn:btih:{hash}&x.pe={peer}\n");
+    std::fs::write(watched.join("s.magnet"), link).unwrap();
+    std::fs::write(watched.join("bad.magnet"), "magnet:?dn=x").unwrap();
+    let daemon = home
+        .start_with(|config| {
+            config.settings.watch_folder = Some(watched.clone());
+            std::fs::create_dir_all(&config.settings.downloads).unwrap();
+        })
+        .await;
+    within(async {
+        while !watched.join("s.magnet.added").exists()
+            || !watched.join("bad.magnet.invalid").exists()
+        {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    until(&daemon, hash, |it| it.state == State::Seeding).await;
+    daemon.shutdown().await;
+    seeder.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_made_torrent_is_checked_before_it_is_served() {
     let home = Home::new();
     let daemon = home.start().await;
