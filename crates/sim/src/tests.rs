@@ -71,6 +71,18 @@ fn sixteen_leechers_in_one_network_are_near_the_bound() {
     }
 }
 
+/// While the seed is short, peers that give nothing take longer than peers that give.
+#[test]
+fn free_riders_among_strangers_wait_for_those_that_give() {
+    let text = include_str!("../../../docs/scenarios/free-riders.toml");
+    let mut scenario = Scenario::parse(text).unwrap();
+    scenario.size = 6 << 20;
+    let report = run(&scenario, 1, u64::MAX).report();
+    let done = |group: usize| report.groups[group].completion.unwrap();
+    let (givers, riders) = (done(1), done(2));
+    assert!(riders.mean > givers.mean * 1.2, "{givers:?}, {riders:?}");
+}
+
 /// Peers with equal lines share a seed's uplink equally. A peer with a thin line takes what it can, and the
 /// others have the rest.
 #[test]
