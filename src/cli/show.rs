@@ -76,7 +76,7 @@ fn show_link(env: &Env, link: &Magnet, json: bool) -> Result<(), CliError> {
     let trackers: Vec<&str> = link.trackers.iter().map(TrackerUrl::as_str).collect();
     let peers: Vec<String> = link.peers.iter().map(PeerName::to_string).collect();
     let note = "a magnet link has no files and pieces: torrent-leech --torrent LINK or \
-                torrent-peer get LINK asks its trackers for the .torrent";
+                torrent-peer get LINK asks its trackers and peers for them";
     if json {
         let value = serde_json::json!({
             "name": link.name, "info_hash": link.info_hash, "trackers": trackers,

@@ -42,7 +42,7 @@ fn read_bytes(path: &Path, named: &Path) -> Result<Vec<u8>, CliError> {
         let hash = Magnet::parse(text).map_err(CliError::usage_by)?.info_hash;
         return Err(CliError::failed(format_args!(
             "a magnet link only names a torrent (`{hash}`): give the .torrent, which \
-             `torrent-leech --torrent LINK` or `torrent-peer get LINK` asks the link's trackers for"
+             `torrent-leech --torrent LINK` or `torrent-peer get LINK` asks its trackers and peers for"
         )));
     }
     let name = shown(named);

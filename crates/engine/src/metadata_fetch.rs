@@ -233,6 +233,7 @@ impl MetadataFetcher {
             }
             FetchInput::Peer(peer, said) => self.on_said(peer, said),
             FetchInput::Announced(tracker, outcome) => self.announced(&tracker, outcome),
+            FetchInput::Ended => return Err(MetadataError::Ended),
             FetchInput::Checked(_, Err(CheckFault::Unusable(error))) => return Err(error.into()),
             FetchInput::Checked(check, outcome) => {
                 let right = outcome.is_ok();

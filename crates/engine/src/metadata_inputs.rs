@@ -31,6 +31,14 @@ impl MetadataFetches {
         ListedFetch { fetches: self, info_hash, inputs }
     }
 
+    /// Ends all fetches.
+    pub(super) fn end(&self) {
+        for to in self.0.lock().values() {
+            // One that has too much to do ends with whoever waits for it.
+            let _ = to.try_send(FetchInput::Ended);
+        }
+    }
+
     pub(super) fn contains(&self, info_hash: InfoHash) -> bool {
         self.0.lock().contains_key(&info_hash)
     }
@@ -53,10 +61,16 @@ impl MetadataFetches {
 /// An event of a fetch.
 pub(super) enum FetchInput {
     Connected(Box<Accepted>, Direction),
-    DialFailed { addr: SocketAddr, is_prevented: bool, hung_up: bool },
+    DialFailed {
+        addr: SocketAddr,
+        is_prevented: bool,
+        hung_up: bool,
+    },
     Peer(PeerKey, PeerSaid),
     Announced(TrackerUrl, Result<AnnounceReply, TrackerError>),
     Checked(u32, Result<Metainfo, CheckFault>),
+    /// The session ends.
+    Ended,
 }
 
 /// Why bytes are not the metadata.

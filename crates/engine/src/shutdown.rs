@@ -48,6 +48,7 @@ impl Session {
             accepting.abort();
         }
         let entries: Vec<Arc<Entry>> = parts.torrents.lock().end();
+        parts.fetches.end();
         parts.discovery.scheduler.begin_end();
         parts.lifecycle.check_workers.clear();
         parts.lifecycle.check_slots.clear();

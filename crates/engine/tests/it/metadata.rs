@@ -209,3 +209,22 @@ async fn a_fetch_without_peers_ends_when_there_is_nobody_to_ask() {
     let error = within(leecher.fetch_metadata(request, |_| {})).await.unwrap_err();
     assert!(error.to_string().contains("can be reached"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fetch_ends_with_its_session() {
+    let leecher = session(None);
+    let (_source, metainfo) = seeded("file", &content(1_000, 1), 16 << 10);
+    let fetching = leecher.fetch_metadata(request(&metainfo, &[]), |_| {});
+    let ending = async {
+        // It accepts connections for the torrent once it has begun.
+        let addr = leecher.listen_addrs()[0];
+        while RawPeer::connect(addr, &metainfo, stranger(b'e')).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        leecher.shutdown().await;
+    };
+    let (fetched, ()) = within(async { tokio::join!(fetching, ending) }).await;
+    assert!(fetched.unwrap_err().to_string().contains("session has ended"));
+    let again = leecher.fetch_metadata(request(&metainfo, &[]), |_| {}).await;
+    assert!(again.is_err());
+}
