@@ -67,6 +67,7 @@ mod swarm_view;
 mod tests;
 mod torrent;
 mod view;
+mod walk;
 mod watch;
 
 pub use answers::{AnnounceAnswer, HandedPeer, PeerQuery, Refusal, Reporter};

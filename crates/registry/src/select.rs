@@ -1,6 +1,7 @@
 //! Selection of the peers to hand out: a bounded sample, then the best of it.
 
 use super::peers::{Family, PeerList, Reachability, Tick};
+use super::walk::Walk;
 use piecework_core::Rng;
 use piecework_core::SaturatingFrom;
 
@@ -63,6 +64,16 @@ pub(super) struct PeerLists<'a> {
     pub v6: Option<&'a PeerList<[u8; 16]>>,
 }
 
+/// Whether many candidates are in one area.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Crowd {
+    None,
+    /// There are candidates in other areas too.
+    AmongOthers,
+    /// All of them are.
+    All,
+}
+
 impl Candidates {
     /// Selects peers: first those that were seen, then those that were not checked, then those that refused. If
     /// there are enough of both, the first two groups get half of the answer each, so that the load of a large
@@ -96,10 +107,12 @@ impl Candidates {
         &self.found
     }
 
-    /// Replaces `part` with the best of up to [`SAMPLE`] peers of one reachability.
+    /// Replaces `part` with the best of a sample of the peers of one reachability.
     ///
-    /// With fewer peers than that the selection is exact. With more it takes the best of a run that begins at a
-    /// random position, so that an answer costs the same in a swarm of a million.
+    /// With few peers the sample has all of them. Otherwise it is spread over the list and begins at a random
+    /// position, so that an answer costs the same in a swarm of a million. A small sample is enough for an even load:
+    /// the best half of random candidates is far better than random ones. If many of it have expired, or are in one
+    /// area, a larger sample finds others.
     fn look_at(
         &mut self,
         lists: PeerLists<'_>,
@@ -114,45 +127,56 @@ impl Candidates {
         if look.count == 0 || total == 0 {
             return;
         }
-        let seen = total.min(SAMPLE.max(4 * look.count));
-        let start = if seen == total { 0 } else { usize::saturating_from(rng.below(total as u64)) };
-        for step in 0..seen {
-            let at = (start + step) % total;
-            let found = if at < in_v4.len() {
-                let at = in_v4.start + at;
-                lists.v4.and_then(|list| {
-                    Some((rank(list, at, look, rng)?, PeerPosition::V4(u32::saturating_from(at))))
-                })
-            } else {
-                let at = in_v6.start + at - in_v4.len();
-                lists.v6.and_then(|list| {
-                    Some((rank(list, at, look, rng)?, PeerPosition::V6(u32::saturating_from(at))))
-                })
-            };
-            self.part.extend(found.filter(|(_, place)| !look.except.contains(&Some(*place))));
+        let mut walk = Walk::new(total, rng);
+        let few = total.min(SMALL_SAMPLE.max(2 * look.count));
+        let many = total.min(SAMPLE.max(4 * look.count));
+        let mut crowd = Crowd::None;
+        for size in [few, many] {
+            for number in walk.taken()..size {
+                let Some(at) = walk.next() else { break };
+                let found = if at < in_v4.len() {
+                    let at = in_v4.start + at;
+                    let place = PeerPosition::V4(u32::saturating_from(at));
+                    lists.v4.and_then(|list| Some((rank(list, at, look, number as u64)?, place)))
+                } else {
+                    let at = in_v6.start + at - in_v4.len();
+                    let place = PeerPosition::V6(u32::saturating_from(at));
+                    lists.v6.and_then(|list| Some((rank(list, at, look, number as u64)?, place)))
+                };
+                self.part.extend(found.filter(|(_, place)| !look.except.contains(&Some(*place))));
+            }
+            crowd = self.crowd(lists, look.count);
+            if self.part.len() >= look.count && crowd == Crowd::None {
+                break;
+            }
         }
-        if self.part.len() <= look.count {
+        if crowd == Crowd::AmongOthers {
             self.part.sort_unstable();
-        } else if self.is_crowded(lists, look.count) {
-            self.part.sort_unstable();
-            self.spread(lists, look.count);
-        } else {
+            return self.spread(lists, look.count);
+        }
+        if self.part.len() > look.count {
             self.part.select_nth_unstable(look.count - 1);
             self.part.truncate(look.count);
-            self.part.sort_unstable();
         }
+        self.part.sort_unstable();
     }
 
-    /// Returns whether one area has so many candidates that an answer could come from it alone although there are
-    /// others.
-    fn is_crowded(&self, lists: PeerLists<'_>, count: usize) -> bool {
+    /// Returns whether one area has so many candidates that an answer could come from it alone.
+    fn crowd(&self, lists: PeerLists<'_>, count: usize) -> Crowd {
+        if self.part.len() <= count {
+            return Crowd::None;
+        }
         let mut counts = [0_u16; AREAS];
         for (_, place) in &self.part {
             let count = &mut counts[lists.area(*place)];
             *count = count.saturating_add(1);
         }
         let most = usize::from(counts.iter().copied().max().unwrap_or(0));
-        most > most_of_area(count).max(CROWD) && most < self.part.len()
+        match most {
+            _ if most <= most_of_area(count).max(CROWD) => Crowd::None,
+            _ if most < self.part.len() => Crowd::AmongOthers,
+            _ => Crowd::All,
+        }
     }
 
     /// Keeps the best `count` candidates, with a limit for each area while there are others.
@@ -212,17 +236,17 @@ impl PeerLists<'_> {
     }
 }
 
-/// Returns the rank of the peer at `position`; `None` if it has expired. Peers with equal load are ordered at random.
+/// Returns the rank of the peer at `position`; `None` if it has expired. `number` is its number in the sample, which is
+/// in random order: it decides between peers with equal load.
 fn rank<A: Family>(
     list: &PeerList<A>,
     position: usize,
     look: &SelectionPass,
-    rng: &mut Rng,
+    number: u64,
 ) -> Option<u64> {
     let peer = list.get(position);
-    let chance = rng.next_u64();
-    let rank = if look.balanced { u64::from(peer.recent) << 48 | chance >> 16 } else { chance };
-    (peer.seen >= look.alive_since).then_some(rank)
+    let load = if look.balanced { u64::from(peer.recent) } else { 0 };
+    (peer.seen >= look.alive_since).then_some(load << 48 | number)
 }
 
 /// Returns the limit for peers of one area (an IPv4 /24 or IPv6 /48) in an answer of `count`.
@@ -240,8 +264,10 @@ const CROWD: usize = 16;
 /// The number of area hashes.
 const AREAS: usize = 256;
 
-/// The minimum sample for an answer. The sample is larger if four times the wanted number of peers is more: with 200
-/// wanted of 800 sampled the load stays even, and 800 ranks take 20 µs.
+/// The minimum sample for an answer, or twice the wanted number of peers, if that is more.
+const SMALL_SAMPLE: usize = 64;
+
+/// The minimum sample if many peers have expired or are in one area, or four times the wanted number of peers.
 const SAMPLE: usize = 512;
 
 /// A quarter of an answer is reserved for incomplete peers: 12 of 50. That is a few times the 4 or 5 peers that a
