@@ -22,7 +22,7 @@ pub enum TorrentError {
     Full(StorageError),
     /// The process has no open files or memory to spare, or another program has a file. With a
     /// [`Keeper`](super::Keeper) the torrent tries again by itself.
-    #[error("{0}; it is tried again by itself")]
+    #[error("{0}; it is retried automatically")]
     Again(#[source] StorageError),
     /// A file with content of the torrent does not exist any more.
     #[error("{0}: put it back and start the torrent, or have it checked to download it again")]

@@ -68,7 +68,7 @@ pub enum StateError {
         info_hash: InfoHash,
     },
     /// A text or path is too long to be kept.
-    #[error("{what} of `{len}` bytes is longer than the `{limit}` that are kept")]
+    #[error("{what} of `{len}` bytes is longer than the limit of `{limit}`")]
     TooLong {
         /// What is too long, with its article.
         what: &'static str,
@@ -78,7 +78,7 @@ pub enum StateError {
         limit: usize,
     },
     /// Too many changes wait for the disk.
-    #[error("`{waiting}` changes wait for the disk already: it does not keep up")]
+    #[error("`{waiting}` changes are waiting for the disk, which is too slow")]
     Busy {
         /// Number of changes that wait.
         waiting: usize,

@@ -44,7 +44,7 @@ impl Pair {
         let hash = self.daemon.add(new).await.unwrap().info_hash;
         let failed = |it: &Torrent| it.state == State::Failed;
         let error = within(until(&self.daemon, hash, failed)).await.error.unwrap();
-        assert!(error.contains("tried again by itself"), "{error}");
+        assert!(error.contains("retried automatically"), "{error}");
         (hash, file)
     }
 

@@ -50,7 +50,7 @@ pub enum HandshakeError {
     #[error("no encrypted connection: {0}")]
     Encryption(#[from] EncryptionError),
     /// The connection is plain where only encrypted ones are allowed.
-    #[error("its connection is not encrypted, and `encryption = \"require\"` wants all to be")]
+    #[error("its connection is not encrypted, but `encryption = \"require\"` is set")]
     NotEncrypted,
     /// It wants a torrent that we do not have, or another than we want.
     #[error("it wants torrent `{0}`, which we do not have")]

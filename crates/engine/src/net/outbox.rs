@@ -28,7 +28,7 @@ pub struct Outbox {
 
 /// The peer does not read what it is sent, and too much has piled up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it does not read what it is sent")]
+#[error("it does not read the messages sent to it")]
 pub struct OutboxFull;
 
 /// What the send loop has taken.

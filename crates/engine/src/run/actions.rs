@@ -31,7 +31,7 @@ impl Run<'_> {
             }
             for peer in broken.drain(..) {
                 if self.links.remove(&peer).is_some() {
-                    debug!(?peer, "dropped: it does not read what it is sent");
+                    debug!(?peer, "dropped: it does not read the messages sent to it");
                     self.tell(Event::Disconnected { peer });
                 }
             }

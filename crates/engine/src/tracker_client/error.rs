@@ -36,7 +36,7 @@ pub enum TrackerError {
         TransportError,
     ),
     /// It is where its address may not lead ([`Reach`](piecework_proto::announce::Reach)).
-    #[error("the tracker is not asked: {0}")]
+    #[error("the tracker was not contacted: {0}")]
     Outside(#[from] Outside),
     /// It gave no answer in time, or no complete one.
     #[error("the tracker did not answer in time")]
@@ -71,7 +71,7 @@ pub enum TrackerError {
     #[error("the tracker's answer belongs to another request")]
     WrongAnswer,
     /// Its address does not end in `/announce`.
-    #[error("the tracker's address has no form for scrapes")]
+    #[error("the tracker does not support scrapes: its address has no `announce` to replace")]
     NoScrape,
 }
 
@@ -134,7 +134,7 @@ pub enum CatalogueError {
         fault: TransportError,
     },
     /// It is where its address may not lead ([`Reach`](piecework_proto::announce::Reach)).
-    #[error("the tracker at `{address}` is not asked: {outside}")]
+    #[error("the tracker at `{address}` was not contacted: {outside}")]
     Outside {
         /// The address that was asked.
         address: String,

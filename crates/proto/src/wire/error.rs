@@ -13,7 +13,7 @@ pub enum WireError {
         Vec<u8>,
     ),
     /// A message of fixed length, or a bitfield, has another length.
-    #[error("a `{message}` message has `{wanted}` bytes behind its length, not `{got}`")]
+    #[error("a `{message}` message has `{wanted}` bytes after its length, not `{got}`")]
     WrongSize {
         /// The name of the message.
         message: &'static str,

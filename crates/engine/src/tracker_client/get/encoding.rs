@@ -14,7 +14,7 @@ use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 #[non_exhaustive]
 pub enum EncodingError {
     /// It has an encoding that was not asked for.
-    #[error("its answer is encoded as `{0}`, which it was not asked for")]
+    #[error("its answer is encoded as `{0}`, which was not requested")]
     Unknown(String),
     /// It is not compressed as it says.
     #[error("its answer says that it is compressed, and cannot be decoded")]
