@@ -139,7 +139,6 @@ fn parse(
         info_hash,
         info,
         is_odd: reading.is_odd,
-        info_len: u32::saturating_from(info_node.span().len()),
         trackers: trackers_of(root).into(),
         remarks: has_any.then(|| Box::new(remarks)),
         bytes: ByteStore::new(&bytes[..end], short(info_node.span()), short(hashes)),
@@ -242,7 +241,8 @@ impl Reading<'_, '_> {
         let geometry = geometry(files.total_len(), piece_len, self.limits)?;
         check_hash_count(geometry, hashes.len())?;
         let private = node.get(b"private").is_some_and(is_set);
-        Ok((Info { private, single_file, geometry, files }, hashes))
+        let len = u32::saturating_from(node.span().len());
+        Ok((Info { private, single_file, len, geometry, files }, hashes))
     }
 
     fn single_file(&mut self, node: Node<'_, '_>, name: String) -> Result<FileMap, MetainfoError> {

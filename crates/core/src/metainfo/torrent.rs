@@ -14,8 +14,6 @@ pub struct Metainfo {
     pub(super) info: Info,
     pub(super) info_hash: InfoHash,
     pub(super) is_odd: bool,
-    /// The length of the `info` dictionary.
-    pub(super) info_len: u32,
     pub(super) trackers: Box<[Vec<String>]>,
     pub(super) remarks: Option<Box<Remarks>>,
     pub(super) bytes: ByteStore,
@@ -26,6 +24,8 @@ pub struct Metainfo {
 pub struct Info {
     pub(super) private: bool,
     pub(super) single_file: bool,
+    /// The length of the dictionary in bytes. It fits into the padding, so it takes no memory.
+    pub(super) len: u32,
     pub(super) geometry: Geometry,
     pub(super) files: FileMap,
 }
@@ -45,7 +45,7 @@ impl Metainfo {
 
     /// Returns the length of the `info` dictionary, which peers give to those that have only a magnet link.
     pub fn info_len(&self) -> u32 {
-        self.info_len
+        self.info.len
     }
 
     /// The same by reference, for sets with this key.
