@@ -106,7 +106,7 @@ class World:
         down = self.chance.randint(1 << 16, 1 << 23) if state == "downloading" else 0
         return {
             "info_hash": hash_of(n), "id": n, "name": NAMES[n] if n < len(NAMES) else f"dataset-{n:04}-{self.chance.choice(['train', 'eval', 'raw'])}.tar.zst",
-            "state": state, "error": "the disk is full: `/srv/data` has 0 bytes left" if state == "failed" else None, "folder": "/srv/downloads",
+            "state": state, "error": "cannot write `/srv/data/part`: there is no room left: No space left on device (os error 28)" if state == "failed" else None, "folder": "/srv/downloads",
             "bytes": size, "bytes_have": int(size * part), "bytes_wanted": size, "bytes_wanted_have": int(size * part), "pieces": self.pieces, "pieces_have": int(self.pieces * part),
             "piece_length": 1 << 18, "files": 3, "private": False, "downloaded": int(size * part), "uploaded": size // 3, "corrupt": 3 << 14 if n == 0 else 0,
             "download_rate": down, "upload_rate": self.chance.randint(0, 1 << 21) if state in ("seeding", "downloading") else 0, "peers": self.chance.randint(0, 60),

@@ -1,4 +1,4 @@
-//! Reads a journal.
+//! Reads a journal. Each method of a reader answers one question; the files in `read/` group them by subject.
 
 mod arrivals;
 mod log;

@@ -1,4 +1,5 @@
-//! Removal of peers that no longer announce, a bounded number with each call.
+//! Removal of peers that no longer announce, a bounded number with each call. The time is
+//! [`RegistryConfig::expire_after`](super::RegistryConfig::expire_after). Answers leave such peers out before that.
 
 use piecework_core::Moment;
 use piecework_core::SaturatingFrom;

@@ -1,7 +1,8 @@
 //! The order in which a seed hands out first copies (super-seeding).
 //!
 //! A seed suggests pieces (BEP 6) to each peer that it serves: pieces that no other peer has and that were
-//! not suggested to another peer. So it sends everything once before it sends anything twice.
+//! not suggested to another peer. So it sends everything once before it sends anything twice. `upload.rs` says to whom
+//! and when; docs/policies.md has what was tried.
 
 use piecework_core::{BLOCK_LEN, Bitfield, Geometry, PieceIndex, SaturatingFrom};
 

@@ -1,4 +1,4 @@
-//! The way from requests of peers to blocks sent.
+//! The way from requests of peers to blocks sent, and which pieces a seed suggests.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};

@@ -56,6 +56,11 @@ impl Picker {
                     request.cache.mine.swap(at, last);
                     continue;
                 }
+                if is_mine {
+                    // Late blocks are left, none of them for this peer. It is not on the peer's list any more, so
+                    // its owner would remain when the peer leaves.
+                    assembly.owner = None;
+                }
             }
             request.cache.mine.pop();
         }
