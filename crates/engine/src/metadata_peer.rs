@@ -1,14 +1,14 @@
 //! A connection to a peer of which only metadata is wanted. The number of pieces is not known, so nothing else that
 //! the peer says can be understood.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSliceMut};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use tokio::sync::mpsc;
 
-use crate::net::{PeerStream, Stream};
+use crate::net::{PeerStream, Stream, write_all};
 use piecework_core::printable;
 use piecework_proto::wire::{
     self, DecodeLimits, Decoded, ExtendedHandshake, METADATA_EXTENSION, METADATA_ID, Message,
@@ -35,7 +35,7 @@ pub(super) async fn converse(
     (key, heard): (PeerKey, &mpsc::Sender<FetchInput>),
 ) {
     let mut conversation = Conversation::default();
-    if write(&stream, &greeting.encoded()).await.is_err() {
+    if write_all(&*stream, &greeting.encoded()).await.is_err() {
         return;
     }
     loop {
@@ -45,7 +45,7 @@ pub(super) async fn converse(
                 Err(_) => true,
             },
             request = to_send.recv() => match request {
-                Some((id, message)) => write(&stream, &encoded(id, &message)).await.is_err(),
+                Some((id, message)) => write_all(&*stream, &encoded(id, &message)).await.is_err(),
                 None => true,
             },
         };
@@ -102,7 +102,7 @@ impl Conversation {
                             // We have none either.
                             if let Some(id) = self.their_id {
                                 let reject = MetadataMessage::Reject { piece };
-                                write(stream, &encoded(id, &reject)).await?;
+                                write_all(stream, &encoded(id, &reject)).await?;
                             }
                             continue;
                         }
@@ -182,19 +182,6 @@ fn encoded(id: u8, message: &MetadataMessage) -> BytesMut {
     let mut out = BytesMut::new();
     wire::encode(&Message::Extended { id, payload: message.encode() }, &mut out);
     out
-}
-
-async fn write(stream: &PeerStream, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match stream.try_write(&[IoSlice::new(bytes)]) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => bytes = &bytes[written..],
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
 }
 
 fn closed() -> io::Error {

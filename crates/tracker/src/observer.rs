@@ -26,7 +26,9 @@ use piecework_engine::net::{
     Batch, Claim, HandshakeError, Incoming, PeerStream, Receiver, Stream, greet, greet_encrypted,
 };
 use piecework_proto::encryption::Methods;
-use piecework_proto::wire::{self, DecodeLimits, ExtendedHandshake, Handshake, Message};
+use piecework_proto::wire::{
+    self, DecodeLimits, ExtendedHandshake, Handshake, METADATA_EXTENSION, METADATA_ID, Message,
+};
 use piecework_registry::{
     HoldingsUpdate, ObservedBitfield, Observer, ObserverAction, ObserverConfig, ObserverEvent,
     Refusal, VisitEnd, VisitKey, takes_several,
@@ -437,7 +439,7 @@ impl Conversation {
         }
         if id == 0 {
             if let Ok(theirs) = ExtendedHandshake::decode(payload) {
-                self.metadata_id = theirs.messages.get("ut_metadata").copied();
+                self.metadata_id = theirs.messages.get(METADATA_EXTENSION).copied();
             }
             return None;
         }
@@ -477,7 +479,7 @@ fn greeting(theirs: &Handshake, peer_ip: IpAddr, pieces: u32) -> BytesMut {
     if theirs.extended() {
         // Transmission's refusals need a message id, see `Conversation::due`.
         let messages = match is_transmission(theirs) {
-            true => BTreeMap::from([("ut_metadata".to_owned(), METADATA_ID)]),
+            true => BTreeMap::from([(METADATA_EXTENSION.to_owned(), METADATA_ID)]),
             false => BTreeMap::new(),
         };
         let handshake = ExtendedHandshake {
@@ -591,9 +593,6 @@ const INTERESTED_FOR: Duration = Duration::from_secs(1);
 /// within seven seconds.
 const NUDGE_EVERY: Duration = Duration::from_secs(4);
 const SHORTLY: Duration = Duration::from_millis(10);
-
-/// The id of metadata messages to the observer.
-const METADATA_ID: u8 = 1;
 
 /// The time between two records that a peer is alive.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);

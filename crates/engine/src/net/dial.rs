@@ -394,7 +394,11 @@ async fn read_some<S: Stream>(stream: &S, into: &mut [u8]) -> Result<usize, Hand
     }
 }
 
-async fn write_all<S: Stream>(stream: &S, mut bytes: &[u8]) -> io::Result<()> {
+/// Writes all of `bytes`, as the stream takes them.
+///
+/// # Errors
+/// If the stream fails, or takes nothing more.
+pub async fn write_all<S: Stream>(stream: &S, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match stream.try_write(&[IoSlice::new(bytes)]) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

@@ -25,7 +25,7 @@ mod stream;
 
 pub use dial::{
     Accepted, DialOptions, HandshakeError, Torrents, accept, check_interface, dial, greet,
-    greet_encrypted, hang_up, listen,
+    greet_encrypted, hang_up, listen, write_all,
 };
 pub use limiter::Limiter;
 pub use link::{Input, Inputs, Link, LinkOptions};

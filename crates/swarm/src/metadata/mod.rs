@@ -8,7 +8,7 @@
 //!
 //! If the pieces of several peers have a wrong hash, nobody knows whose fault it is. From then on one peer of the group
 //! at a time gives everything, and if that is wrong, it loses its connection. So whatever other peers do, an honest
-//! one is asked at last.
+//! one is asked in the end.
 
 mod event;
 mod group;
@@ -274,14 +274,9 @@ impl MetadataFetch {
         if right {
             return self.end();
         }
-        let mut guilty = None;
-        if let [only] = givers[..] {
-            guilty = Some(only);
-        } else {
-            group.one_by_one();
-        }
-        if let Some(peer) = guilty {
-            self.drop_peer(peer, MetadataFault::Wrong);
+        match givers[..] {
+            [only] => self.drop_peer(only, MetadataFault::Wrong),
+            _ => group.one_by_one(),
         }
     }
 
