@@ -328,6 +328,26 @@ fn get_asks_peers_for_the_metadata_of_a_magnet_link() {
 }
 
 #[test]
+fn the_menu_asks_the_peers_of_a_magnet_link_and_says_which_are_unknown() {
+    let home = Home::start();
+    let dirs: Vec<_> = (0..2).map(|_| tempfile::tempdir().unwrap()).collect();
+    let content = bytes(60_000, 9);
+    fs::write(dirs[0].path().join("m.bin"), &content).unwrap();
+    let seeder = share(dirs[0].path(), &["m.bin"], &home.address());
+    let (hash, peer) = (info_hash(&seeder), seeder.address());
+    let menu = Running::with_env(peer::main, dirs[1].path(), &["menu"], |env| {
+        env.with_var("PIECEWORK_TRACKER", "127.0.0.1:1").with_var("PIECEWORK_LISTEN", "127.0.0.1:0")
+    });
+    menu.types(&format!("r magnet:?xt=urn:btih:{hash}&x.pe=no-such-host.invalid:1&x.pe={peer}"));
+    menu.complains("no-such-host.invalid");
+    menu.complains("asking peers for its metadata");
+    menu.says("\nseeding m.bin\n");
+    assert!(fs::read(dirs[1].path().join("downloads/m.bin")).unwrap() == content);
+    menu.quits().fine();
+    seeder.quits().fine();
+}
+
+#[test]
 fn line_11_get_follows_a_magnet_link_to_a_tracker_of_it() {
     let home = Home::start();
     let dirs: Vec<_> = (0..2).map(|_| tempfile::tempdir().unwrap()).collect();

@@ -12,10 +12,10 @@ use clap::Args;
 use piecework_core::metainfo::{Metainfo, safe_name};
 use piecework_core::printable;
 use piecework_daemon::names_for;
-use piecework_engine::tracker_client::{look_up_known_peers, look_up_peers};
+use piecework_engine::tracker_client::look_up_peers;
 use piecework_engine::{AddError, AddTorrent};
 use piecework_proto::announce::{
-    self, AnnouncePlan, CatalogueUrl, Magnet, NamedTrackers, PeerName, TrackerUrl,
+    self, AnnouncePlan, CatalogueUrl, NamedTrackers, PeerName, TrackerUrl,
 };
 use piecework_storage::disk_names;
 
@@ -113,11 +113,15 @@ pub(super) async fn run(
         config.upload_limit = limit;
     }
     let mut peers = look_up_peers(&args.peer).await.map_err(CliError::failed_by)?;
+    let linked = match &wanted {
+        TorrentQuery::Link(link) => link::peers_of(link, |text| env.stderr().line(text)).await?,
+        _ => Vec::new(),
+    };
     let options = NodeOptions { listen, log: args.log };
     let found = match &wanted {
         TorrentQuery::Link(link) => {
             let (env, config, options, tracker) = (&*env, &config, &options, tracker.as_ref());
-            let (wanted, peers, wait) = (&wanted, &peers[..], args.wait);
+            let (wanted, peers, wait) = (&wanted, [&peers[..], &linked].concat(), args.wait);
             let context = LinkContext { env, config, options, wanted, tracker, peers, wait };
             link::follow(link, context, exit_deadline).await?
         }
@@ -139,7 +143,10 @@ pub(super) async fn run(
     // The tracker that provided the torrent already knows it.
     target.publish_private = args.publish_private || !matches!(wanted, TorrentQuery::File(_));
     if let TorrentQuery::Link(link) = wanted {
-        peers.extend(peers_of_link(env, &link, &metainfo).await?);
+        link::say_what_is_unused(&link, |text| env.stderr().line(text))?;
+        if !metainfo.info().is_private() {
+            peers.extend(linked);
+        }
         target.trackers = link.trackers;
     }
     let mut node = match node {
@@ -186,31 +193,6 @@ fn positionals(
     };
     let listen = listen_arg(rest.next(), args.listen.as_deref())?;
     Ok((wanted, tracker, listen))
-}
-
-/// Returns the peers that a magnet link names, none for a private torrent. Says on stderr which parts of the
-/// link are not used.
-async fn peers_of_link(
-    env: &Env,
-    link: &Magnet,
-    metainfo: &Metainfo,
-) -> Result<Vec<SocketAddr>, CliError> {
-    for notice in &link.unused {
-        env.stderr().line(notice)?;
-    }
-    if let Some(files) = link.wanted_files() {
-        env.stderr().line(format_args!(
-            "the link chooses the files {files}; torrent-peer gets all of them, torrent-leech only these"
-        ))?;
-    }
-    if metainfo.info().is_private() {
-        return Ok(Vec::new());
-    }
-    let (known, unknown) = look_up_known_peers(&link.peers).await;
-    for error in unknown {
-        env.stderr().line(error)?;
-    }
-    Ok(known)
 }
 
 /// Adds a torrent to download.

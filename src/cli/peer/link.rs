@@ -1,5 +1,7 @@
-//! Where `torrent-peer get` finds the torrent of a magnet link: in a catalogue, in the torrents folder, or at peers.
+//! Where `torrent-peer` finds the torrent of a magnet link: in a catalogue, in the torrents folder, or at peers.
 
+use std::fmt::Display;
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -15,7 +17,6 @@ use super::query::{TorrentQuery, find, find_or_kept};
 use super::tracker::Tracker;
 
 /// What is needed to follow a link.
-#[derive(Clone, Copy)]
 pub(super) struct LinkContext<'a> {
     pub env: &'a Env,
     pub config: &'a PeerConfig,
@@ -23,8 +24,8 @@ pub(super) struct LinkContext<'a> {
     /// The link, as a query.
     pub wanted: &'a TorrentQuery,
     pub tracker: Option<&'a Tracker>,
-    /// Peers that the user named.
-    pub peers: &'a [SocketAddr],
+    /// Peers that the user or the link named.
+    pub peers: Vec<SocketAddr>,
     /// Wait without a time limit.
     pub wait: bool,
 }
@@ -54,23 +55,20 @@ pub(super) async fn follow(
     context: LinkContext<'_>,
     exit_deadline: &ExitDeadline,
 ) -> Result<Found, CliError> {
-    let LinkContext { env, config, options, wanted, tracker, wait, .. } = context;
+    let LinkContext { env, config, options, wanted, tracker, peers, wait } = context;
     let error = match find_or_kept(env, config, wanted, tracker, false).await {
         Ok(found) => return Ok(Found::without_peers(found)),
         Err(error) => error,
     };
     let patience = (!wait).then_some(config.nobody_timeout);
-    let Some(request) = metadata_request(link, tracker, context.peers, patience).await else {
+    let Some(request) = metadata_request(link, tracker, peers, patience) else {
         // Only the catalogue can get to know it.
         return match wait {
             true => Ok(Found::without_peers(find(env, wanted, tracker, true).await?)),
             false => Err(error),
         };
     };
-    env.stderr().line(format_args!(
-        "no catalogue has `{}`; asking peers for its metadata",
-        link.info_hash
-    ))?;
+    env.stderr().line(asking_peers(link))?;
     let mut node = Node::start(env, config, options)?;
     let fetched = tokio::select! {
         fetched = node.fetch_metadata(request) => fetched,
@@ -86,7 +84,7 @@ pub(super) async fn follow(
         }
         Some(Err(fault)) => {
             node.leave(exit_deadline).await;
-            Err(CliError::failed(format_args!("{error}; {fault}")).because(fault))
+            Err(found_nowhere(&error, fault))
         }
         None => Err(CliError::silent(match node.leave(exit_deadline).await {
             Exit::Fine => Exit::Interrupted,
@@ -95,15 +93,81 @@ pub(super) async fn follow(
     }
 }
 
+/// Returns the torrent of a link, as [`follow`] does, for a node that is at work. `None` if the node is to end.
+///
+/// # Errors
+/// If nobody has it in time.
+pub(super) async fn follow_with(
+    node: &mut Node,
+    link: &Magnet,
+    context: LinkContext<'_>,
+) -> Result<Option<Found>, CliError> {
+    let LinkContext { env, config, wanted, tracker, peers, .. } = context;
+    let searching = find_or_kept(env, config, wanted, tracker, false);
+    let Some(found) = node.unless_ended(searching).await else { return Ok(None) };
+    let error = match found {
+        Ok(found) => return Ok(Some(Found::without_peers(found))),
+        Err(error) => error,
+    };
+    let Some(request) = metadata_request(link, tracker, peers, Some(config.nobody_timeout)) else {
+        return Err(error);
+    };
+    node.screen().notice(asking_peers(link));
+    match node.fetch_metadata(request).await {
+        Some(Ok(FetchedMetadata { metainfo, peers })) => {
+            Ok(Some(Found { metainfo, tracker: tracker.cloned(), node: None, peers }))
+        }
+        Some(Err(fault)) => Err(found_nowhere(&error, fault)),
+        None => Ok(None),
+    }
+}
+
+/// Returns the addresses of the peers that a link names. `notice` gets a sentence for each that is not known.
+///
+/// # Errors
+/// If `notice` fails.
+pub(super) async fn peers_of(
+    link: &Magnet,
+    mut notice: impl FnMut(&dyn Display) -> io::Result<()>,
+) -> io::Result<Vec<SocketAddr>> {
+    let (known, unknown) = look_up_known_peers(&link.peers).await;
+    unknown.iter().try_for_each(|error| notice(error))?;
+    Ok(known)
+}
+
+/// Says which parts of a link are not used.
+///
+/// # Errors
+/// If `notice` fails.
+pub(super) fn say_what_is_unused(
+    link: &Magnet,
+    mut notice: impl FnMut(&dyn Display) -> io::Result<()>,
+) -> io::Result<()> {
+    link.unused.iter().try_for_each(|text| notice(text))?;
+    match link.wanted_files() {
+        Some(files) => notice(&format_args!(
+            "the link chooses the files {files}; torrent-peer gets all of them, torrent-leech only these"
+        )),
+        None => Ok(()),
+    }
+}
+
+fn asking_peers(link: &Magnet) -> String {
+    format!("no catalogue has `{}`; asking peers for its metadata", link.info_hash)
+}
+
+/// Returns the error of a torrent that neither a catalogue nor a peer has.
+fn found_nowhere(catalogue: &CliError, peers: CliError) -> CliError {
+    CliError::failed(format_args!("{catalogue}; {peers}")).because(peers)
+}
+
 /// Returns what peers are asked for. `None` if the link leads to nobody.
-async fn metadata_request(
+fn metadata_request(
     link: &Magnet,
     tracker: Option<&Tracker>,
-    named: &[SocketAddr],
+    peers: Vec<SocketAddr>,
     patience: Option<Duration>,
 ) -> Option<MetadataRequest> {
-    let (mut peers, _) = look_up_known_peers(&link.peers).await;
-    peers.extend_from_slice(named);
     let named_trackers = || tracker.into_iter().flat_map(|tracker| tracker.tiers.iter().flatten());
     let leads_somewhere = !peers.is_empty() || !link.trackers.is_empty();
     leads_somewhere.then(|| MetadataRequest {

@@ -1,5 +1,6 @@
 //! `torrent-peer` without arguments: a menu.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use piecework_core::metainfo::Metainfo;
@@ -12,6 +13,7 @@ use super::super::format::{counted, shown};
 use super::super::pick::meant_by;
 use super::super::{CliError, Config, Env, Exit, PeerConfig, torrent_file};
 use super::get::{self, Target};
+use super::link::{self, Found, LinkContext};
 use super::node::{Node, NodeOptions, Role, Turn};
 use super::query::{self, TorrentQuery};
 use super::share::{self, ShareOptions};
@@ -122,26 +124,47 @@ impl PeerMenu {
                     "which name, info-hash, magnet link or torrent file?",
                 );
             }
-            Choice::Request(what) => {
-                let wanted = TorrentQuery::parse(env, what.as_ref())?;
-                let tracker = (!matches!(wanted, TorrentQuery::File(_))).then_some(&self.tracker);
-                let found = node.unless_ended(query::find(env, &wanted, tracker, false));
-                let Some(found) = found.await else { return Ok(()) };
-                let (metainfo, tracker) = found?;
-                let role = Role::Get { nobody: None, seed_for: None };
-                // The tracker that provided the torrent already knows it.
-                let mut target = Target { publish_private: true, ..Target::of(&self.config) };
-                if let TorrentQuery::Link(link) = wanted {
-                    link.unused.iter().for_each(|notice| node.screen().notice(notice));
-                    target.trackers = link.trackers;
-                }
-                get::keep(env, &self.config, &metainfo)?;
-                get::begin(node, env, metainfo, tracker.as_ref(), &target, Vec::new(), role)?;
-            }
+            Choice::Request(what) => self.request(env, node, what).await?,
             Choice::Delete(which) => self.delete(env, node, which).await?,
             Choice::Unknown => node.screen().line(self.text(node)),
         }
         Ok(())
+    }
+
+    /// Begins to download what a text names.
+    async fn request(&self, env: &Env, node: &mut Node, what: &str) -> Result<(), CliError> {
+        let wanted = TorrentQuery::parse(env, what.as_ref())?;
+        let tracker = (!matches!(wanted, TorrentQuery::File(_))).then_some(&self.tracker);
+        let screen = node.screen().clone();
+        let notice = |text: &dyn Display| {
+            screen.notice(text);
+            Ok(())
+        };
+        // The tracker that provided the torrent already knows it.
+        let mut target = Target { publish_private: true, ..Target::of(&self.config) };
+        let mut linked = Vec::new();
+        let found = match &wanted {
+            TorrentQuery::Link(link) => {
+                link::say_what_is_unused(link, notice)?;
+                target.trackers.clone_from(&link.trackers);
+                linked = link::peers_of(link, notice).await?;
+                let (config, options) = (&self.config, &NodeOptions::default());
+                let (wanted, peers, wait) = (&wanted, linked.clone(), false);
+                let context = LinkContext { env, config, options, wanted, tracker, peers, wait };
+                link::follow_with(node, link, context).await?
+            }
+            _ => {
+                let found = node.unless_ended(query::find(env, &wanted, tracker, false)).await;
+                found.transpose()?.map(Found::without_peers)
+            }
+        };
+        let Some(Found { metainfo, tracker, mut peers, .. }) = found else { return Ok(()) };
+        if !metainfo.info().is_private() {
+            peers.extend(linked);
+        }
+        get::keep(env, &self.config, &metainfo)?;
+        let role = Role::Get { nobody: None, seed_for: None };
+        get::begin(node, env, metainfo, tracker.as_ref(), &target, peers, role)
     }
 
     /// Lists the catalogue of a tracker, and uses this tracker from now on.

@@ -69,8 +69,8 @@ pub enum Input {
     Closed {
         /// The peer's key.
         peer: PeerKey,
-        /// The reason, as a sentence.
-        reason: String,
+        /// The reason.
+        end: LinkEnd,
     },
     /// Our own content could not be read.
     Unreadable {
@@ -79,6 +79,17 @@ pub enum Input {
         /// The error of the storage.
         error: SourceError,
     },
+}
+
+/// Why a link has ended.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkEnd {
+    /// Receiving ended.
+    #[error(transparent)]
+    Receive(#[from] ReceiveError),
+    /// Sending failed.
+    #[error("the connection broke: {0}")]
+    Send(#[source] io::Error),
 }
 
 /// The channel from links to their torrent. It is bounded: a torrent that cannot keep up stops its
@@ -142,7 +153,7 @@ async fn receive_loop<S: Stream>(
         }
     };
     // A torrent that is gone need not be told.
-    let _ = inputs.send(Input::Closed { peer, reason: end.to_string() }).await;
+    let _ = inputs.send(Input::Closed { peer, end: LinkEnd::Receive(end) }).await;
 }
 
 /// Reads as long as there is something and the batch is not full, up to [`BATCH_BYTES`] and the
@@ -242,7 +253,7 @@ async fn send_loop<S: Stream>(
             Err(SendError::Io(error)) => break error,
         }
     };
-    let _ = inputs.send(Input::Closed { peer, reason: SendError::Io(end).to_string() }).await;
+    let _ = inputs.send(Input::Closed { peer, end: LinkEnd::Send(end) }).await;
 }
 
 fn uploaded(peer: PeerKey, pieces: SentPieces) -> Input {

@@ -28,7 +28,7 @@ pub use dial::{
     greet_encrypted, hang_up, listen, write_all,
 };
 pub use limiter::Limiter;
-pub use link::{Input, Inputs, Link, LinkOptions};
+pub use link::{Input, Inputs, Link, LinkEnd, LinkOptions};
 pub use outbox::{Outbox, OutboxFull};
 pub use receiver::{Batch, Claim, Incoming, ReceiveError, Receiver};
 pub use runs::RunMemory;

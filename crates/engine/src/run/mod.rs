@@ -242,9 +242,9 @@ impl<'a> Run<'a> {
                 self.tell(Event::Uploaded { peer, blocks, bytes });
                 self.changed = true;
             }
-            Input::Closed { peer, reason } => {
+            Input::Closed { peer, end } => {
                 if let Some(member) = self.links.remove(&peer) {
-                    debug!(?peer, reason, "a peer is gone");
+                    debug!(?peer, %end, "a peer is gone");
                     self.left(peer, member.sent);
                     self.tell(Event::Disconnected { peer });
                     self.changed = true;
