@@ -54,6 +54,6 @@ pub use settings::{
     TorrentSettings,
 };
 pub use torrent::{
-    Causes, Counts, FileInfo, LogEntry, Overview, PeerEncryption, PeerInfo, PieceMap, Sources,
-    State, Torrent, TorrentDetail, TrackerInfo, TrackerState, Waiting,
+    Causes, Counts, FileInfo, LogEntry, Overview, PeerEncryption, PeerInfo, PeerSource, PieceMap,
+    Sources, State, Torrent, TorrentDetail, TrackerInfo, TrackerState, Waiting,
 };

@@ -304,6 +304,9 @@ pub struct PeerInfo {
     pub client: String,
     /// Whether it dialled us.
     pub incoming: bool,
+    /// Where its address was heard of.
+    #[serde(default)]
+    pub source: PeerSource,
     /// `handshake` if only the handshake was encrypted, `rc4` if the whole connection is, absent if
     /// nothing is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -330,6 +333,46 @@ pub struct PeerInfo {
     pub interested_in_us: bool,
     /// Number of blocks that it owes us.
     pub outstanding: u32,
+}
+
+/// Where the address of a peer was heard of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PeerSource {
+    /// From a tracker.
+    Tracker,
+    /// From the DHT.
+    Dht,
+    /// From another peer.
+    Exchange,
+    /// From the peer itself, on the local network.
+    Local,
+    /// From a magnet link.
+    Magnet,
+    /// From a user.
+    User,
+    /// It dialled us.
+    Incoming,
+    /// The daemon is of another version, and says nothing or a word that is not known here.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+impl PeerSource {
+    /// Returns the word for it in JSON and in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tracker => "tracker",
+            Self::Dht => "dht",
+            Self::Exchange => "exchange",
+            Self::Local => "local",
+            Self::Magnet => "magnet",
+            Self::User => "user",
+            Self::Incoming => "incoming",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// The part of a connection that is encrypted.

@@ -15,6 +15,7 @@ use super::checks::{
 use super::fetch::TorrentFetcher;
 use super::install::{Installation, TorrentInstaller};
 use super::loader::LoadHints;
+use super::magnet::in_link;
 use super::reason::Reason;
 use super::record::TorrentRecord;
 use super::torrent_source::FetchedTorrent;
@@ -83,7 +84,7 @@ impl TorrentAdder {
     /// Adds a torrent.
     pub(crate) async fn add(&self, new: NewTorrent, caller: Caller) -> Result<Added, DaemonError> {
         self.torrents.check_open()?;
-        let NewTorrent { source, folder, settings, only_files, trackers, mut peers, .. } = new;
+        let NewTorrent { source, folder, settings, only_files, trackers, peers, .. } = new;
         check_tracker_count(trackers.len())?;
         if new.overwrite {
             caller.must_own("overwriting files")?;
@@ -94,7 +95,7 @@ impl TorrentAdder {
         {
             return Ok(added);
         }
-        let FetchedTorrent { metainfo, tracker: found_at, nearby, magnet, peers: found } =
+        let FetchedTorrent { metainfo, tracker: found_at, nearby, magnet, peers: mut found } =
             self.fetcher.fetch(source, caller).await?;
         if let Some(added) = self.torrents.duplicate(metainfo.info_hash()) {
             return Ok(added);
@@ -112,13 +113,15 @@ impl TorrentAdder {
             announced.extend(tiers, by);
         }
         let mut warnings = Vec::new();
+        if metainfo.info().is_private() {
+            found.clear();
+        }
         if let Some(magnet) = magnet {
             // A private torrent uses only the trackers in its metainfo.
             if !metainfo.info().is_private() {
                 announced.add_missing(&magnet.trackers);
-                peers.extend(found);
                 let (known, unknown) = tracker_client::look_up_known_peers(&magnet.peers).await;
-                peers.extend(known);
+                found.extend(known.into_iter().map(in_link));
                 warnings.extend(unknown.iter().map(UnknownPeer::to_string));
             }
             warnings.extend(magnet.unused);
@@ -133,7 +136,7 @@ impl TorrentAdder {
         if new.overwrite {
             record.common.change(|common| common.overwrite = true);
         }
-        let hints = LoadHints { peers, new: true, ..LoadHints::default() };
+        let hints = LoadHints { peers, found, new: true, ..LoadHints::default() };
         let new = Installation { metainfo, root, record, hints, placeholder: None };
         let mut added = self.installer.install(new).await?;
         added.warnings.splice(0..0, warnings);

@@ -13,7 +13,7 @@ use super::reason::Reason;
 use super::torrents::Torrents;
 use super::waiting;
 use piecework_api::{
-    FileInfo, PeerEncryption, PeerInfo, PieceMap, Sources, TorrentDetail, TrackerInfo,
+    FileInfo, PeerEncryption, PeerInfo, PeerSource, PieceMap, Sources, TorrentDetail, TrackerInfo,
     TrackerState, Waiting,
 };
 use piecework_core::metainfo::{FileEntry, Metainfo, MetainfoError, OtherSources};
@@ -142,6 +142,7 @@ pub(super) async fn peers(
         addr: peer.addr,
         client: peer.client,
         incoming: peer.direction == Direction::Incoming,
+        source: source_of(peer.source),
         encryption: peer.encryption.map(|method| match method {
             Method::Plaintext => PeerEncryption::Handshake,
             Method::Rc4 => PeerEncryption::Rc4,
@@ -159,6 +160,19 @@ pub(super) async fn peers(
         outstanding: peer.outstanding,
     });
     Ok(peers.collect())
+}
+
+fn source_of(source: piecework_swarm::PeerSource) -> PeerSource {
+    use piecework_swarm::PeerSource as Heard;
+    match source {
+        Heard::Tracker => PeerSource::Tracker,
+        Heard::Dht => PeerSource::Dht,
+        Heard::Exchange => PeerSource::Exchange,
+        Heard::Local => PeerSource::Local,
+        Heard::Magnet => PeerSource::Magnet,
+        Heard::User => PeerSource::User,
+        Heard::Incoming => PeerSource::Incoming,
+    }
 }
 
 /// Returns which pieces are held, here and by the connected peers.

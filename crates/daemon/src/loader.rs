@@ -1,6 +1,7 @@
 //! Loading torrents into the engine.
 
 use piecework_core::SaturatingFrom;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use piecework_core::{Bitfield, Checkpoint, Fingerprint, PieceIndex};
 use piecework_engine::{AddError, AddTorrent, PathTaken, Session};
 use piecework_proto::announce::CatalogueUrl;
 use piecework_storage::{FolderIdentity, StorageError, Store, StoreMode, StoreOptions, check};
+use piecework_swarm::HeardAddress;
 
 /// Loads torrents into the engine.
 pub(super) struct TorrentLoader {
@@ -82,7 +84,7 @@ impl TorrentLoader {
             .map(CatalogueUrl::named)
             .or_else(|| catalogue::of_torrent(metainfo, &tiers, self.trackers.configured()));
         add.trackers = Some(tiers);
-        add.peers = hints.peers;
+        (add.peers, add.found) = (hints.peers, hints.found);
         add.assume_complete = hints.whole;
         add.upload_only = record.seed;
         add.paused = true;
@@ -226,8 +228,10 @@ impl TorrentLoader {
 /// Facts that are known only when a torrent is added.
 #[derive(Default)]
 pub(super) struct LoadHints {
-    /// Initial peers.
-    pub peers: Vec<std::net::SocketAddr>,
+    /// Peers that a user has named.
+    pub peers: Vec<SocketAddr>,
+    /// Peers that are known from elsewhere.
+    pub found: Vec<HeardAddress>,
     /// It was hashed a moment ago and is complete.
     pub whole: bool,
     /// It was not here before.

@@ -2,6 +2,7 @@
 //! from a web address in the link, or from peers (BEP 9).
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use piecework_core::{InfoHash, Scope, printable};
 use piecework_engine::tracker_client::{self, UnknownPeer};
 use piecework_engine::{MetadataRequest, Session};
 use piecework_proto::announce::Magnet;
+use piecework_swarm::{HeardAddress, PeerSource};
 
 /// Returns the torrent that the link `text` names. Asks the catalogue of the tracker `named`, or of the
 /// configured one, first, then those of the link's trackers, then its web addresses, then peers.
@@ -88,7 +90,7 @@ async fn from_peers(
         info_hash: link.info_hash,
         trackers: link.trackers.clone(),
         more_trackers: Vec::new(),
-        peers,
+        peers: peers.into_iter().map(in_link).collect(),
         patience: Some(PEER_PATIENCE),
     };
     let fetching = session.fetch_metadata(request, |_| {});
@@ -101,6 +103,11 @@ async fn from_peers(
     let found = FetchedTorrent::new(Arc::new(fetched.metainfo), None, false);
     let warnings = unknown.iter().map(UnknownPeer::to_string).collect();
     Ok((FetchedTorrent { peers: fetched.peers, ..found }, warnings))
+}
+
+/// Returns an address that a magnet link names.
+pub(super) fn in_link(addr: SocketAddr) -> HeardAddress {
+    HeardAddress { addr, source: PeerSource::Magnet }
 }
 
 async fn at_source(

@@ -1,6 +1,5 @@
 //! Obtaining a `.torrent`: parsing, decoding, downloading.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use piecework_core::{Scope, base64};
 use piecework_engine::tracker_client::{FetchError, fetch};
 use piecework_proto::announce::Magnet;
 use piecework_proto::announce::catalogue::{MAX_TORRENT_LEN, MAX_UPLOAD_LEN};
+use piecework_swarm::HeardAddress;
 
 /// A `.torrent` that was read or fetched, and where it came from.
 pub(super) struct FetchedTorrent {
@@ -23,7 +23,7 @@ pub(super) struct FetchedTorrent {
     /// The magnet link that led to it.
     pub magnet: Option<Magnet>,
     /// Addresses where peers may be.
-    pub peers: Vec<SocketAddr>,
+    pub peers: Vec<HeardAddress>,
 }
 
 impl FetchedTorrent {

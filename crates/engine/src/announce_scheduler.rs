@@ -15,6 +15,7 @@ use tracing::{debug, info};
 use crate::tracker_client::{TrackerClient, TrackerError};
 use piecework_core::{InfoHash, Moment};
 use piecework_proto::announce::{Announce, AnnounceEvent, AnnounceReply, TrackerUrl, TrackerUrls};
+use piecework_swarm::PeerSource;
 use piecework_swarm::announcer::{
     AnnounceFailure, AnnounceOutcome, AnnounceTask, AnnounceTurn, Announcer, Host, HostState,
     Hosts, Layouts, MissedGoodbyes, TrackerStatus,
@@ -457,7 +458,7 @@ fn hand_over(entry: &Arc<Entry>, reply: AnnounceReply) -> bool {
     let are_of_use = !sleeps || reply.incomplete > 0;
     if are_of_use {
         // Does not wait: a torrent whose channel is full needs no more peers.
-        entry.try_post(Call::Found(reply.peers));
+        entry.try_post(Call::Found(PeerSource::Tracker, reply.peers));
     }
     are_of_use
 }

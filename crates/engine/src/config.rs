@@ -11,9 +11,9 @@ use piecework_core::{Checkpoint, InfoHash, Priority, shared_default};
 use piecework_proto::announce::{CatalogueUrl, TrackerUrl};
 use piecework_proto::encryption::EncryptionPolicy;
 use piecework_storage::{FolderIdentity, HashPool};
-use piecework_swarm::ChokePolicy;
 use piecework_swarm::admission::Shares;
 use piecework_swarm::announcer::TierPolicy;
+use piecework_swarm::{ChokePolicy, HeardAddress};
 
 use super::Observer;
 
@@ -153,8 +153,10 @@ pub struct AddTorrent {
     pub trackers: Option<Vec<Vec<TrackerUrl>>>,
     /// The Piecework tracker that pieces held are reported to.
     pub catalogue: Option<CatalogueUrl>,
-    /// Addresses of peers that are already known.
+    /// Addresses of peers that a user has named.
     pub peers: Vec<SocketAddr>,
+    /// Addresses of peers, and where they were heard of.
+    pub found: Vec<HeardAddress>,
     /// The content was hashed a moment ago: all of it is held, without a check.
     pub assume_complete: bool,
     /// Serve what is there, and neither request nor write anything.
@@ -190,6 +192,7 @@ impl AddTorrent {
             trackers: None,
             catalogue: None,
             peers: Vec::new(),
+            found: Vec::new(),
             assume_complete: false,
             upload_only: false,
             overwrite: false,

@@ -19,7 +19,7 @@ use piecework_core::{Bitfield, BoxedDefault, InfoHash, PieceIndex};
 use piecework_proto::announce::TrackerUrl;
 use piecework_storage::Store;
 use piecework_swarm::lifecycle::Workload;
-use piecework_swarm::{PieceStage, WaitTimes};
+use piecework_swarm::{PeerSource, PieceStage, WaitTimes};
 
 use super::check_slots::{CheckSlot, CheckWaiter};
 use super::claims::NO_CLAIM;
@@ -109,8 +109,8 @@ pub(super) enum Call {
     Overwrite,
     /// Peers that a user named.
     AddPeers(Vec<SocketAddr>),
-    /// Peers that a tracker named.
-    Found(Vec<SocketAddr>),
+    /// Peers that were found, and where.
+    Found(PeerSource, Vec<SocketAddr>),
     /// A connection that a peer has made.
     Accepted(Box<Accepted>),
     /// [`Entry::options`] have changed.

@@ -17,7 +17,7 @@ use piecework_proto::announce::{Announce, AnnounceReply, Provenance, TrackerUrl}
 use piecework_proto::wire::{Handshake, MAX_EXTENDED_HANDSHAKE_LEN, MetadataMessage};
 use piecework_swarm::announcer::{AnnounceFailure, AnnounceTask, Announcer, HostState};
 use piecework_swarm::metadata::{MetadataAction, MetadataEvent, MetadataFetch, MetadataProgress};
-use piecework_swarm::{Direction, PeerKey, Source};
+use piecework_swarm::{Direction, HeardAddress, PeerKey, PeerSource};
 
 use super::Session;
 use super::means::Means;
@@ -34,8 +34,8 @@ pub struct MetadataRequest {
     pub trackers: Vec<TrackerUrl>,
     /// Further trackers that may know peers. They are not kept in the torrent.
     pub more_trackers: Vec<TrackerUrl>,
-    /// Peers.
-    pub peers: Vec<SocketAddr>,
+    /// Peers that are known already.
+    pub peers: Vec<HeardAddress>,
     /// How long to look for peers that give something. Also ends when no tracker knows anybody. `None` for no limit.
     pub patience: Option<Duration>,
 }
@@ -46,7 +46,7 @@ pub struct FetchedMetadata {
     /// The torrent, with the trackers of the request.
     pub metainfo: Metainfo,
     /// Addresses where peers may be.
-    pub peers: Vec<SocketAddr>,
+    pub peers: Vec<HeardAddress>,
 }
 
 /// Why metadata was not fetched.
@@ -142,8 +142,10 @@ impl MetadataFetcher {
         let tiers = all.map(|tracker| vec![tracker.clone()]).collect();
         let announcer = Announcer::new(tiers, means.config.tier_policy, means.rng());
         let mut fetch = MetadataFetch::new(means.rng(), now);
-        let addrs = request.peers.clone();
-        fetch.handle(now, MetadataEvent::Candidates { source: Source::User, addrs });
+        for HeardAddress { addr, source } in &request.peers {
+            let addrs = vec![*addr];
+            fetch.handle(now, MetadataEvent::Candidates { source: *source, addrs });
+        }
         Self {
             means,
             client,
@@ -419,7 +421,7 @@ impl MetadataFetcher {
             Ok(reply) => {
                 self.announcer.on_reply(now, tracker, &reply);
                 let event =
-                    MetadataEvent::Candidates { source: Source::Tracker, addrs: reply.peers };
+                    MetadataEvent::Candidates { source: PeerSource::Tracker, addrs: reply.peers };
                 self.fetch.handle(now, event);
             }
             Err(error) => {

@@ -10,7 +10,7 @@ use piecework_core::{
     shared_default,
 };
 use piecework_swarm::lifecycle::{ContentState, Lifecycle, LifecycleStatus, Workload};
-use piecework_swarm::{Blame, Cause, PieceStage, WaitTimes};
+use piecework_swarm::{Blame, Cause, HeardAddress, PeerSource, PieceStage, WaitTimes};
 
 use super::complaints::Complaints;
 use super::doubt::{self, Doubt};
@@ -54,9 +54,9 @@ pub(super) struct TransferTotals {
 #[derive(Default, PartialEq)]
 pub(super) struct RecordRare {
     /// Addresses of peers that users and links named.
-    pub user: Vec<SocketAddr>,
+    pub user: Vec<HeardAddress>,
     /// Addresses for the next swarm: peers we had dialled, and what trackers said.
-    pub lost: Vec<SocketAddr>,
+    pub lost: Vec<HeardAddress>,
     /// What its swarms have waited for. A download that sleeps goes on waiting for peers.
     pub waited: Option<Arc<WaitTimes>>,
     /// What its swarms know against peers.
@@ -362,19 +362,20 @@ impl Record {
         }
     }
 
-    /// Remembers addresses for later swarms.
-    pub(crate) fn note_user_peers(&mut self, addrs: &[SocketAddr]) {
-        for addr in addrs {
-            if self.rare.user.len() < USER_PEERS && !self.rare.user.contains(addr) {
-                self.rare.user.push(*addr);
-            }
-        }
+    /// Remembers addresses of one source.
+    pub(crate) fn note_peers(&mut self, source: PeerSource, addrs: &[SocketAddr]) {
+        addrs.iter().for_each(|addr| self.note_peer(HeardAddress { addr: *addr, source }));
     }
 
-    pub(crate) fn note_found(&mut self, addrs: Vec<SocketAddr>) {
-        if !addrs.is_empty() {
-            self.rare.lost.extend(addrs);
-            self.rare.lost.truncate(USER_PEERS);
+    /// Remembers an address, for all later swarms if a user has named it, or else for the next one.
+    pub(crate) fn note_peer(&mut self, heard: HeardAddress) {
+        let is_named = heard.source.is_named();
+        let known = if is_named { &self.rare.user } else { &self.rare.lost };
+        if known.len() < MOST_PEERS && !known.iter().any(|other| other.addr == heard.addr) {
+            match is_named {
+                true => self.rare.user.push(heard),
+                false => self.rare.lost.push(heard),
+            }
         }
     }
 
@@ -476,4 +477,4 @@ pub(super) fn to_check(geometry: &Geometry, survey: Option<&Survey>) -> u32 {
 }
 
 /// Addresses remembered for one torrent: as many as a swarm looks at.
-const USER_PEERS: usize = 1_000;
+const MOST_PEERS: usize = 1_000;

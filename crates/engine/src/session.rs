@@ -17,8 +17,8 @@ use crate::tracker_client::{
 use piecework_core::{Checkpoint, InfoHash, PeerId, Rng, printable};
 use piecework_proto::encryption::EncryptionPolicy;
 use piecework_storage::{FolderIdentity, StorageError, Store, StoreMode, StoreOptions};
-use piecework_swarm::ChokePolicy;
 use piecework_swarm::lifecycle::{CheckScope, ContentState, Lifecycle, LifecycleConfig};
+use piecework_swarm::{ChokePolicy, PeerSource};
 
 use super::accept::{Acceptor, listen_beside};
 use super::changes::Changes;
@@ -456,7 +456,8 @@ fn new_record(keeps_checkpoints: bool, add: &AddTorrent) -> Record {
         Some(point) if !add.hindered && (point.writing || is_held(point)) => Ownership::Ours,
         _ => Ownership::Unknown,
     };
-    record.note_user_peers(&add.peers);
+    record.note_peers(PeerSource::User, &add.peers);
+    add.found.iter().for_each(|heard| record.note_peer(*heard));
     if let Some(checkpoint) = &add.checkpoint {
         let (downloaded, uploaded) = (checkpoint.downloaded, checkpoint.uploaded);
         record.set_earlier(TransferTotals { downloaded, uploaded, corrupt: 0 });

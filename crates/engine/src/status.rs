@@ -10,7 +10,7 @@ use piecework_core::{BoxedDefault, InfoHash, Moment, PieceIndex, Sha1Hash, share
 use piecework_proto::encryption::Method;
 use piecework_swarm::announcer::TrackerStatus;
 use piecework_swarm::{
-    BlockRanges, Bottleneck, Cause, Direction, Evidence, PeerIdentity, WaitTimes,
+    BlockRanges, Bottleneck, Cause, Direction, Evidence, PeerIdentity, PeerSource, WaitTimes,
 };
 
 /// The status of a torrent.
@@ -334,6 +334,8 @@ pub struct PeerStatus {
     pub client: String,
     /// Who dialled.
     pub direction: Direction,
+    /// Where its address was heard of.
+    pub source: PeerSource,
     /// The method of its encrypted handshake; `None` if it had none.
     pub encryption: Option<Method>,
     /// Pieces it holds.

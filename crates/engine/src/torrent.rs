@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::net::{Accepted, Limiter};
 use piecework_core::{Bitfield, Fingerprint, Geometry};
 use piecework_storage::{self as storage, StorageError, Store};
+use piecework_swarm::PeerSource;
 use piecework_swarm::admission::{HalfOpen, Ticket};
 use piecework_swarm::lifecycle::{ContentState, FaultKind, LifecycleEvent, Occupation};
 
@@ -287,11 +288,11 @@ impl Torrent {
                 let _ = reply.send(self.record().stage(&self.entry.metainfo, piece));
             }
             Call::AddPeers(peers) => {
-                self.record_mut().note_user_peers(&peers);
+                self.record_mut().note_peers(PeerSource::User, &peers);
                 self.contacted();
             }
-            Call::Found(peers) => {
-                self.record_mut().note_found(peers);
+            Call::Found(source, peers) => {
+                self.record_mut().note_peers(source, &peers);
                 self.contacted();
             }
             Call::Accepted(connection) => self.accepted(*connection),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use piecework_core::{Moment, Rng};
 use piecework_proto::wire::{METADATA_PIECE_LEN, MetadataMessage};
 use piecework_swarm::metadata::{MetadataAction, MetadataEvent as E, MetadataFetch};
-use piecework_swarm::{Direction, PeerKey, Source};
+use piecework_swarm::{Direction, PeerKey, PeerSource};
 
 use crate::input::Input;
 
@@ -85,7 +85,7 @@ impl Fetcher {
             8 => self.check(),
             9 => {
                 let addrs = vec![([10, 0, 0, input.byte()], 7).into()];
-                self.tell(E::Candidates { source: Source::Tracker, addrs });
+                self.tell(E::Candidates { source: PeerSource::Tracker, addrs });
             }
             _ if input.below(8) == 0 => {
                 self.paused = !self.paused;

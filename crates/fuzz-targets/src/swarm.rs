@@ -13,8 +13,8 @@ use piecework_core::{
 };
 use piecework_proto::wire::{DecodeLimits, Decoded, Message, decode};
 use piecework_swarm::{
-    Action, BlockDigest, BufferId, ChokePolicy, Direction, Event, PeerKey, PieceOutcome, Source,
-    Swarm, SwarmConfig,
+    Action, BlockDigest, BufferId, ChokePolicy, Direction, Event, PeerKey, PeerSource,
+    PieceOutcome, Swarm, SwarmConfig,
 };
 
 use crate::input::Input;
@@ -120,7 +120,7 @@ impl Driver {
     }
 
     fn find(&mut self, input: &mut Input<'_>) {
-        let source = [Source::User, Source::Tracker][input.below(2) as usize];
+        let source = [PeerSource::User, PeerSource::Tracker][input.below(2) as usize];
         let addrs = (0..input.below(12)).map(|_| {
             let (host, port) = (input.byte(), u16::from(input.byte()));
             if input.below(8) == 0 {

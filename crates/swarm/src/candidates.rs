@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::Source;
+use super::{HeardAddress, PeerSource};
 use piecework_core::{Moment, Rng, is_dialable};
 
 #[derive(Debug, Default)]
@@ -48,7 +48,7 @@ enum Disinterest {
 
 #[derive(Debug)]
 struct Candidate {
-    source: Source,
+    source: PeerSource,
     state: DialState,
     failures: u32,
     /// How many times in a row its peer turned out to be connected already.
@@ -70,7 +70,7 @@ enum DialState {
 }
 
 impl Candidate {
-    fn new(source: Source, state: DialState) -> Self {
+    fn new(source: PeerSource, state: DialState) -> Self {
         Self {
             source,
             state,
@@ -89,28 +89,28 @@ impl Candidate {
         let DialState::Waiting(from) = self.state else { return None };
         let note_disinterest = self.sated > Disinterest::No;
         let skipped = skip_disinterested && (note_disinterest || self.claims > 0);
-        let is_connected = self.claims > 0 && self.source == Source::Incoming;
+        let is_connected = self.claims > 0 && self.source == PeerSource::Incoming;
         (!skipped && !is_connected).then_some(from)
     }
 }
 
 impl CandidateList {
     /// Records a candidate address. Ignores it if it cannot belong to a peer or the list is full.
-    pub(super) fn add(&mut self, now: Moment, addr: SocketAddr, source: Source) {
+    pub(super) fn add(&mut self, now: Moment, addr: SocketAddr, source: PeerSource) {
         if !is_dialable(addr) || self.ours.contains(&addr) {
             return;
         }
         if let Some(entry) = self.entries.get_mut(&addr) {
-            if source == Source::User {
+            if source.is_named() {
                 entry.source = source;
                 if let DialState::Waiting(_) = entry.state {
                     entry.state = DialState::Waiting(now);
                     entry.failures = 0;
                 }
-            } else if source == Source::Tracker && entry.source == Source::Incoming {
+            } else if entry.source == PeerSource::Incoming {
                 entry.source = source;
             }
-            if source != Source::Incoming && entry.sated == Disinterest::Claimed {
+            if source != PeerSource::Incoming && entry.sated == Disinterest::Claimed {
                 entry.sated = Disinterest::No;
             }
             return;
@@ -137,7 +137,7 @@ impl CandidateList {
             .filter(|(_, entry)| entry.due(skip_disinterested).is_some_and(|from| from <= now));
         let (addr, entry) = due.min_by_key(|(addr, e)| {
             (
-                e.source != Source::User,
+                !e.source.is_named(),
                 e.failures,
                 connected.contains(&addr.ip().to_canonical()),
                 rng.next_u64(),
@@ -197,7 +197,7 @@ impl CandidateList {
         if let DialState::Waiting(from) = entry.state {
             entry.state = DialState::Waiting(from.max(now + FIRST_PAUSE));
             if ending == ConnectionEnd::Never
-                && entry.source == Source::Incoming
+                && entry.source == PeerSource::Incoming
                 && entry.claims == 0
             {
                 self.entries.remove(&addr);
@@ -242,9 +242,15 @@ impl CandidateList {
         self.entries.get(&addr).is_some_and(|entry| entry.is_proven)
     }
 
+    /// Returns where an address was heard of. One that is not in the list any more was forgotten while it
+    /// was dialled.
+    pub(super) fn source(&self, addr: SocketAddr) -> PeerSource {
+        self.entries.get(&addr).map_or(PeerSource::Tracker, |entry| entry.source)
+    }
+
     /// Returns whether a user has named the address.
     pub(super) fn is_named(&self, addr: SocketAddr) -> bool {
-        self.entries.get(&addr).is_some_and(|entry| entry.source == Source::User)
+        self.entries.get(&addr).is_some_and(|entry| entry.source.is_named())
     }
 
     /// Puts off dialling the address until `until`, unless it has proven good or a user named it.
@@ -303,15 +309,15 @@ impl CandidateList {
 
     /// Returns whether a user has named an address.
     pub(super) fn has_named(&self) -> bool {
-        self.entries.values().any(|entry| entry.source == Source::User)
+        self.entries.values().any(|entry| entry.source.is_named())
     }
 
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = SocketAddr> + '_ {
-        self.entries.keys().copied()
+    pub(super) fn iter(&self) -> impl Iterator<Item = HeardAddress> + '_ {
+        self.entries.iter().map(|(addr, entry)| HeardAddress { addr: *addr, source: entry.source })
     }
 
     pub(super) fn check(&self) {
@@ -336,7 +342,7 @@ impl CandidateList {
 
     fn wait(&mut self, now: Moment, addr: SocketAddr, ending: ConnectionEnd) {
         let Some(entry) = self.entries.get_mut(&addr) else { return };
-        let is_user = entry.source == Source::User;
+        let is_user = entry.source.is_named();
         let pause = match ending {
             ConnectionEnd::Never if is_user => {
                 entry.failures += 1;
@@ -381,21 +387,21 @@ impl CandidateList {
             return None;
         }
         let is_full = !self.entries.contains_key(&addr) && self.entries.len() >= MAX_CANDIDATES;
-        if is_full && !self.make_room(Source::Incoming) {
+        if is_full && !self.make_room(PeerSource::Incoming) {
             return None;
         }
-        let new = || Candidate::new(Source::Incoming, DialState::Waiting(Moment::START));
+        let new = || Candidate::new(PeerSource::Incoming, DialState::Waiting(Moment::START));
         Some(self.entries.entry(addr).or_insert_with(new))
     }
 
     /// Forgets the least useful address if it is less useful than one from `source`. Returns whether there
     /// is room.
-    fn make_room(&mut self, source: Source) -> bool {
+    fn make_room(&mut self, source: PeerSource) -> bool {
         let idle = self.entries.iter().filter(|(_, e)| matches!(e.state, DialState::Waiting(_)));
         let worst = idle
-            .filter(|(_, entry)| entry.source != Source::User)
+            .filter(|(_, entry)| !entry.source.is_named())
             .max_by_key(|(_, entry)| entry.failures)
-            .filter(|(_, entry)| entry.failures > 0 || source == Source::User)
+            .filter(|(_, entry)| entry.failures > 0 || source.is_named())
             .map(|(addr, _)| *addr);
         worst.is_some_and(|addr| self.entries.remove(&addr).is_some())
     }
@@ -404,7 +410,7 @@ impl CandidateList {
 fn put_off(entry: &mut Candidate, until: Moment) {
     if let DialState::Waiting(from) = entry.state
         && !entry.is_proven
-        && entry.source != Source::User
+        && !entry.source.is_named()
     {
         entry.state = DialState::Waiting(from.max(until));
     }
@@ -470,7 +476,7 @@ mod tests {
             "255.255.255.255:80",
             "[::ffff:0.0.0.0]:80",
         ] {
-            list.add(at(0), addr(text), Source::Tracker);
+            list.add(at(0), addr(text), PeerSource::Tracker);
         }
         assert_eq!(list.len(), 0);
     }
@@ -480,10 +486,10 @@ mod tests {
         let mut list = CandidateList::default();
         for number in 0..5_000u32 {
             let ip = std::net::IpAddr::V4((0x0a00_0000 + number).into());
-            list.add(at(0), SocketAddr::new(ip, 6881), Source::Tracker);
+            list.add(at(0), SocketAddr::new(ip, 6881), PeerSource::Tracker);
         }
         assert_eq!(list.len(), MAX_CANDIDATES);
-        list.add(at(0), addr("9.9.9.9:9"), Source::User);
+        list.add(at(0), addr("9.9.9.9:9"), PeerSource::User);
         assert_eq!(list.len(), MAX_CANDIDATES);
         assert_eq!(dial(&mut list, 0), Some(addr("9.9.9.9:9")));
     }
@@ -491,7 +497,7 @@ mod tests {
     #[test]
     fn failures_back_off_and_are_forgotten_at_last() {
         let mut list = CandidateList::default();
-        list.add(at(0), addr("1.2.3.4:5"), Source::Tracker);
+        list.add(at(0), addr("1.2.3.4:5"), PeerSource::Tracker);
         let mut now = 0;
         for pause in [5_000, 10_000, 20_000, 40_000, 80_000, 160_000] {
             assert_eq!(dial(&mut list, now), Some(addr("1.2.3.4:5")));
@@ -509,8 +515,8 @@ mod tests {
     #[test]
     fn the_users_peers_come_first_are_retried_quickly_and_never_forgotten() {
         let mut list = CandidateList::default();
-        list.add(at(0), addr("1.1.1.1:1"), Source::Tracker);
-        list.add(at(0), addr("2.2.2.2:2"), Source::User);
+        list.add(at(0), addr("1.1.1.1:1"), PeerSource::Tracker);
+        list.add(at(0), addr("2.2.2.2:2"), PeerSource::User);
         let mut now = 0;
         for pause in [500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000] {
             assert_eq!(dial(&mut list, now), Some(addr("2.2.2.2:2")));
@@ -523,10 +529,10 @@ mod tests {
     #[test]
     fn own_address_is_never_dialled_again() {
         let mut list = CandidateList::default();
-        list.add(at(0), addr("1.2.3.4:5"), Source::Tracker);
+        list.add(at(0), addr("1.2.3.4:5"), PeerSource::Tracker);
         dial(&mut list, 0);
         list.note_ours(addr("1.2.3.4:5"));
-        list.add(at(0), addr("1.2.3.4:5"), Source::User);
+        list.add(at(0), addr("1.2.3.4:5"), PeerSource::User);
         assert_eq!((list.len(), dial(&mut list, 9_000)), (0, None));
     }
 
@@ -534,11 +540,11 @@ mod tests {
     fn connected_addresses_are_not_dialled_and_sated_ones_only_if_wanted() {
         let mut list = CandidateList::default();
         list.connected(addr("1.2.3.4:5"));
-        list.add(at(0), addr("1.2.3.4:5"), Source::Tracker);
+        list.add(at(0), addr("1.2.3.4:5"), PeerSource::Tracker);
         assert_eq!(dial(&mut list, 0), None);
         list.note_disinterest(addr("1.2.3.4:5"), true);
         list.closed(at(0), addr("1.2.3.4:5"), ConnectionEnd::Normal);
-        list.add(at(0), addr("1.2.3.4:5"), Source::Tracker);
+        list.add(at(0), addr("1.2.3.4:5"), PeerSource::Tracker);
         assert_eq!(list.next_due(true), None);
         assert_eq!(
             list.next_dial(at(60_000), true, &BTreeSet::new(), &mut Rng::from_seed(1)),
@@ -555,7 +561,7 @@ mod tests {
         list.note_disinterest(addr("1.2.3.4:5"), false);
         assert_eq!((dial(&mut list, 0), list.next_due(false)), (None, None));
         // A tracker names it too. A seed need not dial it, but a download may.
-        list.add(at(0), addr("1.2.3.4:5"), Source::Tracker);
+        list.add(at(0), addr("1.2.3.4:5"), PeerSource::Tracker);
         assert_eq!(list.next_due(true), None);
         assert_eq!(dial(&mut list, 0), Some(addr("1.2.3.4:5")));
         // The peer there has another connection to us, so the attempts come later and later.
@@ -580,7 +586,7 @@ mod tests {
     #[test]
     fn a_dial_that_we_prevented_is_no_failure() {
         let mut list = CandidateList::default();
-        list.add(at(0), addr("1.2.3.4:5"), Source::Tracker);
+        list.add(at(0), addr("1.2.3.4:5"), PeerSource::Tracker);
         for _ in 0..100 {
             assert_eq!(dial(&mut list, 0), Some(addr("1.2.3.4:5")));
             list.dial_prevented(at(0), addr("1.2.3.4:5"));
@@ -594,10 +600,10 @@ mod tests {
     #[test]
     fn a_host_is_put_off_but_for_who_has_proven_good_and_whom_the_user_named() {
         let mut list = CandidateList::default();
-        list.add(at(0), addr("1.2.3.4:1"), Source::Tracker);
-        list.add(at(0), addr("1.2.3.4:2"), Source::Tracker);
-        list.add(at(0), addr("1.2.3.4:3"), Source::User);
-        list.add(at(0), addr("1.2.3.5:1"), Source::Tracker);
+        list.add(at(0), addr("1.2.3.4:1"), PeerSource::Tracker);
+        list.add(at(0), addr("1.2.3.4:2"), PeerSource::Tracker);
+        list.add(at(0), addr("1.2.3.4:3"), PeerSource::User);
+        list.add(at(0), addr("1.2.3.5:1"), PeerSource::Tracker);
         list.note_proven(addr("1.2.3.4:2"));
         list.put_off_ip("::ffff:1.2.3.4".parse().unwrap(), at(60_000));
         let mut dialled: Vec<_> = std::iter::from_fn(|| dial(&mut list, 0)).collect();
@@ -609,7 +615,7 @@ mod tests {
     #[test]
     fn a_users_peer_that_gave_a_wrong_piece_is_tried_again_later_and_later() {
         let mut list = CandidateList::default();
-        list.add(at(0), addr("1.2.3.4:5"), Source::User);
+        list.add(at(0), addr("1.2.3.4:5"), PeerSource::User);
         let mut now = 0;
         for pause in [60_000, 120_000, 240_000] {
             assert_eq!(dial(&mut list, now), Some(addr("1.2.3.4:5")));
@@ -618,7 +624,7 @@ mod tests {
             assert_eq!(list.next_due(false), Some(at(now + pause)));
             now += pause;
         }
-        list.add(at(now), addr("5.5.5.5:5"), Source::Tracker);
+        list.add(at(now), addr("5.5.5.5:5"), PeerSource::Tracker);
         list.connected(addr("5.5.5.5:5"));
         list.closed(at(now), addr("5.5.5.5:5"), ConnectionEnd::Never);
         assert_eq!(list.len(), 1);
@@ -629,7 +635,7 @@ mod tests {
         let mut list = CandidateList::default();
         let [one, two] = ["1.2.3.4:5", "1.2.3.4:6"].map(addr);
         for at_ in [one, two] {
-            list.add(at(0), at_, Source::Tracker);
+            list.add(at(0), at_, PeerSource::Tracker);
         }
         // It fails so often that it is forgotten, and is counted nevertheless.
         let mut now = 0;
@@ -645,7 +651,7 @@ mod tests {
         assert_eq!(list.hung_up(), 2);
         list.connected(one);
         assert_eq!(list.hung_up(), 1);
-        list.add(at(now), two, Source::Tracker);
+        list.add(at(now), two, PeerSource::Tracker);
         assert_eq!(dial(&mut list, now), Some(two));
         list.dial_failed(at(now), two, false);
         assert_eq!(list.hung_up(), 0);

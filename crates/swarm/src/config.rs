@@ -14,6 +14,7 @@ impl SwarmConfig {
             local_id,
             info_hash: None,
             metadata_size: None,
+            is_private: false,
             listen_port: None,
             client: local_id.client_name(),
             choke: ChokePolicy::TitForTat,

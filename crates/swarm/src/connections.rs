@@ -11,15 +11,18 @@ use super::candidates::ConnectionEnd;
 use super::identity::TwinDecision;
 use super::peer::{NewConnection, Peer};
 use super::pipeline::Clock;
-use super::{Action, Direction, PeerFault, PeerIdentity, PeerKey, Source, Swarm};
+use super::{Action, Direction, PeerFault, PeerIdentity, PeerKey, PeerSource, Swarm};
 use crate::admission::{Occupant, who_makes_way};
 use piecework_core::{Moment, PeerId};
 use piecework_proto::wire::{ExtendedHandshake, METADATA_EXTENSION, METADATA_ID, Message};
 
 impl Swarm {
-    pub(super) fn on_candidates(&mut self, source: Source, addrs: &[SocketAddr]) {
+    pub(super) fn on_candidates(&mut self, source: PeerSource, addrs: &[SocketAddr]) {
+        if self.config.is_private && !source.serves_private() {
+            return;
+        }
         for addr in addrs.iter().take(MAX_CANDIDATES) {
-            if source == Source::User || !self.blame.is_banned_addr(*addr) {
+            if source.is_named() || !self.blame.is_banned_addr(*addr) {
                 self.candidates.add(self.now, *addr, source);
                 if let Some(until) = self.blame.refused_until(self.now, addr.ip()) {
                     self.candidates.put_off(*addr, until);
@@ -100,8 +103,9 @@ impl Swarm {
             self.candidates.connected(addr);
         }
         let listens_at = dialled;
+        let source = dialled.map_or(PeerSource::Incoming, |addr| self.candidates.source(addr));
         let who = PeerIdentity { addr, listens_at, id, client: id.client_name() };
-        self.welcome(key, NewConnection { who, direction, fast, extended, listens_at });
+        self.welcome(key, NewConnection { who, direction, source, fast, extended, listens_at });
         if let Some(addr) = dialled {
             self.name_claimants(addr);
         }

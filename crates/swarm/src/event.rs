@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use crate::PeerSource;
 use crate::admission::Shares;
 use piecework_core::{BlockRef, InfoHash, Moment, PeerId, PieceIndex, Priority, Sha1Hash};
 use piecework_proto::wire::Message;
@@ -29,17 +30,6 @@ pub enum Direction {
     /// We dialled the peer.
     Outgoing,
     /// The peer dialled us.
-    Incoming,
-}
-
-/// Where an address comes from.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Source {
-    /// A tracker named it.
-    Tracker,
-    /// A user named it, on the command line or in a menu.
-    User,
-    /// The peer connected to us.
     Incoming,
 }
 
@@ -87,6 +77,8 @@ pub struct SwarmConfig {
     pub info_hash: Option<InfoHash>,
     /// The length of the metadata that peers may request (BEP 9). `None` if they get none.
     pub metadata_size: Option<u32>,
+    /// The torrent is private (BEP 27): peers come from its trackers and from the user alone.
+    pub is_private: bool,
     /// The port on which we accept peers, sent in the extended handshake. `None` if we accept none.
     pub listen_port: Option<u16>,
     /// Client name and version for `v` of the extended handshake.
@@ -130,7 +122,7 @@ pub enum Event {
     /// Addresses of possible peers.
     Candidates {
         /// Where the addresses come from.
-        source: Source,
+        source: PeerSource,
         /// Any number. The swarm keeps as many as it has room for.
         addrs: Vec<SocketAddr>,
     },

@@ -3,7 +3,7 @@
 //!
 //! ```
 //! use piecework_core::{Bitfield, Geometry, Moment, PeerId, Rng};
-//! use piecework_swarm::{Action, Event, Source, Swarm, SwarmConfig};
+//! use piecework_swarm::{Action, Event, PeerSource, Swarm, SwarmConfig};
 //!
 //! let mut rng = Rng::from_seed(1);
 //! let config = SwarmConfig::new(PeerId::generate(&mut rng));
@@ -12,7 +12,7 @@
 //! let mut swarm = Swarm::new(config, geometry, have, rng, Moment::START);
 //!
 //! let addrs = vec!["127.0.0.1:6881".parse()?];
-//! swarm.handle(Moment::START, Event::Candidates { source: Source::User, addrs });
+//! swarm.handle(Moment::START, Event::Candidates { source: PeerSource::User, addrs });
 //! assert!(matches!(swarm.poll(), Some(Action::Dial { .. })));
 //! assert_eq!(swarm.poll(), None);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -65,6 +65,7 @@ mod messages;
 pub mod metadata;
 mod metadata_giving;
 mod peer;
+mod peer_source;
 mod picker;
 mod pipeline;
 mod rate;
@@ -82,8 +83,9 @@ pub use blame::Blame;
 pub use bottleneck::{Bottleneck, Cause, DriverState, WaitTimes, hang_ups};
 pub use event::{
     Action, BlockDigest, BlockRanges, BufferId, ChokePolicy, Direction, Event, Evidence, Giver,
-    PeerFault, PeerIdentity, PeerKey, PieceOutcome, Source, SwarmConfig,
+    PeerFault, PeerIdentity, PeerKey, PieceOutcome, SwarmConfig,
 };
+pub use peer_source::{HeardAddress, PeerSource};
 pub use view::{MemoryNeed, PeerView, PieceStage, Progress};
 
 use std::collections::{BTreeMap, VecDeque};

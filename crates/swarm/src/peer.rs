@@ -9,13 +9,15 @@ use super::choker::{LONGEST_GRACE, Turn};
 use super::picker::PickCache;
 use super::pipeline::Pipeline;
 use super::rate::Rate;
-use super::{Direction, PeerIdentity, PeerKey};
+use super::{Direction, PeerIdentity, PeerKey, PeerSource};
 use piecework_core::{Bitfield, BlockRef, Moment, PieceIndex};
 
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) who: Arc<PeerIdentity>,
     pub(super) direction: Direction,
+    /// Where its address was heard of.
+    pub(super) source: PeerSource,
     pub(super) fast: bool,
     pub(super) extended: bool,
     /// Its number of `ut_metadata`.
@@ -119,6 +121,7 @@ pub(super) struct Peer {
 pub(super) struct NewConnection {
     pub(super) who: PeerIdentity,
     pub(super) direction: Direction,
+    pub(super) source: PeerSource,
     pub(super) fast: bool,
     pub(super) extended: bool,
     pub(super) listens_at: Option<SocketAddr>,
@@ -134,6 +137,7 @@ impl Peer {
         Self {
             who: Arc::new(connection.who),
             direction: connection.direction,
+            source: connection.source,
             fast: connection.fast,
             extended: connection.extended,
             metadata_id: None,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::peer::Peer;
-use super::{Blame, Direction, PeerIdentity, PeerKey, Swarm};
+use super::{Blame, Direction, PeerIdentity, PeerKey, PeerSource, Swarm};
 use piecework_core::{Bitfield, Geometry, PieceIndex};
 
 /// The stage of a piece.
@@ -29,6 +29,8 @@ pub struct PeerView<'a> {
     pub who: &'a Arc<PeerIdentity>,
     /// Who dialled.
     pub direction: Direction,
+    /// Where its address was heard of.
+    pub source: PeerSource,
     /// The pieces that it says it holds.
     pub holds: &'a Bitfield,
     /// We do not serve it.
@@ -171,6 +173,7 @@ impl Swarm {
             key: *key,
             who: &peer.who,
             direction: peer.direction,
+            source: peer.source,
             holds: &peer.holds,
             choked: peer.choked,
             chokes_us: peer.chokes_us,
@@ -220,7 +223,7 @@ impl Swarm {
 
     /// Returns the addresses that may be dialled at some time, or are connected.
     pub fn known_addrs(&self) -> impl Iterator<Item = SocketAddr> + '_ {
-        self.candidates.iter()
+        self.candidates.iter().map(|heard| heard.addr)
     }
 
     /// Returns how many connected peers hold `piece`. 0 for a piece that does not exist.

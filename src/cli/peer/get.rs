@@ -18,6 +18,7 @@ use piecework_proto::announce::{
     self, AnnouncePlan, CatalogueUrl, NamedTrackers, PeerName, TrackerUrl,
 };
 use piecework_storage::disk_names;
+use piecework_swarm::{HeardAddress, PeerSource};
 
 use super::super::exit_deadline::ExitDeadline;
 use super::super::format::{
@@ -106,28 +107,21 @@ pub(super) async fn run(
     exit_deadline: &ExitDeadline,
 ) -> Result<(), CliError> {
     let (wanted, tracker, listen) = positionals(&args, env, &config)?;
-    if let Some(limit) = args.download_limit {
-        config.download_limit = limit;
-    }
-    if let Some(limit) = args.upload_limit {
-        config.upload_limit = limit;
-    }
-    let mut peers = look_up_peers(&args.peer).await.map_err(CliError::failed_by)?;
+    config.download_limit = args.download_limit.unwrap_or(config.download_limit);
+    config.upload_limit = args.upload_limit.unwrap_or(config.upload_limit);
+    let mut peers = named_peers(&args.peer).await?;
     let linked = match &wanted {
         TorrentQuery::Link(link) => link::peers_of(link, |text| env.stderr().line(text)).await?,
         _ => Vec::new(),
     };
     let options = NodeOptions { listen, log: args.log };
-    let found = match &wanted {
-        TorrentQuery::Link(link) => {
-            let (env, config, options, tracker) = (&*env, &config, &options, tracker.as_ref());
-            let (wanted, peers, wait) = (&wanted, [&peers[..], &linked].concat(), args.wait);
-            let context = LinkContext { env, config, options, wanted, tracker, peers, wait };
-            link::follow(link, context, exit_deadline).await?
-        }
-        _ => {
-            let found = find_or_kept(env, &config, &wanted, tracker.as_ref(), args.wait);
-            Found::without_peers(found.await?)
+    let found = {
+        let (env, config, options, tracker) = (&*env, &config, &options, tracker.as_ref());
+        let (wanted, peers, wait) = (&wanted, [&peers[..], &linked].concat(), args.wait);
+        let context = LinkContext { env, config, options, wanted, tracker, peers, wait };
+        match wanted {
+            TorrentQuery::Link(link) => link::follow(link, context, exit_deadline).await?,
+            _ => Found::without_peers(find_or_kept(env, config, wanted, tracker, wait).await?),
         }
     };
     let Found { metainfo, tracker, node, peers: known } = found;
@@ -195,6 +189,13 @@ fn positionals(
     Ok((wanted, tracker, listen))
 }
 
+/// Returns the addresses of the peers that the command line names.
+async fn named_peers(names: &[PeerName]) -> Result<Vec<HeardAddress>, CliError> {
+    let known = look_up_peers(names).await.map_err(CliError::failed_by)?;
+    let heard = |addr| HeardAddress { addr, source: PeerSource::User };
+    Ok(known.into_iter().map(heard).collect())
+}
+
 /// Adds a torrent to download.
 ///
 /// # Errors If the node refuses it.
@@ -204,7 +205,7 @@ pub(super) fn begin(
     metainfo: Metainfo,
     tracker: Option<&Tracker>,
     target: &Target,
-    peers: Vec<SocketAddr>,
+    peers: Vec<HeardAddress>,
     role: Role,
 ) -> Result<(), CliError> {
     let info = metainfo.info();
@@ -245,7 +246,7 @@ pub(super) fn begin(
         }
     }
     add.catalogue = catalogue;
-    add.peers = peers;
+    add.found = peers;
     let mut notices = announce::unusable(add.metainfo.trackers());
     notices.extend(add.metainfo.notices().map_err(CliError::failed_by)?);
     match node.add(add, role) {

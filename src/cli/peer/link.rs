@@ -2,13 +2,13 @@
 
 use std::fmt::Display;
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use piecework_core::metainfo::Metainfo;
 use piecework_engine::tracker_client::look_up_known_peers;
 use piecework_engine::{FetchedMetadata, MetadataRequest};
 use piecework_proto::announce::Magnet;
+use piecework_swarm::{HeardAddress, PeerSource};
 
 use super::super::exit_deadline::ExitDeadline;
 use super::super::{CliError, Env, Exit, PeerConfig};
@@ -25,7 +25,7 @@ pub(super) struct LinkContext<'a> {
     pub wanted: &'a TorrentQuery,
     pub tracker: Option<&'a Tracker>,
     /// Peers that the user or the link named.
-    pub peers: Vec<SocketAddr>,
+    pub peers: Vec<HeardAddress>,
     /// Wait without a time limit.
     pub wait: bool,
 }
@@ -37,7 +37,7 @@ pub(super) struct Found {
     /// The node that asked peers for it.
     pub node: Option<Node>,
     /// Addresses where peers may be.
-    pub peers: Vec<SocketAddr>,
+    pub peers: Vec<HeardAddress>,
 }
 
 impl Found {
@@ -129,10 +129,11 @@ pub(super) async fn follow_with(
 pub(super) async fn peers_of(
     link: &Magnet,
     mut notice: impl FnMut(&dyn Display) -> io::Result<()>,
-) -> io::Result<Vec<SocketAddr>> {
+) -> io::Result<Vec<HeardAddress>> {
     let (known, unknown) = look_up_known_peers(&link.peers).await;
     unknown.iter().try_for_each(|error| notice(error))?;
-    Ok(known)
+    let heard = |addr| HeardAddress { addr, source: PeerSource::Magnet };
+    Ok(known.into_iter().map(heard).collect())
 }
 
 /// Says which parts of a link are not used.
@@ -165,7 +166,7 @@ fn found_nowhere(catalogue: &CliError, peers: CliError) -> CliError {
 fn metadata_request(
     link: &Magnet,
     tracker: Option<&Tracker>,
-    peers: Vec<SocketAddr>,
+    peers: Vec<HeardAddress>,
     patience: Option<Duration>,
 ) -> Option<MetadataRequest> {
     let named_trackers = || tracker.into_iter().flat_map(|tracker| tracker.tiers.iter().flatten());

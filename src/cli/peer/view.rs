@@ -87,6 +87,7 @@ pub(super) fn peers(
                     (Direction::Incoming, false) => "in".to_owned(),
                     (Direction::Incoming, true) => "in rc4".to_owned(),
                 },
+                peer.source.name().to_owned(),
                 format!("{}%", percent(peer.pieces.into(), status.pieces_total.into())),
                 rate(peer.download_rate),
                 size(peer.downloaded),
@@ -97,8 +98,8 @@ pub(super) fn peers(
         if peers.is_empty() {
             return (status, "no peers".to_owned());
         }
-        let head = ["peer", "client", "dir", "has", "down", "got", "up", "gave"];
-        let table = Table::new(head).right(&[3, 4, 5, 6, 7]).names(&[1]).spare(&[2, 5, 7]);
+        let head = ["peer", "client", "dir", "source", "has", "down", "got", "up", "gave"];
+        let table = Table::new(head).right(&[4, 5, 6, 7, 8]).names(&[1]).spare(&[2, 6, 8, 3]);
         (status, table_text(&table.rows(rows), width, paint))
     })
 }

@@ -145,6 +145,7 @@ pub(super) fn peers(peers: &[PeerInfo], width: usize, paint: Paint) -> String {
             peer.addr.to_string(),
             printable(&peer.client).into_owned(),
             direction(peer).to_owned(),
+            peer.source.name().to_owned(),
             format!("{}%", u64::saturating_from(peer.progress * 100.0)),
             rate(peer.download_rate as f64),
             size(peer.downloaded),
@@ -152,8 +153,9 @@ pub(super) fn peers(peers: &[PeerInfo], width: usize, paint: Paint) -> String {
             size(peer.uploaded),
         ]
     });
-    let head = ["peer", "client", "dir", "has", "down", "got", "up", "gave"];
-    let table = Table::new(head).right(&[3, 4, 5, 6, 7]).names(&[1]).spare(&[2, 5, 7]).rows(rows);
+    let head = ["peer", "client", "dir", "source", "has", "down", "got", "up", "gave"];
+    let table =
+        Table::new(head).right(&[4, 5, 6, 7, 8]).names(&[1]).spare(&[2, 6, 8, 3]).rows(rows);
     table_text(&table, width, paint)
 }
 

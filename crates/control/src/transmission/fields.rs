@@ -9,7 +9,8 @@ use super::limits::{self, IDLE, RATIO};
 use super::memory::TorrentMemory;
 use super::trackers;
 use piecework_api::{
-    FileInfo, PeerEncryption, PeerInfo, PieceMap, Settings, State, Torrent, TorrentDetail,
+    FileInfo, PeerEncryption, PeerInfo, PeerSource, PieceMap, Settings, State, Torrent,
+    TorrentDetail,
 };
 use piecework_core::{Priority, base64};
 
@@ -413,10 +414,18 @@ fn peer(peer: &PeerInfo) -> Value {
 
 /// Peers that came to us, and those we dialled, whose addresses trackers (or people) gave.
 fn peers_from(peers: &[PeerInfo]) -> Value {
-    let incoming = peers.iter().filter(|peer| peer.incoming).count();
+    let from = |source| peers.iter().filter(|peer| peer.source == source).count();
+    let named = from(PeerSource::Magnet) + from(PeerSource::User);
     json!({
-        "from_cache": 0, "from_dht": 0, "from_incoming": incoming, "from_lpd": 0, "from_ltep": 0,
-        "from_pex": 0, "from_tracker": peers.len() - incoming,
+        // What a user has named is kept.
+        "from_cache": named,
+        "from_dht": from(PeerSource::Dht),
+        "from_incoming": from(PeerSource::Incoming),
+        "from_lpd": from(PeerSource::Local),
+        // Peers tell their own port in the handshake, and no other address.
+        "from_ltep": 0,
+        "from_pex": from(PeerSource::Exchange),
+        "from_tracker": from(PeerSource::Tracker) + from(PeerSource::Unknown),
     })
 }
 
@@ -646,7 +655,8 @@ mod tests {
         assert_eq!(encrypted, [json!(false), json!(true)]);
         assert_eq!((&peers[1]["address"], &peers[1]["port"]), (&json!("10.0.0.2"), &json!(50_000)));
         assert_eq!(plain("peers_from")["from_incoming"], 1);
-        assert_eq!(plain("peers_from")["from_tracker"], 1);
+        assert_eq!(plain("peers_from")["from_pex"], 1);
+        assert_eq!(plain("peers_from")["from_tracker"], 0);
     }
 
     #[test]

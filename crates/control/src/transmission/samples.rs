@@ -1,8 +1,8 @@
 //! Torrents for tests.
 
 use piecework_api::{
-    Counts, FileInfo, Overview, PeerEncryption, PeerInfo, PieceMap, State, Torrent, TorrentDetail,
-    TorrentSettings, TrackerInfo, TrackerState, Waiting,
+    Counts, FileInfo, Overview, PeerEncryption, PeerInfo, PeerSource, PieceMap, State, Torrent,
+    TorrentDetail, TorrentSettings, TrackerInfo, TrackerState, Waiting,
 };
 use piecework_core::metainfo::MetainfoBuilder;
 use piecework_core::{InfoHash, Priority};
@@ -95,6 +95,7 @@ pub(super) fn peers() -> Vec<PeerInfo> {
         addr: addr.parse().unwrap(),
         client: "Other 1.0".to_owned(),
         incoming,
+        source: if incoming { PeerSource::Incoming } else { PeerSource::Exchange },
         encryption: incoming.then_some(PeerEncryption::Rc4),
         pieces: 10,
         progress: 1.0,

@@ -158,7 +158,7 @@ impl Run<'_> {
 
     fn say_banned(&self, who: &PeerIdentity, piece: PieceIndex) {
         let (addr, piece) = (who.addr, piece.0);
-        if self.torrent.record().rare.user.contains(&addr) {
+        if self.torrent.record().rare.user.iter().any(|heard| heard.addr == addr) {
             let name = self.torrent.entry.metainfo.info().name();
             warn!(%addr, piece, torrent = %printable(name),
                 "a peer that you named sent a wrong block; it is dropped, and tried again after a \

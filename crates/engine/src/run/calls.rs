@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use piecework_core::BLOCK_LEN;
-use piecework_swarm::{Direction, Event, Source};
+use piecework_swarm::{Direction, Event, PeerSource};
 
 use super::super::entry::Call;
 use super::super::wants;
@@ -20,10 +20,10 @@ impl Run<'_> {
                 let _ = reply.send(self.swarm.stage(piece));
             }
             Call::AddPeers(addrs) => {
-                self.torrent.record_mut().note_user_peers(&addrs);
-                self.tell(Event::Candidates { source: Source::User, addrs });
+                self.torrent.record_mut().note_peers(PeerSource::User, &addrs);
+                self.tell(Event::Candidates { source: PeerSource::User, addrs });
             }
-            Call::Found(addrs) => self.tell(Event::Candidates { source: Source::Tracker, addrs }),
+            Call::Found(source, addrs) => self.tell(Event::Candidates { source, addrs }),
             Call::Accepted(connection) => self.connected(*connection, Direction::Incoming),
             Call::Options => self.options(),
             Call::Bounds => {

@@ -29,7 +29,7 @@ use piecework_core::{Bitfield, BlockRef, Moment, Sha1Hash};
 use piecework_proto::encryption::Method;
 use piecework_storage::{PieceResult, Watch};
 use piecework_swarm::{
-    BlockDigest, Direction, Event, PeerKey, PieceOutcome, Source, Swarm, SwarmConfig,
+    BlockDigest, Direction, Event, PeerKey, PeerSource, PieceOutcome, Swarm, SwarmConfig,
 };
 
 use super::announce_scheduler::Alone;
@@ -150,13 +150,7 @@ impl<'a> Run<'a> {
         let mut swarm = Swarm::new(config_of(torrent), torrent.geometry, have, means.rng(), now);
         let complaints = torrent.record_mut().rare.change(|rare| rare.complaints.take());
         let complaints = complaints.unwrap_or_default();
-        let user_peers = torrent.record().rare.user.clone();
-        let lost = torrent.record_mut().rare.change(|rare| std::mem::take(&mut rare.lost));
-        for (source, addrs) in [(Source::User, user_peers), (Source::Tracker, lost)] {
-            if !addrs.is_empty() {
-                swarm.handle(now, Event::Candidates { source, addrs });
-            }
-        }
+        name_known_peers(torrent, &mut swarm, now);
         let (inputs_tx, inputs) = mpsc::channel(INPUTS_WAITING);
         let (steps_tx, steps) = mpsc::channel(STEPS_WAITING);
         let (dialed_tx, dialed) = mpsc::channel(DIALED_WAITING);
@@ -318,6 +312,19 @@ impl Drop for Run<'_> {
     }
 }
 
+/// Tells a new swarm the addresses that the record has.
+fn name_known_peers(torrent: &mut Torrent, swarm: &mut Swarm, now: Moment) {
+    let mut known = torrent.record().rare.user.clone();
+    known.extend(torrent.record_mut().rare.change(|rare| std::mem::take(&mut rare.lost)));
+    for source in PeerSource::ALL {
+        let of_source = known.iter().filter(|heard| heard.source == source);
+        let addrs: Vec<SocketAddr> = of_source.map(|heard| heard.addr).collect();
+        if !addrs.is_empty() {
+            swarm.handle(now, Event::Candidates { source, addrs });
+        }
+    }
+}
+
 /// Returns the configuration of the torrent's swarm.
 fn config_of(torrent: &Torrent) -> SwarmConfig {
     let means = &torrent.means;
@@ -325,7 +332,8 @@ fn config_of(torrent: &Torrent) -> SwarmConfig {
     config.info_hash = Some(torrent.entry.info_hash());
     // Members of a private torrent have its `.torrent` from its tracker, as have those of libtorrent.
     let metainfo = &torrent.entry.metainfo;
-    config.metadata_size = (!metainfo.info().is_private()).then_some(metainfo.info_len());
+    config.is_private = metainfo.info().is_private();
+    config.metadata_size = (!config.is_private).then_some(metainfo.info_len());
     config.listen_port = means.identity.listen_port;
     let bounds = *means.connections.bounds.lock();
     config.choke = bounds.choke;

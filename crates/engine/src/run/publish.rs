@@ -96,6 +96,7 @@ impl Run<'_> {
                 addr: peer.who.known_as(),
                 client: peer.who.client.clone(),
                 direction: peer.direction,
+                source: peer.source,
                 encryption: self.links.get(&peer.key).and_then(|member| member.encryption),
                 pieces: peer.holds.count(),
                 download_rate: peer.download_rate as f64,

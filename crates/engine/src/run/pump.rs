@@ -1,13 +1,12 @@
 //! The loop of a torrent at work, and how it ends.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::net::Input;
 use piecework_core::Moment;
 use piecework_swarm::lifecycle::{LifecycleEvent, SwarmEnd};
-use piecework_swarm::{Direction, Event, WaitTimes};
+use piecework_swarm::{Direction, Event, HeardAddress, WaitTimes};
 
 use super::super::TorrentError;
 use super::super::announce_scheduler::Alone;
@@ -96,7 +95,8 @@ impl Run<'_> {
         });
         self.ending = true;
         let dialled = self.swarm.peers().filter(|peer| peer.direction == Direction::Outgoing);
-        let lost = dialled.map(|peer| peer.who.addr).collect();
+        let heard = dialled.map(|peer| HeardAddress { addr: peer.who.addr, source: peer.source });
+        let lost = heard.filter(|heard| !heard.source.is_named()).collect();
         self.tell(Event::Pause);
         self.act();
         self.see(self.torrent.means.now());
@@ -127,7 +127,7 @@ impl Run<'_> {
 
     /// Notes in the record what is known at the end. `lost` are peers that it had dialled, `alone`
     /// is what it goes on waiting for.
-    fn note_end(&mut self, lost: Vec<SocketAddr>, alone: Option<Arc<WaitTimes>>, is_idle: bool) {
+    fn note_end(&mut self, lost: Vec<HeardAddress>, alone: Option<Arc<WaitTimes>>, is_idle: bool) {
         let moved = self.moved();
         let waited = self.waits.seen();
         let blame = self.swarm.take_blame().filter(|_| is_idle);

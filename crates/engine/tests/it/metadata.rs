@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use piecework_core::metainfo::{Metainfo, MetainfoBuilder, TorrentSource};
-use piecework_engine::MetadataRequest;
+use piecework_engine::{AddTorrent, MetadataRequest};
 use piecework_proto::wire::{ExtendedHandshake, METADATA_ID, Message, MetadataMessage};
+use piecework_swarm::{HeardAddress, PeerSource};
 use piecework_testkit::{PeerMessage, RawPeer, add, content, seeded, session, stranger, within};
 
 /// The number by which these tests know the extension.
@@ -124,12 +125,17 @@ async fn a_private_torrent_keeps_its_metadata() {
     assert!(offer.metadata_size.is_none() && offer.messages.is_empty());
 }
 
+/// An address that a magnet link names.
+fn in_link(addr: SocketAddr) -> HeardAddress {
+    HeardAddress { addr, source: PeerSource::Magnet }
+}
+
 fn request(metainfo: &Metainfo, peers: &[SocketAddr]) -> MetadataRequest {
     MetadataRequest {
         info_hash: metainfo.info_hash(),
         trackers: vec!["http://127.0.0.1:1/announce".parse().unwrap()],
         more_trackers: Vec::new(),
-        peers: peers.to_vec(),
+        peers: peers.iter().map(|addr| in_link(*addr)).collect(),
         patience: None,
     }
 }
@@ -148,9 +154,11 @@ async fn metadata_is_fetched_of_peers_and_then_the_content() {
     assert_eq!(fetched.metainfo.info_hash(), metainfo.info_hash());
     assert!(fetched.metainfo.bytes().unwrap().info() == metainfo.bytes().unwrap().info());
     assert_eq!(fetched.metainfo.trackers(), [["http://127.0.0.1:1/announce"]]);
-    assert!(fetched.peers.contains(&addr));
+    assert!(fetched.peers.contains(&in_link(addr)));
     let target = tempfile::tempdir().unwrap();
-    let handle = add(&leecher, &Arc::new(fetched.metainfo), target.path(), &fetched.peers);
+    let mut torrent = AddTorrent::new(Arc::new(fetched.metainfo), target.path().to_owned());
+    torrent.found = fetched.peers;
+    let handle = leecher.add(torrent).unwrap();
     within(handle.completed()).await.unwrap();
     assert!(std::fs::read(target.path().join("file")).unwrap() == bytes);
 }

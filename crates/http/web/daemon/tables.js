@@ -8,6 +8,11 @@ import { KEPT } from "./map.js";
 
 const TRACKER_STATES = { idle: "not asked yet", announcing: "being asked", working: "works", failed: "failed", stopped: "told that we left" };
 
+const SOURCES = {
+  tracker: "from a tracker", dht: "from the DHT", exchange: "from another peer", local: "from the local network",
+  magnet: "from a magnet link", user: "named by you", incoming: "dialled us",
+};
+
 const PEN = "M2.5 13.5l.7-3L10.6 3l2.4 2.4-7.5 7.4zM11.4 2.2l1-1 2.4 2.4-1 1z";
 
 const PRIORITIES = ["skip", "low", "normal", "high"];
@@ -86,6 +91,7 @@ export function peers({ slotOf }) {
       setText(cells[4], bytes(peer.downloaded));
       setText(cells[5], bytes(peer.uploaded));
       const words = [`${percent(peer.progress, 1)}`];
+      if (SOURCES[peer.source]) words.push(SOURCES[peer.source]);
       if (peer.encryption) words.push(peer.encryption === "rc4" ? "encrypted" : "encrypted handshake");
       if (peer.we_are_interested && peer.choking_us) words.push("chokes us");
       if (peer.interested_in_us && peer.choked_by_us) words.push("choked by us");

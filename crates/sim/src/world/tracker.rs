@@ -6,7 +6,7 @@ use std::time::Duration;
 use piecework_proto::announce::{Announce, AnnounceEvent, AnnounceReply};
 use piecework_registry::{AnnounceAnswer, PeerQuery, Refusal};
 use piecework_swarm::announcer::{AnnounceFailure, HostState};
-use piecework_swarm::{Event, Source};
+use piecework_swarm::{Event, PeerSource};
 
 use super::{INFO_HASH, PORT, SimEvent, World};
 
@@ -66,7 +66,7 @@ impl World {
                 Vec::new()
             }
         };
-        self.tell(at, Event::Candidates { source: Source::Tracker, addrs });
+        self.tell(at, Event::Candidates { source: PeerSource::Tracker, addrs });
         if self.nodes[at].is_here() {
             self.announce(at);
         }

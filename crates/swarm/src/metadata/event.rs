@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::candidates::ConnectionEnd;
-use crate::{Direction, PeerKey, Source};
+use crate::{Direction, PeerKey, PeerSource};
 use piecework_proto::wire::MetadataMessage;
 
 /// An event, which the driver passes to [`MetadataFetch::handle`](super::MetadataFetch::handle).
@@ -12,7 +12,7 @@ pub enum MetadataEvent {
     /// Addresses of possible peers.
     Candidates {
         /// Where the addresses come from.
-        source: Source,
+        source: PeerSource,
         /// Any number.
         addrs: Vec<SocketAddr>,
     },

@@ -23,7 +23,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::candidates::{CandidateList, ConnectionEnd};
-use crate::{Direction, PeerKey, Source};
+use crate::{Direction, HeardAddress, PeerKey, PeerSource};
 use group::Group;
 use peer::FetchPeer;
 use piecework_core::{Moment, Rng, SaturatingFrom};
@@ -126,7 +126,7 @@ impl MetadataFetch {
     }
 
     /// Returns the addresses where peers may be, for the torrent that follows.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
+    pub fn addresses(&self) -> Vec<HeardAddress> {
         self.candidates.iter().collect()
     }
 
@@ -153,7 +153,7 @@ impl MetadataFetch {
         active.map(|group| group.until).min()
     }
 
-    fn on_candidates(&mut self, source: Source, addrs: &[SocketAddr]) {
+    fn on_candidates(&mut self, source: PeerSource, addrs: &[SocketAddr]) {
         for addr in addrs.iter().take(MAX_ADDRESSES) {
             self.candidates.add(self.now, *addr, source);
         }

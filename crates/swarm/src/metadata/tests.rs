@@ -324,7 +324,9 @@ fn a_paused_fetch_has_no_peers_and_dials_nobody() {
     network.join(Kind::Silent);
     let addrs = vec!["10.1.1.1:1".parse().unwrap()];
     network.fetch.handle(network.now, MetadataEvent::Pause);
-    network.fetch.handle(network.now, MetadataEvent::Candidates { source: Source::User, addrs });
+    network
+        .fetch
+        .handle(network.now, MetadataEvent::Candidates { source: PeerSource::User, addrs });
     let actions: Vec<_> = std::iter::from_fn(|| network.fetch.poll()).collect();
     assert!(matches!(
         actions[..],

@@ -15,7 +15,7 @@ fn dialled(table: &mut TestSwarm) -> Vec<String> {
     dialled
 }
 
-fn candidates(table: &mut TestSwarm, source: Source, addrs: &[&str]) {
+fn candidates(table: &mut TestSwarm, source: PeerSource, addrs: &[&str]) {
     let addrs = addrs.iter().map(|addr| addr.parse().unwrap()).collect();
     table.handle(Event::Candidates { source, addrs });
 }
@@ -33,25 +33,55 @@ fn extended(handshake: &ExtendedHandshake) -> Message {
 }
 
 #[test]
+fn a_peer_says_where_its_address_was_heard_of_first_unless_a_user_names_it() {
+    for source in PeerSource::ALL.into_iter().filter(|source| *source != PeerSource::Incoming) {
+        for later in [PeerSource::Tracker, PeerSource::Exchange, PeerSource::User] {
+            let mut table = TestSwarm::with("..", 1, |config| config.max_dialing = 1);
+            candidates(&mut table, source, &["10.0.0.1:1"]);
+            candidates(&mut table, later, &["10.0.0.1:1"]);
+            table.join(&guest(1).outgoing("10.0.0.1:1"), "x.");
+            let expected = if later.is_named() { later } else { source };
+            assert_eq!(table.swarm.peers().next().unwrap().source, expected, "{source:?}");
+        }
+    }
+    let mut table = TestSwarm::new("..", 1);
+    table.join(&guest(1).at("10.0.0.1:9"), "x.");
+    assert_eq!(table.swarm.peers().next().unwrap().source, PeerSource::Incoming);
+}
+
+#[test]
+fn a_private_torrent_dials_only_what_a_tracker_or_a_user_named() {
+    let mut table = TestSwarm::with("..", 1, |config| config.is_private = true);
+    for (at, source) in PeerSource::ALL.into_iter().enumerate() {
+        candidates(&mut table, source, &[&format!("10.0.0.1:{}", at + 1)]);
+    }
+    let known: Vec<String> = table.swarm.known_addrs().map(|addr| addr.to_string()).collect();
+    let of = |source| PeerSource::ALL.iter().position(|one| *one == source).unwrap() + 1;
+    let expected = [PeerSource::Tracker, PeerSource::User, PeerSource::Incoming]
+        .map(|source| format!("10.0.0.1:{}", of(source)));
+    assert_eq!(known, expected);
+}
+
+#[test]
 fn a_swarm_without_peers_and_without_places_has_no_timer() {
     let mut table = TestSwarm::with("..", 1, |config| config.max_peers = 0);
-    candidates(&mut table, Source::Tracker, &["10.0.0.1:1"]);
+    candidates(&mut table, PeerSource::Tracker, &["10.0.0.1:1"]);
     assert_eq!(table.swarm.deadline(), None, "no place at all");
 
     let mut table = TestSwarm::with("..", 1, |config| config.max_peers = 1);
-    candidates(&mut table, Source::Tracker, &["10.0.0.1:1"]);
+    candidates(&mut table, PeerSource::Tracker, &["10.0.0.1:1"]);
     assert_eq!(dialled(&mut table), ["10.0.0.1:1"]);
-    candidates(&mut table, Source::Tracker, &["10.0.0.2:1"]);
+    candidates(&mut table, PeerSource::Tracker, &["10.0.0.2:1"]);
     assert_eq!(table.swarm.deadline(), None, "the dial takes the place");
     table.handle(Event::Pause);
-    candidates(&mut table, Source::Tracker, &["10.0.0.3:1"]);
+    candidates(&mut table, PeerSource::Tracker, &["10.0.0.3:1"]);
     assert_eq!(table.swarm.deadline(), None, "paused meanwhile");
 }
 
 #[test]
 fn a_peer_that_took_the_last_place_by_a_dial_may_have_to_make_way() {
     let mut table = TestSwarm::with("..", 1, |config| config.max_peers = 1);
-    candidates(&mut table, Source::Tracker, &["10.0.0.1:1", "10.0.0.2:1"]);
+    candidates(&mut table, PeerSource::Tracker, &["10.0.0.1:1", "10.0.0.2:1"]);
     let first = dialled(&mut table).remove(0);
     table.join(&guest(1).outgoing(&first), "xx");
     table.wait(Duration::from_secs(4));
@@ -107,18 +137,18 @@ fn extended_handshake_tells_who_they_are() {
     assert_eq!(dialled(&mut table), Vec::<String>::new());
     assert_eq!(table.swarm.known_addrs().count(), 1);
     // Others may listen there.
-    candidates(&mut table, Source::Tracker, &["10.0.0.1:7000"]);
+    candidates(&mut table, PeerSource::Tracker, &["10.0.0.1:7000"]);
     assert_eq!(dialled(&mut table), ["10.0.0.1:7000"]);
 }
 
 #[test]
 fn own_peer_id_is_refused_and_its_address_never_dialled_again() {
     let mut table = TestSwarm::new("..", 1);
-    candidates(&mut table, Source::Tracker, &["10.0.0.1:6881"]);
+    candidates(&mut table, PeerSource::Tracker, &["10.0.0.1:6881"]);
     assert_eq!(dialled(&mut table), ["10.0.0.1:6881"]);
     table.connect(&guest(1).outgoing("10.0.0.1:6881").called(LOCAL));
     assert_eq!(table.fault_of(1), Some(PeerFault::Ourselves));
-    candidates(&mut table, Source::User, &["10.0.0.1:6881"]);
+    candidates(&mut table, PeerSource::User, &["10.0.0.1:6881"]);
     table.wait(Duration::from_secs(10_000));
     assert_eq!(dialled(&mut table), Vec::<String>::new());
     assert_eq!(table.swarm.deadline(), None);
@@ -127,13 +157,13 @@ fn own_peer_id_is_refused_and_its_address_never_dialled_again() {
 #[test]
 fn lying_tracker_own_address_port_zero_and_a_million_peers_cost_little() {
     let mut table = TestSwarm::new("..", 1);
-    candidates(&mut table, Source::Tracker, &["10.0.0.1:0", "0.0.0.0:1", "224.1.1.1:1"]);
+    candidates(&mut table, PeerSource::Tracker, &["10.0.0.1:0", "0.0.0.0:1", "224.1.1.1:1"]);
     assert_eq!(dialled(&mut table), Vec::<String>::new());
     assert_eq!(table.swarm.deadline(), None);
     let addrs = (0..1_000_000u32)
         .map(|n| SocketAddr::new(std::net::Ipv4Addr::from(0x0b00_0000 + n).into(), 6881))
         .collect();
-    table.handle(Event::Candidates { source: Source::Tracker, addrs });
+    table.handle(Event::Candidates { source: PeerSource::Tracker, addrs });
     assert_eq!(table.swarm.known_addrs().count(), 1_000);
     assert_eq!(dialled(&mut table).len(), 8);
 }
@@ -145,7 +175,7 @@ fn never_more_dials_and_peers_than_allowed() {
         config.max_peers = 3;
     });
     let addrs = ["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1", "10.0.0.4:1", "10.0.0.5:1"];
-    candidates(&mut table, Source::Tracker, &addrs);
+    candidates(&mut table, PeerSource::Tracker, &addrs);
     let mut seen = BTreeSet::new();
     for key in 1.. {
         let now = dialled(&mut table);
@@ -246,7 +276,7 @@ fn who_shows_the_id_of_a_peer_keeps_it_neither_out_nor_in() {
     for copied_first in [true, false] {
         let mut table = TestSwarm::new("..", 1);
         let id = PeerId([0xff; 20]);
-        candidates(&mut table, Source::Tracker, &["10.0.0.9:6881"]);
+        candidates(&mut table, PeerSource::Tracker, &["10.0.0.9:6881"]);
         let honest = guest(1).called(id).outgoing("10.0.0.9:6881");
         let copy = |key| guest(key).called(id).at(&format!("10.0.0.9:{key}"));
         if copied_first {
@@ -272,7 +302,7 @@ fn crossing_dials_leave_the_one_of_the_greater_id_whatever_came_first() {
     for (id, kept) in [(greater, both), (lesser, ours)] {
         for outgoing_first in [true, false] {
             let mut table = TestSwarm::new("..", 1);
-            candidates(&mut table, Source::Tracker, &["10.0.0.9:6881"]);
+            candidates(&mut table, PeerSource::Tracker, &["10.0.0.9:6881"]);
             let dialled = guest(1).called(id).outgoing("10.0.0.9:6881");
             let accepted = guest(2).called(id).at("10.0.0.9:5000");
             let (first, second) =
@@ -287,7 +317,7 @@ fn crossing_dials_leave_the_one_of_the_greater_id_whatever_came_first() {
             let known = table.swarm.peers().next().unwrap().who.known_as();
             assert_eq!(known, "10.0.0.9:6881".parse().unwrap());
             self::dialled(&mut table);
-            candidates(&mut table, Source::Tracker, &["10.0.0.9:6881"]);
+            candidates(&mut table, PeerSource::Tracker, &["10.0.0.9:6881"]);
             table.wait(Duration::from_secs(100));
             assert_eq!(self::dialled(&mut table), Vec::<String>::new());
         }
@@ -298,7 +328,7 @@ fn crossing_dials_leave_the_one_of_the_greater_id_whatever_came_first() {
 fn a_dial_that_our_own_bound_prevented_is_not_the_peers_failure() {
     let mut table = TestSwarm::new("..", 1);
     let addrs = ["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"];
-    candidates(&mut table, Source::Tracker, &addrs);
+    candidates(&mut table, PeerSource::Tracker, &addrs);
     for _ in 0..20 {
         for addr in dialled(&mut table) {
             table.handle(Event::DialPrevented { addr: addr.parse().unwrap() });
@@ -425,7 +455,7 @@ fn a_seeder_of_parts_parts_from_a_complete_peer() {
 #[test]
 fn complete_torrent_dials_no_peer_it_knows_to_be_complete() {
     let mut table = TestSwarm::new("xx", 1);
-    candidates(&mut table, Source::User, &["10.0.0.1:1"]);
+    candidates(&mut table, PeerSource::User, &["10.0.0.1:1"]);
     dialled(&mut table);
     table.connect(&guest(1).outgoing("10.0.0.1:1"));
     table.hear(1, Message::HaveAll);
@@ -447,7 +477,7 @@ fn torrent_of_no_bytes_is_complete_and_works() {
 #[test]
 fn pause_drops_everything_and_resume_dials_again() {
     let mut table = TestSwarm::new("....", 4);
-    candidates(&mut table, Source::Tracker, &["10.0.0.1:1"]);
+    candidates(&mut table, PeerSource::Tracker, &["10.0.0.1:1"]);
     table.serve(&guest(1).outgoing("10.0.0.1:1"), "xxxx");
     let first = table.requests(1)[0];
     table.give(1, first);
@@ -461,7 +491,7 @@ fn pause_drops_everything_and_resume_dials_again() {
     assert_eq!(table.fault_of(2), Some(PeerFault::Paused));
     let late = table.give(1, first);
     assert!(table.actions.contains(&Action::Discard { buffer: late }));
-    candidates(&mut table, Source::Tracker, &["10.0.0.2:1"]);
+    candidates(&mut table, PeerSource::Tracker, &["10.0.0.2:1"]);
     assert_eq!(dialled(&mut table), Vec::<String>::new());
     table.handle(Event::Resume);
     assert_eq!(dialled(&mut table).len(), 2);
@@ -470,7 +500,7 @@ fn pause_drops_everything_and_resume_dials_again() {
 #[test]
 fn lost_peers_are_dialled_again_after_a_while() {
     let mut table = TestSwarm::new("..", 1);
-    candidates(&mut table, Source::Tracker, &["10.0.0.1:1"]);
+    candidates(&mut table, PeerSource::Tracker, &["10.0.0.1:1"]);
     dialled(&mut table);
     table.connect(&guest(1).outgoing("10.0.0.1:1"));
     table.handle(Event::Disconnected { peer: PeerKey(1) });
@@ -510,7 +540,7 @@ fn fewer_peers_allowed_drops_those_of_least_use() {
 #[test]
 fn more_peers_allowed_dials_at_once() {
     let mut table = TestSwarm::with("..", 1, |config| config.max_peers = 1);
-    candidates(&mut table, Source::Tracker, &["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"]);
+    candidates(&mut table, PeerSource::Tracker, &["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"]);
     assert_eq!(dialled(&mut table).len(), 1);
     limit(&mut table, 3, 8);
     assert_eq!(dialled(&mut table).len(), 2);

@@ -199,7 +199,7 @@ fn three_wrong_pieces_have_their_host_refused_but_not_the_loopback_one() {
 fn with_honest_seed() -> TestSwarm {
     let mut table = TestSwarm::new("....", 1);
     let addrs = vec!["10.0.0.7:6881".parse().unwrap()];
-    table.handle(Event::Candidates { source: Source::Tracker, addrs });
+    table.handle(Event::Candidates { source: PeerSource::Tracker, addrs });
     table.serve(&honest(1), "x...");
     table.run(|_, _| true);
     assert_eq!(table.swarm.have().count(), 1);
@@ -273,7 +273,7 @@ fn a_seed_that_is_not_connected_yet_is_dialled_whatever_port_an_attacker_claims(
     table.hear(10, Message::HaveAll);
     table.hear(10, listens_at(6881));
     let addrs = vec![honest(1).addr];
-    table.handle(Event::Candidates { source: Source::Tracker, addrs });
+    table.handle(Event::Candidates { source: PeerSource::Tracker, addrs });
     assert!(table.actions.contains(&Action::Dial { addr: honest(1).addr }));
     table.serve(&honest(1), "xx");
     let known = |table: &TestSwarm, key| table.swarm.identity(PeerKey(key)).unwrap().known_as();
@@ -298,7 +298,7 @@ fn a_host_of_poisoners_loses_what_it_offers_and_keeps_who_has_proven_good_or_wan
     // The seed is dialled again at once, others of the host a minute later.
     table.handle(Event::Disconnected { peer: PeerKey(1) });
     let addrs = vec!["10.0.0.7:7000".parse().unwrap()];
-    table.handle(Event::Candidates { source: Source::Tracker, addrs });
+    table.handle(Event::Candidates { source: PeerSource::Tracker, addrs });
     let dialled = |table: &mut TestSwarm| {
         let dial = |action: Action| match action {
             Action::Dial { addr } => Some(addr.port()),
@@ -315,7 +315,7 @@ fn a_host_of_poisoners_loses_what_it_offers_and_keeps_who_has_proven_good_or_wan
 #[test]
 fn an_address_that_we_dialled_and_that_sent_a_wrong_piece_is_not_dialled_again_unless_the_user_wants()
  {
-    for source in [Source::Tracker, Source::User] {
+    for source in [PeerSource::Tracker, PeerSource::User] {
         let mut table = TestSwarm::new("..", 1);
         let addr: SocketAddr = "10.0.0.7:6881".parse().unwrap();
         let dials = |table: &mut TestSwarm| {
@@ -327,10 +327,10 @@ fn an_address_that_we_dialled_and_that_sent_a_wrong_piece_is_not_dialled_again_u
         assert_eq!(table.fault_of(1), Some(PeerFault::Corrupt));
         dials(&mut table);
         table.wait(Duration::from_secs(59));
-        table.handle(Event::Candidates { source: Source::Tracker, addrs: vec![addr] });
+        table.handle(Event::Candidates { source: PeerSource::Tracker, addrs: vec![addr] });
         assert_eq!(dials(&mut table), 0);
         table.wait(Duration::from_secs(3_600));
-        let is_users = source == Source::User;
+        let is_users = source == PeerSource::User;
         assert_eq!(dials(&mut table), usize::from(is_users));
         if is_users {
             table.serve(&guest(2).outgoing("10.0.0.7:6881"), "xx");

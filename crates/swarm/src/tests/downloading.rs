@@ -410,7 +410,7 @@ fn line_11_places_that_are_wanted_are_freed_by_who_sends_nothing() {
         table.serve(&guest(key), "xxxx");
     }
     let addr = "10.0.0.99:6881".parse().unwrap();
-    table.handle(Event::Candidates { source: Source::Tracker, addrs: vec![addr] });
+    table.handle(Event::Candidates { source: PeerSource::Tracker, addrs: vec![addr] });
     assert!(!table.actions.contains(&Action::Dial { addr }));
     table.wait(Duration::from_millis(3_500));
     assert_eq!(table.faults().into_values().collect::<Vec<_>>(), [PeerFault::Unresponsive]);
@@ -430,7 +430,7 @@ fn line_11_places_that_are_wanted_are_given_by_who_gives_least() {
     table.join(&guest(4), &all);
     table.handle(Event::Uploaded { peer: PeerKey(4), blocks: 1, bytes: u64::from(BLOCK_LEN) });
     let addrs = (90..99).map(|n| format!("10.0.0.{n}:6881").parse().unwrap()).collect();
-    table.handle(Event::Candidates { source: Source::Tracker, addrs });
+    table.handle(Event::Candidates { source: PeerSource::Tracker, addrs });
     let mut dropped = Vec::new();
     for tenth in 0..100 {
         table.wait(Duration::from_millis(100));

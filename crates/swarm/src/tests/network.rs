@@ -218,7 +218,7 @@ impl World {
         for node in 0..count {
             let at = world.now + Duration::from_millis(world.rng.below(setup.announce_within));
             let addrs = addrs.clone();
-            let event = Event::Candidates { source: Source::Tracker, addrs };
+            let event = Event::Candidates { source: PeerSource::Tracker, addrs };
             world.schedule(at, node, NetworkEvent::Swarm(event));
         }
         world

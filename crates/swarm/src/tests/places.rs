@@ -89,11 +89,11 @@ fn a_download_whose_places_are_all_useless_tries_other_addresses_one_at_a_time()
         table.join(&guest(key).at(&format!("198.51.100.1:{key}")), "..");
     }
     let addrs = ["198.51.100.7:1", "198.51.100.8:1"].map(|addr| addr.parse().unwrap()).to_vec();
-    table.handle(Event::Candidates { source: Source::Tracker, addrs });
+    table.handle(Event::Candidates { source: PeerSource::Tracker, addrs });
     assert!(dialled_of(table.take()).is_empty());
     table.wait(61 * SECOND);
     (1..=3).for_each(|key| table.hear(key, Message::KeepAlive));
-    table.handle(Event::Candidates { source: Source::Tracker, addrs: Vec::new() });
+    table.handle(Event::Candidates { source: PeerSource::Tracker, addrs: Vec::new() });
     let dials = dialled_of(table.take());
     assert_eq!(dials.len(), 1);
     table.connect(&guest(4).outgoing(&dials[0].to_string()));

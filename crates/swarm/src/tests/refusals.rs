@@ -27,7 +27,7 @@ fn line_11_who_refuses_everything_gives_its_place_away() {
         table.serve(&guest(key).outgoing(&format!("10.0.0.{key}:6881")), "xxxx");
     }
     let addr: SocketAddr = "10.0.0.99:6881".parse().unwrap();
-    table.handle(Event::Candidates { source: Source::Tracker, addrs: vec![addr] });
+    table.handle(Event::Candidates { source: PeerSource::Tracker, addrs: vec![addr] });
     for _ in 0..60 {
         (1..=3).for_each(|key| refuse(&mut table, key, Duration::from_millis(50)));
     }

@@ -260,7 +260,7 @@ fn same_wants_again_change_nothing() {
 fn finished_torrent_parts_from_seeds_and_finds_them_again_when_it_wants_more() {
     let mut table = wanting("..x.", 1, "n---");
     table.handle(Event::Candidates {
-        source: Source::Tracker,
+        source: PeerSource::Tracker,
         addrs: vec!["10.0.0.1:1".parse().unwrap()],
     });
     table.join(&guest(2).extended(), "....");
@@ -302,7 +302,7 @@ fn finished_torrent_parts_from_seeds_and_finds_them_again_when_it_wants_more() {
 fn peer_that_wants_nothing_is_not_dialled_by_a_seed_again_and_again() {
     let mut table = TestSwarm::new("xx", 1);
     table.handle(Event::Candidates {
-        source: Source::Tracker,
+        source: PeerSource::Tracker,
         addrs: vec!["10.0.0.1:1".parse().unwrap()],
     });
     table.connect(&guest(1).extended().outgoing("10.0.0.1:1"));
