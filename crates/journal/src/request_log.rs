@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
@@ -30,6 +31,8 @@ pub struct RequestLog {
     capacity: usize,
     listeners: broadcast::Sender<Arc<RequestRecord>>,
     journal: Option<Arc<Journal>>,
+    /// Requests that the caller did not log because there were too many.
+    left_out: AtomicU64,
 }
 
 struct LogState {
@@ -39,6 +42,8 @@ struct LogState {
     held_back: u64,
     /// Those of them that the journal has not counted yet.
     untold: u64,
+    /// How many of the requests that the caller left out the journal has counted.
+    told_left_out: u64,
 }
 
 /// What was written and sent to listeners in one second.
@@ -78,10 +83,12 @@ impl RequestLog {
                 second: RateWindow::default(),
                 held_back: 0,
                 untold: 0,
+                told_left_out: 0,
             }),
             capacity,
             listeners: broadcast::Sender::new(HEARD),
             journal: None,
+            left_out: AtomicU64::new(0),
         }
     }
 
@@ -104,7 +111,8 @@ impl RequestLog {
     /// Writes what is queued for the journal and closes it. Blocks.
     pub fn close(&self) {
         if let Some(journal) = &self.journal {
-            journal.skipped(std::mem::take(&mut self.inner.lock().untold));
+            let untold = self.take_untold(&mut self.inner.lock());
+            journal.skipped(untold);
             journal.close();
         }
     }
@@ -119,8 +127,8 @@ impl RequestLog {
         let begins = inner.second.begin(record.time);
         let admitted = inner.second.admit(&record);
         if let Some(journal) = &self.journal {
-            if begins && inner.untold > 0 {
-                journal.skipped(std::mem::take(&mut inner.untold));
+            if begins {
+                journal.skipped(self.take_untold(&mut inner));
             }
             if admitted {
                 journal.record(Record::Request(Arc::clone(&record)));
@@ -139,6 +147,11 @@ impl RequestLog {
             // A listener that has just left need not receive it.
             let _ = self.listeners.send(record);
         }
+    }
+
+    /// Counts requests that are not logged because there are too many. For a caller that makes no records of them.
+    pub fn left_out(&self, count: u64) {
+        self.left_out.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Returns a receiver of new records, except those held back because there are too many at a
@@ -169,15 +182,22 @@ impl RequestLog {
         self.journal.as_ref()
     }
 
-    /// Returns how many records were neither written nor sent to listeners, because there were too
+    /// Returns how many requests were neither written nor sent to listeners, because there were too
     /// many at a time.
     pub fn held_back(&self) -> u64 {
-        self.inner.lock().held_back
+        self.inner.lock().held_back + self.left_out.load(Ordering::Relaxed)
     }
 
-    /// Returns how many older records were dropped.
+    /// Returns how many older records were dropped, and how many requests were left out.
     pub fn dropped(&self) -> u64 {
-        self.inner.lock().ring.dropped()
+        self.inner.lock().ring.dropped() + self.left_out.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many requests were held back since the last call.
+    fn take_untold(&self, inner: &mut LogState) -> u64 {
+        let left_out = self.left_out.load(Ordering::Relaxed);
+        let before = std::mem::replace(&mut inner.told_left_out, left_out);
+        std::mem::take(&mut inner.untold) + left_out.saturating_sub(before)
     }
 }
 
@@ -299,6 +319,25 @@ mod tests {
         assert_eq!(log.held_back(), 1_000 - written);
         log.close();
         assert_eq!((log.written(), journal.dropped()), (written, 1_000 - written));
+    }
+
+    #[test]
+    fn requests_that_were_left_out_count_as_dropped_and_the_journal_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = crate::JournalOptions {
+            path: dir.path().join("journal.sqlite"),
+            age: Journal::DEFAULT_AGE,
+            size: Journal::DEFAULT_SIZE,
+            program: "test".to_owned(),
+        };
+        let journal = Arc::new(Journal::open(&options).unwrap());
+        let log = RequestLog::with_journal(10, Arc::clone(&journal)).unwrap();
+        log.left_out(7);
+        log.push(RequestRecord { time: RequestRecord::time_of(5_000), ..record(1, 0) });
+        log.left_out(5);
+        assert_eq!((log.held_back(), log.dropped(), log.len()), (12, 12, 1));
+        log.close();
+        assert_eq!(journal.dropped(), 12);
     }
 
     #[test]

@@ -2,12 +2,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use foldhash::fast::FixedState;
+
 use super::answers::Refusal;
 use super::guesses::is_guessable;
 use super::ledger::{AnnounceClaim, IdentityMatch};
 use super::peers::{Reachability, tick_of};
 use super::registry::Registry;
 use super::select::PeerPosition;
+use super::torrent::Torrent;
 use piecework_core::Moment;
 use piecework_proto::announce::{Announce, AnnounceEvent};
 
@@ -66,14 +69,10 @@ impl Registry {
         } else {
             self.ids.keep(slot, addr, announce.peer_id);
         }
-        if let Some(place) = known
-            && torrent.reachability(place) == Reachability::Lost
-        {
-            // It is alive, and others may be able to reach it.
-            torrent.set_reachability(place, Reachability::Refused, hasher);
-        }
+        let known = known.filter(|place| !is_back(torrent, *place, hasher));
         // It was found or inserted above.
-        let place = torrent.find(from, announce.port, hasher).ok_or(Refusal::Full)?;
+        let place = known.or_else(|| torrent.find(from, announce.port, hasher));
+        let place = place.ok_or(Refusal::Full)?;
         let place = torrent.refresh(place, tick, complete, recent, hasher);
         let torrent = &mut self.torrents[slot];
         torrent.tell_other(addr, &self.hasher);
@@ -123,6 +122,16 @@ impl Registry {
         let told = announce.key;
         !told.is_some_and(|told| self.guesses.admits(now, from, key, told))
     }
+}
+
+/// Returns whether the peer at `place` had perhaps gone. Then it is alive, others may be able to reach it, and its
+/// position changes.
+fn is_back(torrent: &mut Torrent, place: PeerPosition, hasher: &FixedState) -> bool {
+    let is_back = torrent.reachability(place) == Reachability::Lost;
+    if is_back {
+        torrent.set_reachability(place, Reachability::Refused, hasher);
+    }
+    is_back
 }
 
 fn said(announce: &Announce, joins: Option<SocketAddr>) -> AnnounceClaim {

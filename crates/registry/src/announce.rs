@@ -7,7 +7,7 @@ use piecework_proto::announce::{Announce, AnnounceEvent};
 
 use super::answers::{AnnounceAnswer, PeerQuery, Refusal};
 use super::ledger::PeerFacts;
-use super::peers::{Tick, tick_of};
+use super::peers::tick_of;
 use super::registry::Registry;
 use super::watch::DepartureCause;
 
@@ -25,15 +25,35 @@ impl Registry {
         announce: &Announce,
         want: PeerQuery,
     ) -> Result<AnnounceAnswer, Refusal> {
-        let tick = tick_of(now);
+        let mut answer = AnnounceAnswer::default();
+        self.announce_into(now, rng, from, announce, want, &mut answer)?;
+        Ok(answer)
+    }
+
+    /// Does the same as [`Registry::announce`] with an answer that is used again. So an announce allocates no memory
+    /// once the lists of `answer` have grown.
+    ///
+    /// # Errors
+    /// As [`Registry::announce`]. Then the answer is empty.
+    pub fn announce_into(
+        &mut self,
+        now: Moment,
+        rng: &mut Rng,
+        from: IpAddr,
+        announce: &Announce,
+        want: PeerQuery,
+        answer: &mut AnnounceAnswer,
+    ) -> Result<(), Refusal> {
         let from = from.to_canonical();
+        answer.clear();
         if announce.event == AnnounceEvent::Stopped {
-            return Ok(self.stop(now, from, announce));
+            self.stop(now, from, announce, answer);
+            return Ok(());
         }
         if announce.port == 0 {
-            return self.answer_unlisted(tick, rng, announce, want);
+            return self.answer_unlisted(now, rng, announce, want, answer);
         }
-        let slot = self.slot_for(tick, rng, from, announce.info_hash)?;
+        let slot = self.slot_for(tick_of(now), rng, from, announce.info_hash)?;
         let place = match self.admit(slot, now, from, announce) {
             Ok(place) => place,
             Err(refusal) => {
@@ -41,27 +61,38 @@ impl Registry {
                 return Err(refusal);
             }
         };
-        Ok(self.answer(slot, tick, rng, Some(place), announce.left == 0, want))
+        self.answer(slot, now, rng, Some(place), announce.left == 0, want, answer);
+        Ok(())
     }
 
     /// Answers a peer that announces port 0 and so accepts no connections. It is not listed and opens no torrent,
     /// but gets peers to connect to.
     fn answer_unlisted(
         &mut self,
-        tick: Tick,
+        now: Moment,
         rng: &mut Rng,
         announce: &Announce,
         want: PeerQuery,
-    ) -> Result<AnnounceAnswer, Refusal> {
+        answer: &mut AnnounceAnswer,
+    ) -> Result<(), Refusal> {
         match self.find(announce.info_hash) {
-            Some(slot) => Ok(self.answer(slot, tick, rng, None, announce.left == 0, want)),
-            None if self.config.open => Ok(AnnounceAnswer::default()),
+            Some(slot) => {
+                self.answer(slot, now, rng, None, announce.left == 0, want, answer);
+                Ok(())
+            }
+            None if self.config.open => Ok(()),
             None => Err(Refusal::NotCatalogued),
         }
     }
 
-    fn stop(&mut self, now: Moment, from: IpAddr, announce: &Announce) -> AnnounceAnswer {
-        let Some(slot) = self.find(announce.info_hash) else { return AnnounceAnswer::default() };
+    fn stop(
+        &mut self,
+        now: Moment,
+        from: IpAddr,
+        announce: &Announce,
+        answer: &mut AnnounceAnswer,
+    ) {
+        let Some(slot) = self.find(announce.info_hash) else { return };
         let port = match announce.port {
             0 => self.port_by_id(slot, from, announce.peer_id),
             port => Some(port),
@@ -72,9 +103,9 @@ impl Registry {
         {
             self.remove(slot, place, DepartureCause::Stopped);
         }
-        let (complete, incomplete) = self.torrents[slot].counts();
+        (answer.complete, answer.incomplete) = self.torrents[slot].counts();
+        answer.catalogued = self.torrents[slot].ledger.is_some();
         self.drop_if_idle(slot);
-        AnnounceAnswer { complete, incomplete, ..AnnounceAnswer::default() }
     }
 
     /// Returns the port of the peer at an address with this id, if there is exactly one. Some clients omit their

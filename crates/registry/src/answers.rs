@@ -28,6 +28,11 @@ pub struct AnnounceAnswer {
     pub peers: Vec<HandedPeer>,
     /// The ids of these peers, in the same order, where known. Empty if no ids are wanted.
     pub ids: Vec<Option<PeerId>>,
+    /// Whether the torrent is in the catalogue.
+    pub catalogued: bool,
+    /// Whether it is the first announce of a catalogued torrent in this second. Announces that a peer stops do not
+    /// count.
+    pub first_in_second: bool,
 }
 
 /// A peer that an answer contains.
@@ -88,6 +93,16 @@ pub enum Refusal {
     /// The report is not a valid bitfield of the torrent.
     #[error("{0}")]
     BadBitfield(#[from] BitfieldError),
+}
+
+impl AnnounceAnswer {
+    /// Empties the answer. Keeps the memory of its lists.
+    pub(super) fn clear(&mut self) {
+        let Self { complete, incomplete, peers, ids, catalogued, first_in_second } = self;
+        (*complete, *incomplete, *catalogued, *first_in_second) = (0, 0, false, false);
+        peers.clear();
+        ids.clear();
+    }
 }
 
 impl PeerQuery {

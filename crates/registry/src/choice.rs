@@ -2,35 +2,42 @@
 
 use std::net::SocketAddr;
 
-use piecework_core::{PeerId, Rng};
+use piecework_core::{Moment, PeerId, Rng};
 
 use super::answers::{AnnounceAnswer, HandedPeer, PeerQuery};
-use super::peers::{Family, Packed, Tick, ticks};
+use super::peers::{Family, Packed, Tick, tick_of, ticks};
 use super::registry::Registry;
 use super::select::{PeerLists, PeerPosition, Selection, SelectionPass};
 
 impl Registry {
-    /// Returns the answer to an announce. `asker` is the position of the announcing peer if it is listed.
+    /// Fills the empty `answer` to an announce. `asker` is the position of the announcing peer if it is listed.
+    #[expect(clippy::too_many_arguments, reason = "the parameters of an announce")]
     pub(super) fn answer(
         &mut self,
         slot: usize,
-        tick: Tick,
+        now: Moment,
         rng: &mut Rng,
         asker: Option<PeerPosition>,
         asker_complete: bool,
         want: PeerQuery,
-    ) -> AnnounceAnswer {
+        answer: &mut AnnounceAnswer,
+    ) {
+        let tick = tick_of(now);
         self.halve(slot, tick);
-        let peers = self.choose(slot, tick, rng, asker, asker_complete, want);
-        let (complete, incomplete) = self.torrents[slot].counts();
-        let ids = match want.ids {
-            true => peers.iter().map(|peer| self.peer_id(slot, peer.addr)).collect(),
-            false => Vec::new(),
-        };
-        AnnounceAnswer { complete, incomplete, peers, ids }
+        self.choose(slot, tick, rng, asker, asker_complete, want, &mut answer.peers);
+        let torrent = &mut self.torrents[slot];
+        (answer.complete, answer.incomplete) = torrent.counts();
+        if let Some(ledger) = &mut torrent.ledger {
+            answer.catalogued = true;
+            answer.first_in_second = ledger.is_first_in_second(now);
+        }
+        if want.ids {
+            answer.ids.extend(answer.peers.iter().map(|peer| self.peer_id(slot, peer.addr)));
+        }
     }
 
-    /// Selects peers for an answer and counts them as handed out.
+    /// Selects peers for an answer, adds them to `handed`, and counts them as handed out.
+    #[expect(clippy::too_many_arguments, reason = "the parameters of an announce")]
     fn choose(
         &mut self,
         slot: usize,
@@ -39,7 +46,8 @@ impl Registry {
         asker: Option<PeerPosition>,
         asker_complete: bool,
         want: PeerQuery,
-    ) -> Vec<HandedPeer> {
+        handed: &mut Vec<HandedPeer>,
+    ) {
         let alive_since = self.alive_since(tick);
         let balanced = self.config.selection == Selection::Balanced;
         let other = asker.and_then(|asker| self.torrents[slot].other_place(asker, &self.hasher));
@@ -69,7 +77,7 @@ impl Registry {
             }
         }
         let chosen = candidates.found().iter().chain(candidates.aside()).take(want.count);
-        let mut handed = Vec::with_capacity(want.count.min(seeds + candidates.aside().len()));
+        handed.reserve(want.count.min(seeds + candidates.aside().len()));
         for (at, (_, place)) in chosen.enumerate() {
             let addr = match *place {
                 PeerPosition::V4(at) => assign(torrent.v4.get_mut(at as usize)),
@@ -80,7 +88,6 @@ impl Registry {
             }
             handed.push(HandedPeer { addr, complete: at < seeds });
         }
-        handed
     }
 
     pub(super) fn peer_id(&self, slot: usize, addr: SocketAddr) -> Option<PeerId> {

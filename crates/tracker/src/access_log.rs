@@ -129,6 +129,27 @@ impl AccessLog {
         self.note(record);
     }
 
+    /// Counts requests that were not logged because there were too many.
+    pub(super) fn left_out(&self, count: u64) {
+        if count > 0 {
+            self.log.left_out(count);
+        }
+    }
+
+    /// Counts a request that is not logged if it was refused.
+    pub(super) fn not_noted(&self, was_refused: bool) {
+        if was_refused {
+            self.counters.refused.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Records that a torrent of the catalogue was announced.
+    pub(super) fn announced(&self, info_hash: InfoHash) {
+        if let Some(entry) = self.catalogue.get(info_hash) {
+            entry.announced();
+        }
+    }
+
     pub(super) fn note_http(
         &self,
         from: SocketAddr,

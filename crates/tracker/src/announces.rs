@@ -4,13 +4,17 @@ use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::access_log::{AccessLog, AccessRecord};
 use super::addresses::{local_ip_towards, may_name};
 use super::config::TrackerConfig;
 use super::counters::TrackerCounters;
+use super::log_gate::{LogCandidate, LogGate};
 use super::swarms::Swarms;
-use piecework_core::{InfoHash, is_of_one_machine};
+use piecework_core::{InfoHash, Moment, is_of_one_machine};
 use piecework_journal::{HandedList, RequestEvent, Via};
 use piecework_proto::announce::{Announce, AnnounceEvent, AnnounceReply, ScrapeEntry};
 use piecework_registry::{AnnounceAnswer, PeerQuery, Refusal};
@@ -21,11 +25,14 @@ pub(super) struct Announces {
     pub(super) swarms: Arc<Swarms>,
     pub(super) log: Arc<AccessLog>,
     pub(super) counters: Arc<TrackerCounters>,
+    /// The gate of what comes over HTTP.
+    pub(super) gate: Mutex<LogGate>,
 }
 
 /// The origin of an announce.
 #[derive(Clone, Copy)]
 pub(super) struct AnnounceOrigin {
+    pub now: Moment,
     /// The address of the client.
     pub ip: IpAddr,
     /// The local address that received the request, if known.
@@ -34,54 +41,22 @@ pub(super) struct AnnounceOrigin {
 }
 
 impl Announces {
-    /// Handles an announce and returns the answer, which has peers within `limit`.
+    /// Handles an announce over HTTP and returns the answer, which has peers within `limit`.
     pub(super) fn announce(
         &self,
         asker: AnnounceOrigin,
         announce: &Announce,
         limit: PeerQuery,
     ) -> Result<AnnounceReply, Refusal> {
-        let counter = match asker.via {
-            Via::Http => &self.counters.announces_http,
-            Via::Udp => &self.counters.announces_udp,
+        self.counters.announces_http.fetch_add(1, Ordering::Relaxed);
+        let mut answer = AnnounceAnswer::default();
+        let is_logged = |candidate: &LogCandidate| {
+            let mut gate = self.gate.lock();
+            let is_logged = gate.admits(candidate);
+            self.log.left_out(gate.take_left_out());
+            is_logged
         };
-        counter.fetch_add(1, Ordering::Relaxed);
-        let told = announce.ip.filter(|ip| {
-            self.config.trust_ip_parameter && is_of_one_machine(*ip) && may_name(asker.ip, *ip)
-        });
-        let ip = told.unwrap_or(asker.ip).to_canonical();
-        let wanted = announce.num_want.map_or(self.config.num_want, |want| want as usize);
-        let count = wanted.min(self.config.max_num_want).min(limit.count);
-        let (answer, peers) = self.swarms.announce(ip, announce, PeerQuery { count, ..limit });
-        let answer = answer.map(|mut answer| {
-            let asking = SocketAddr::new(ip, announce.port);
-            self.reach_loopback(asking, asker.reached, &mut answer);
-            answer
-        });
-        let peer = SocketAddr::new(ip, announce.port);
-        let handed = answer.as_ref().map_or(HandedList::default(), |a| HandedList::new(&a.peers));
-        self.log.note(AccessRecord {
-            peer,
-            peer_id: Some(announce.peer_id),
-            event: match announce.event {
-                AnnounceEvent::None => RequestEvent::Announce,
-                AnnounceEvent::Started => RequestEvent::Started,
-                AnnounceEvent::Stopped => RequestEvent::Stopped,
-                AnnounceEvent::Completed => RequestEvent::Completed,
-            },
-            info_hash: Some(announce.info_hash),
-            handed,
-            outcome: answer.as_ref().map(|_| ()).map_err(ToString::to_string),
-            seeks: announce.event == AnnounceEvent::Started && announce.left != 0 && count > 0,
-            via: asker.via,
-        });
-        let answer = answer?;
-        let interval = match asker.via {
-            Via::Udp if announce.left == 0 && answer.incomplete == 0 => {
-                self.config.lone_seed_interval(peers)
-            }
-            Via::Udp | Via::Http => self.config.interval,
-        };
+        let interval = self.announce_into(asker, announce, limit, &mut answer, is_logged)?;
         Ok(AnnounceReply {
             min_interval: Some(self.config.min_interval),
             complete: answer.complete,
@@ -90,6 +65,64 @@ impl Announces {
             peer_ids: answer.ids,
             external_ip: Some(asker.ip.to_canonical()),
             ..AnnounceReply::new(interval)
+        })
+    }
+
+    /// Handles an announce and returns the interval. Fills `answer` with peers within `limit`. Allocates no memory
+    /// if the announce is not logged.
+    pub(super) fn announce_into(
+        &self,
+        asker: AnnounceOrigin,
+        announce: &Announce,
+        limit: PeerQuery,
+        answer: &mut AnnounceAnswer,
+        is_logged: impl FnOnce(&LogCandidate) -> bool,
+    ) -> Result<Duration, Refusal> {
+        let told = announce.ip.filter(|ip| {
+            self.config.trust_ip_parameter && is_of_one_machine(*ip) && may_name(asker.ip, *ip)
+        });
+        let ip = told.unwrap_or(asker.ip).to_canonical();
+        let wanted = announce.num_want.map_or(self.config.num_want, |want| want as usize);
+        let count = wanted.min(self.config.max_num_want).min(limit.count);
+        let want = PeerQuery { count, ..limit };
+        let (outcome, peers) = self.swarms.announce(asker.now, ip, announce, want, answer);
+        let peer = SocketAddr::new(ip, announce.port);
+        self.reach_loopback(peer, asker.reached, answer);
+        let candidate = LogCandidate {
+            now: asker.now,
+            ip,
+            catalogued: answer.catalogued,
+            telling: announce.event != AnnounceEvent::None || outcome.is_err(),
+        };
+        if is_logged(&candidate) {
+            self.log.note(AccessRecord {
+                peer,
+                peer_id: Some(announce.peer_id),
+                event: match announce.event {
+                    AnnounceEvent::None => RequestEvent::Announce,
+                    AnnounceEvent::Started => RequestEvent::Started,
+                    AnnounceEvent::Stopped => RequestEvent::Stopped,
+                    AnnounceEvent::Completed => RequestEvent::Completed,
+                },
+                info_hash: Some(announce.info_hash),
+                handed: HandedList::new(&answer.peers),
+                outcome: outcome.as_ref().map(|_| ()).map_err(ToString::to_string),
+                seeks: announce.event == AnnounceEvent::Started && announce.left != 0 && count > 0,
+                via: asker.via,
+            });
+        } else {
+            self.log.not_noted(outcome.is_err());
+            // A logged one does the same.
+            if answer.first_in_second {
+                self.log.announced(announce.info_hash);
+            }
+        }
+        outcome?;
+        Ok(match asker.via {
+            Via::Udp if announce.left == 0 && answer.incomplete == 0 => {
+                self.config.lone_seed_interval(peers)
+            }
+            Via::Udp | Via::Http => self.config.interval,
         })
     }
 

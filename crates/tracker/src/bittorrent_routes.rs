@@ -110,7 +110,8 @@ pub(super) fn answer(
 /// Returns the answer to an announce. It may be a refusal of the registry, which is already logged.
 fn announce(announces: &Announces, ends: &Ends, query: &str) -> Result<Vec<u8>, RequestFault> {
     let announce = http::decode_query(query)?;
-    let asker = AnnounceOrigin { ip: ends.peer.ip(), reached: ends.local, via: Via::Http };
+    let now = announces.swarms.clock().now();
+    let asker = AnnounceOrigin { now, ip: ends.peer.ip(), reached: ends.local, via: Via::Http };
     let ids = !announce.compact && !announce.no_peer_id;
     let want = PeerQuery { ids, ..PeerQuery::any(usize::MAX) };
     Ok(match announces.announce(asker, &announce, want) {

@@ -17,6 +17,8 @@ use piecework_registry::{ObserverConfig, RegistryConfig, Selection};
 pub struct TrackerConfig {
     /// The address to listen on, for HTTP over TCP and for UDP on the same port. With port 0 the system chooses.
     pub listen: SocketAddr,
+    /// The number of threads that answer datagrams, each with a socket of its own; 0 for one on each core.
+    pub udp_workers: usize,
     /// PEM file of the certificate for HTTPS, at the same port; `None` (`""` in the file) takes plain HTTP
     /// only. Reloaded when it changes.
     #[serde(deserialize_with = "optional_path")]
@@ -135,6 +137,15 @@ impl TrackerConfig {
         }
     }
 
+    /// Returns the number of threads that answer datagrams.
+    pub(super) fn udp_workers(&self) -> usize {
+        match self.udp_workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            count => count,
+        }
+        .min(MAX_UDP_WORKERS)
+    }
+
     /// Returns the time of silence after which a peer may be gone. It is longer than the time between two
     /// announces, and shorter than the time to expiry.
     pub(super) fn silent_after(&self) -> Duration {
@@ -229,6 +240,7 @@ impl Default for TrackerConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
+            udp_workers: 0,
             certificate: None,
             certificate_key: None,
             proxies: Vec::new(),
@@ -271,6 +283,9 @@ impl Default for TrackerConfig {
         }
     }
 }
+
+/// The maximum number of threads that answer datagrams. Each may have 4 MiB of datagrams in the system's buffer.
+const MAX_UDP_WORKERS: usize = 256;
 
 /// The maximum bytes of bitfields in memory: 8,000 incomplete peers of a torrent with 2^18 pieces.
 const MAX_HELD_BYTES: usize = 256 << 20;

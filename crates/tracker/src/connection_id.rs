@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sha1::{Digest, Sha1};
 
-use piecework_core::Moment;
+use piecework_core::{Moment, low_half};
 
 /// Issues and checks connection ids.
 pub(super) struct ConnectionIds {
@@ -36,10 +36,10 @@ impl ConnectionIds {
 
     fn id_of(&self, slot: u64, ip: IpAddr) -> u64 {
         // The input has a fixed length and only 62 bits of the hash are visible, so that a length extension is not
-        // possible.
+        // possible. It is short enough for one block of the hash.
         let mut hash = Sha1::new();
         hash.update(self.secret);
-        hash.update(slot.to_be_bytes());
+        hash.update(low_half(slot).to_be_bytes());
         match ip.to_canonical() {
             IpAddr::V4(ip) => hash.update(ip.to_ipv6_mapped().octets()),
             IpAddr::V6(ip) => hash.update(ip.octets()),

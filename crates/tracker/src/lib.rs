@@ -36,6 +36,7 @@ mod datagrams;
 mod feeds;
 mod format;
 mod listing;
+mod log_gate;
 mod metrics;
 mod observation;
 mod observer;
@@ -69,7 +70,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
@@ -86,6 +87,7 @@ use operator::OperatorToken;
 use service::{Service, StartState};
 use store::{StoreContents, TrackerStore};
 use tokens::os_random;
+use udp::UdpWorkers;
 
 pub use store::StoreError;
 
@@ -104,6 +106,8 @@ pub struct TrackerHandle {
     notices: Vec<String>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
+    /// `None` once it was shut down.
+    udp: Option<UdpWorkers>,
 }
 
 /// Why a tracker could not be started.
@@ -172,7 +176,7 @@ impl TrackerServer {
             return Err(TrackerStartError::Config("`interval` is less than a second"));
         }
         // The address comes first, because a second tracker must not touch the first one's folder.
-        let (tcp, udp) = bind(config.listen).await?;
+        let (tcp, udp) = bind(config.listen, config.udp_workers()).await?;
         let local_addr = tcp.local_addr().map_err(|error| TrackerStartError::Listen {
             addr: config.listen,
             what: "HTTP",
@@ -196,7 +200,6 @@ impl TrackerServer {
                 routes::timed_out,
                 stopped.clone(),
             )),
-            tokio::spawn(udp::serve(udp, Arc::clone(&service), ids, stopped.clone())),
             tokio::spawn(tend(Arc::clone(&service), stopped.clone())),
         ];
         if service.observation.is_on() {
@@ -209,7 +212,9 @@ impl TrackerServer {
             let config = service.config.observer();
             tasks.push(tokio::spawn(observer::run(parts, config, local_addr, seed, stopped)));
         }
-        Ok(TrackerHandle { service, local_addr, notices, stop, tasks })
+        let udp = UdpWorkers::start(udp, &service, ids, seed)
+            .map_err(|error| TrackerStartError::Listen { addr: local_addr, what: "UDP", error })?;
+        Ok(TrackerHandle { service, local_addr, notices, stop, tasks, udp: Some(udp) })
     }
 }
 
@@ -234,6 +239,11 @@ impl TrackerHandle {
         self.local_addr
     }
 
+    /// Returns the number of threads that answer datagrams.
+    pub fn udp_workers(&self) -> usize {
+        self.udp.as_ref().map_or(0, UdpWorkers::len)
+    }
+
     /// Returns notices about the start, such as files that were left out or a damaged database. Safe to show in a
     /// terminal.
     pub fn notices(&self) -> &[String] {
@@ -247,6 +257,12 @@ impl TrackerHandle {
         // Fails only if all tasks have ended.
         let _ = self.stop.send(true);
         let answered = Instant::now() + LAST_ANSWERS;
+        if let Some(udp) = self.udp.take() {
+            let ended = tokio::task::spawn_blocking(move || udp.join());
+            if timeout_at(answered, ended).await.is_err() {
+                tracing::error!("a thread that answers datagrams does not end");
+            }
+        }
         for mut task in std::mem::take(&mut self.tasks) {
             match timeout_at(answered, &mut task).await {
                 Ok(Ok(())) => {}
@@ -282,25 +298,19 @@ async fn entrance(config: &TrackerConfig) -> Result<Entrance, TrackerStartError>
     }
 }
 
-/// Binds TCP and UDP to the same port.
-async fn bind(addr: SocketAddr) -> Result<(TcpListener, Datagrams), TrackerStartError> {
+/// Binds TCP and UDP to the same port, with `workers` sockets for UDP.
+async fn bind(
+    addr: SocketAddr,
+    workers: usize,
+) -> Result<(TcpListener, Vec<Datagrams>), TrackerStartError> {
     let fault = |what, addr| move |error| TrackerStartError::Listen { addr, what, error };
     let mut attempts = if addr.port() == 0 { PORT_ATTEMPTS } else { 1 };
     loop {
         attempts -= 1;
         let tcp = TcpListener::bind(addr).await.map_err(fault("HTTP", addr))?;
         let chosen = tcp.local_addr().map_err(fault("HTTP", addr))?;
-        match UdpSocket::bind(chosen).await {
-            Ok(udp) => {
-                // Room for a burst. The system may grant less.
-                if let Err(error) =
-                    socket2::SockRef::from(&udp).set_recv_buffer_size(UDP_RECEIVE_BUFFER)
-                {
-                    tracing::debug!(%error, "the UDP receive buffer keeps its size");
-                }
-                let udp = Datagrams::new(udp).map_err(fault("UDP", chosen))?;
-                return Ok((tcp, udp));
-            }
+        match Datagrams::bind(chosen, workers) {
+            Ok(udp) => return Ok((tcp, udp)),
             // A port that is free for TCP may be in use for UDP.
             Err(error) if attempts > 0 && error.kind() == io::ErrorKind::AddrInUse => {}
             Err(error) => return Err(fault("UDP", chosen)(error)),
@@ -425,9 +435,6 @@ impl SavingPeers {
 
 /// The number of ports that are tried to find one that is free for both protocols.
 const PORT_ATTEMPTS: usize = 32;
-
-/// 4 MiB hold some 20,000 announces.
-const UDP_RECEIVE_BUFFER: usize = 4 << 20;
 
 /// The time for requests under way when the tracker shuts down.
 const LAST_ANSWERS: Duration = Duration::from_secs(3);

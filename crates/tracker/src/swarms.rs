@@ -41,19 +41,20 @@ impl Swarms {
         Self { started: SystemTime::now(), clock, shards }
     }
 
-    /// Handles an announce of the peer at `ip`. Returns the answer and the approximate number of peers in all.
+    /// Handles an announce of the peer at `ip` and fills `answer`. Returns the approximate number of peers in all.
     pub(super) fn announce(
         &self,
+        now: Moment,
         ip: IpAddr,
         announce: &Announce,
         want: PeerQuery,
-    ) -> (Result<AnnounceAnswer, Refusal>, usize) {
-        let now = self.clock.now();
+        answer: &mut AnnounceAnswer,
+    ) -> (Result<(), Refusal>, usize) {
         let mut shard = self.shard(announce.info_hash).lock();
         let Shard { registry, rng } = &mut *shard;
-        let answer = registry.announce(now, rng, ip, announce, want);
+        let outcome = registry.announce_into(now, rng, ip, announce, want, answer);
         // Torrents are distributed evenly over the shards.
-        (answer, registry.peer_count().saturating_mul(SHARDS))
+        (outcome, registry.peer_count().saturating_mul(SHARDS))
     }
 
     /// Returns the torrent's counts, if it is known.

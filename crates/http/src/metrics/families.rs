@@ -114,7 +114,7 @@ families! {
     TRACKER_LOGGED = Gauge "piecework_tracker_requests_logged"
         "Requests that can be asked for.";
     TRACKER_LOG_DROPPED = Counter "piecework_tracker_requests_dropped_total"
-        "Logged requests that were dropped because there was no room for more, the oldest of the network that has the most.";
+        "Requests that are not in the log any more because there was no room (the oldest of the network that has the most), or never were because too many came at a time.";
     TRACKER_HELD_BACK = Counter "piecework_tracker_requests_held_back_total"
         "Requests that were not written into the journal because there were too many at a time.";
     TRACKER_JOURNAL_WRITTEN = Counter "piecework_tracker_journal_written_total"

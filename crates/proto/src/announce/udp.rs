@@ -49,6 +49,17 @@ pub enum Request {
     },
 }
 
+/// A request as a tracker reads it: without the path of its URL, and with the hashes where they came.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RequestView<'a> {
+    /// Asks for a connection id.
+    Connect,
+    /// An announce.
+    Announce(Announce),
+    /// A scrape of 1 to [`MAX_SCRAPE_HASHES`] torrents.
+    Scrape(&'a [[u8; 20]]),
+}
+
 /// An answer of a tracker.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Response {
@@ -160,36 +171,19 @@ impl Request {
     /// If its length, action or port is not valid. Bytes after the request are ignored, and so are the hashes of a
     /// scrape beyond [`MAX_SCRAPE_HASHES`].
     pub fn decode(datagram: &[u8]) -> Result<Self, UdpError> {
-        let got = datagram.len();
-        let wrong_size = |what| UdpError::WrongSize { what, got };
-        let header = Header::peek(datagram).ok_or(wrong_size("request"))?;
-        if got > MAX_REQUEST_LEN {
-            return Err(wrong_size("request"));
-        }
+        let (header, view) = RequestView::decode(datagram)?;
         let Header { connection_id, transaction, .. } = header;
-        let mut body = &datagram[Header::LEN..];
-        match header.action {
-            action::CONNECT if connection_id != PROTOCOL => {
-                Err(UdpError::NotOurProtocol(connection_id))
+        Ok(match view {
+            RequestView::Connect => Self::Connect { transaction },
+            RequestView::Announce(announce) => {
+                let url_data = get_url_data(&datagram[ANNOUNCE_LEN..]);
+                Self::Announce { connection_id, transaction, announce, url_data }
             }
-            // Some clients send more bytes after a connect, which have no defined meaning.
-            action::CONNECT => Ok(Self::Connect { transaction }),
-            action::ANNOUNCE if got < ANNOUNCE_LEN => Err(wrong_size("announce")),
-            action::ANNOUNCE => {
-                let announce = get_announce(&mut body)?;
-                let url_data = get_url_data(body);
-                Ok(Self::Announce { connection_id, transaction, announce, url_data })
+            RequestView::Scrape(hashes) => {
+                let hashes = hashes.iter().copied().map(InfoHash).collect();
+                Self::Scrape { connection_id, transaction, hashes }
             }
-            action::SCRAPE => {
-                let (hashes, _) = body.as_chunks::<20>();
-                if hashes.is_empty() {
-                    return Err(wrong_size("scrape"));
-                }
-                let hashes = hashes.iter().copied().map(InfoHash).take(MAX_SCRAPE_HASHES).collect();
-                Ok(Self::Scrape { connection_id, transaction, hashes })
-            }
-            other => Err(UdpError::UnknownAction(other)),
-        }
+        })
     }
 
     /// Appends the request's datagram. Hashes beyond [`MAX_SCRAPE_HASHES`] are left out.
@@ -219,6 +213,40 @@ impl Request {
             | Self::Announce { transaction, .. }
             | Self::Scrape { transaction, .. } => *transaction,
         }
+    }
+}
+
+impl<'a> RequestView<'a> {
+    /// Reads a request from one datagram, without allocating memory.
+    ///
+    /// # Errors
+    /// As [`Request::decode`].
+    pub fn decode(datagram: &'a [u8]) -> Result<(Header, Self), UdpError> {
+        let got = datagram.len();
+        let wrong_size = |what| UdpError::WrongSize { what, got };
+        let header = Header::peek(datagram).ok_or(wrong_size("request"))?;
+        if got > MAX_REQUEST_LEN {
+            return Err(wrong_size("request"));
+        }
+        let mut body = &datagram[Header::LEN..];
+        let view = match header.action {
+            action::CONNECT if header.connection_id != PROTOCOL => {
+                return Err(UdpError::NotOurProtocol(header.connection_id));
+            }
+            // Some clients send more bytes after a connect, which have no defined meaning.
+            action::CONNECT => Self::Connect,
+            action::ANNOUNCE if got < ANNOUNCE_LEN => return Err(wrong_size("announce")),
+            action::ANNOUNCE => Self::Announce(get_announce(&mut body)),
+            action::SCRAPE => {
+                let (hashes, _) = body.as_chunks::<20>();
+                if hashes.is_empty() {
+                    return Err(wrong_size("scrape"));
+                }
+                Self::Scrape(&hashes[..hashes.len().min(MAX_SCRAPE_HASHES)])
+            }
+            other => return Err(UdpError::UnknownAction(other)),
+        };
+        Ok((header, view))
     }
 }
 
@@ -277,27 +305,15 @@ impl Response {
     pub fn encode(&self, family: Family, out: &mut Vec<u8>) {
         match self {
             Self::Connect { transaction, connection_id } => {
-                out.put_u32(action::CONNECT);
-                out.put_u32(*transaction);
-                out.put_u64(*connection_id);
+                encode_connected(*transaction, *connection_id, out);
             }
             Self::Announce { transaction, reply } => {
                 encode_announce_reply(*transaction, reply, family, out);
             }
             Self::Scrape { transaction, entries } => {
-                out.put_u32(action::SCRAPE);
-                out.put_u32(*transaction);
-                for entry in entries.iter().take(MAX_SCRAPE_HASHES) {
-                    out.put_u32(entry.complete);
-                    out.put_u32(entry.downloaded);
-                    out.put_u32(entry.incomplete);
-                }
+                encode_counts(*transaction, entries.iter().copied(), out);
             }
-            Self::Error { transaction, message } => {
-                out.put_u32(action::ERROR);
-                out.put_u32(*transaction);
-                out.put_slice(&message.as_bytes()[..message.floor_char_boundary(MAX_ERROR_LEN)]);
-            }
+            Self::Error { transaction, message } => encode_error(*transaction, message, out),
         }
     }
 
@@ -337,16 +353,58 @@ pub fn encode_announce_reply(
     family: Family,
     out: &mut Vec<u8>,
 ) {
+    let AnnounceReply { interval, complete, incomplete, .. } = *reply;
+    let counts = (complete, incomplete);
+    encode_peers(transaction, interval, counts, reply.peers.iter().copied(), family, out);
+}
+
+/// Does the same for an answer that is given in parts. `counts` are the numbers of complete and incomplete peers.
+pub fn encode_peers(
+    transaction: u32,
+    interval: Duration,
+    counts: (u32, u32),
+    peers: impl Iterator<Item = SocketAddr>,
+    family: Family,
+    out: &mut Vec<u8>,
+) {
     out.put_u32(action::ANNOUNCE);
     out.put_u32(transaction);
-    out.put_u32(u32::try_from(reply.interval.as_secs()).unwrap_or(u32::MAX));
-    out.put_u32(reply.incomplete);
-    out.put_u32(reply.complete);
+    out.put_u32(u32::try_from(interval.as_secs()).unwrap_or(u32::MAX));
+    out.put_u32(counts.1);
+    out.put_u32(counts.0);
     let room = (MAX_RESPONSE_LEN - 20) / family.peer_len();
-    let peers = reply.peers.iter().filter(|peer| Family::of(peer.ip()) == family);
-    for peer in peers.take(room) {
-        put_compact_peer(*peer, out);
+    for peer in peers.filter(|peer| Family::of(peer.ip()) == family).take(room) {
+        put_compact_peer(peer, out);
     }
+}
+
+/// Appends the answer to a connect.
+pub fn encode_connected(transaction: u32, connection_id: u64, out: &mut Vec<u8>) {
+    out.put_u32(action::CONNECT);
+    out.put_u32(transaction);
+    out.put_u64(connection_id);
+}
+
+/// Appends the answer to a scrape. Counts beyond [`MAX_SCRAPE_HASHES`] are left out.
+pub fn encode_counts(
+    transaction: u32,
+    entries: impl Iterator<Item = ScrapeEntry>,
+    out: &mut Vec<u8>,
+) {
+    out.put_u32(action::SCRAPE);
+    out.put_u32(transaction);
+    for entry in entries.take(MAX_SCRAPE_HASHES) {
+        out.put_u32(entry.complete);
+        out.put_u32(entry.downloaded);
+        out.put_u32(entry.incomplete);
+    }
+}
+
+/// Appends the answer to a request that failed. A long message is cut.
+pub fn encode_error(transaction: u32, message: &str, out: &mut Vec<u8>) {
+    out.put_u32(action::ERROR);
+    out.put_u32(transaction);
+    out.put_slice(&message.as_bytes()[..message.floor_char_boundary(MAX_ERROR_LEN)]);
 }
 
 /// Appends a peer in compact form (BEP 7, 23).
@@ -401,7 +459,7 @@ fn put_announce(announce: &Announce, out: &mut Vec<u8>) {
 }
 
 /// Reads the 82 bytes after an announce's header.
-fn get_announce(body: &mut &[u8]) -> Result<Announce, UdpError> {
+fn get_announce(body: &mut &[u8]) -> Announce {
     let (mut info_hash, mut peer_id) = ([0; 20], [0; 20]);
     body.copy_to_slice(&mut info_hash);
     body.copy_to_slice(&mut peer_id);
@@ -419,7 +477,7 @@ fn get_announce(body: &mut &[u8]) -> Result<Announce, UdpError> {
     let key = body.get_u32();
     let num_want = u32::try_from(body.get_i32()).ok();
     let port = body.get_u16();
-    Ok(Announce {
+    Announce {
         uploaded,
         downloaded,
         event,
@@ -427,7 +485,7 @@ fn get_announce(body: &mut &[u8]) -> Result<Announce, UdpError> {
         key: (key != 0).then_some(AnnounceKey::Short(key)),
         ip: (!ip.is_unspecified()).then_some(IpAddr::V4(ip)),
         ..Announce::new(InfoHash(info_hash), PeerId(peer_id), port, left)
-    })
+    }
 }
 
 /// Appends the options that tell a tracker the path and query of its address (BEP 41).

@@ -44,6 +44,8 @@ pub(crate) struct Ledger {
     pub dirty: bool,
     /// Whether the observer may connect to the peers.
     pub observe: bool,
+    /// The second of the last announce.
+    announced_second: Option<u64>,
     pub(crate) bitfield_bytes: usize,
 }
 
@@ -60,6 +62,7 @@ impl Ledger {
             watch: None,
             dirty: false,
             observe,
+            announced_second: None,
             bitfield_bytes: 0,
         }
     }
@@ -74,6 +77,12 @@ impl Ledger {
             *assigned += 1;
             self.dirty = true;
         }
+    }
+
+    /// Records that the torrent is announced now. Returns whether it is the first time in this second.
+    pub(crate) fn is_first_in_second(&mut self, now: Moment) -> bool {
+        let second = Some(now.since_start().as_secs());
+        std::mem::replace(&mut self.announced_second, second) != second
     }
 
     /// Keeps the load of a peer that is not listed now.

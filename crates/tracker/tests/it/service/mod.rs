@@ -6,6 +6,7 @@ mod clients;
 mod https;
 mod logs;
 mod restart;
+mod workers;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
