@@ -15,6 +15,7 @@ const PURE: &[&str] = &[
     "crates/proto/src",
     "crates/swarm/src",
     "crates/registry/src",
+    "crates/dht/src",
     "crates/sim/src",
     "crates/daemon/src/queue",
     "crates/daemon/src/block_list",

@@ -18,6 +18,7 @@ mod announce;
 mod bencode;
 #[cfg(feature = "daemon")]
 mod daemon;
+mod dht;
 mod encryption;
 mod input;
 mod lifecycle;
@@ -45,6 +46,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "bencode", run: bencode::scan },
     #[cfg(feature = "daemon")]
     Target { name: "block_list", run: daemon::block_list },
+    Target { name: "dht", run: dht::events },
+    Target { name: "dht_packet", run: dht::packet },
     Target { name: "encryption", run: encryption::handshake },
     Target { name: "extended", run: wire::extended },
     #[cfg(feature = "daemon")]

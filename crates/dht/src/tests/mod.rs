@@ -1,0 +1,5 @@
+//! Whole nodes, in virtual time.
+
+mod machine;
+mod network;
+mod world;
