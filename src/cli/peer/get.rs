@@ -13,7 +13,7 @@ use piecework_core::metainfo::{Metainfo, safe_name};
 use piecework_core::printable;
 use piecework_daemon::names_for;
 use piecework_engine::tracker_client::look_up_peers;
-use piecework_engine::{AddError, AddTorrent};
+use piecework_engine::{AddError, AddTorrent, TorrentStatus};
 use piecework_proto::announce::{
     self, AnnouncePlan, CatalogueUrl, NamedTrackers, PeerName, TrackerUrl,
 };
@@ -143,10 +143,7 @@ pub(super) async fn run(
         }
         target.trackers = link.trackers;
     }
-    let mut node = match node {
-        Some(node) => node,
-        None => Node::start(env, &config, &options)?,
-    };
+    let mut node = node.map_or_else(|| Node::start(env, &config, &options), Ok)?;
     let result = async {
         node.open_console(env)?;
         begin(&mut node, env, metainfo, tracker.as_ref(), &target, peers, role)?;
@@ -160,14 +157,19 @@ pub(super) async fn run(
         return Err(CliError::silent(exit));
     }
     match unfinished.first() {
-        Some(status) if ended == EndReason::Asked => Err(CliError::failed(format_args!(
-            "ended before `{}` was complete: {} of {} are here, the same command continues with them",
-            printable(&status.name),
-            count(status.pieces_have.into()),
-            counted(status.pieces_total.into(), "piece"),
-        ))),
+        Some(status) if ended == EndReason::Asked => Err(ended_early(status)),
         _ => Ok(()),
     }
+}
+
+/// Returns the error of a download that ends before it is complete.
+fn ended_early(status: &TorrentStatus) -> CliError {
+    CliError::failed(format_args!(
+        "ended before `{}` was complete: {} of {} are here, the same command continues with them",
+        printable(&status.name),
+        count(status.pieces_have.into()),
+        counted(status.pieces_total.into(), "piece"),
+    ))
 }
 
 /// Parses the positional arguments: what to get, the tracker to ask, and the address to listen on.
