@@ -270,10 +270,11 @@ impl MetadataFetch {
             group.checking = Some((number, givers));
             None
         });
-        let Some((group, givers)) = found else { return };
+        // A pause forgets the groups, but right metadata is what was looked for.
         if right {
             return self.end();
         }
+        let Some((group, givers)) = found else { return };
         match givers[..] {
             [only] => self.drop_peer(only, MetadataFault::Wrong),
             _ => group.one_by_one(),

@@ -337,6 +337,24 @@ fn a_paused_fetch_has_no_peers_and_dials_nobody() {
     assert!(matches!(network.fetch.poll(), Some(MetadataAction::Dial { .. })));
 }
 
+#[test]
+fn right_metadata_whose_check_ends_in_a_pause_ends_the_fetch() {
+    for (is_right, is_resumed) in [(true, false), (true, true), (false, false)] {
+        let mut network = Network::new(10, 50_000);
+        network.join(if is_right { Kind::Honest } else { Kind::Liar });
+        while network.checks.is_empty() {
+            assert!(network.step());
+        }
+        network.tell(MetadataEvent::Pause);
+        if is_resumed {
+            network.tell(MetadataEvent::Resume);
+        }
+        assert!(network.step());
+        assert_eq!((network.found, network.fetch.is_done()), (is_right, is_right));
+        assert_eq!(network.fetch.memory(), 0);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
