@@ -373,9 +373,20 @@ fn line_11_a_magnet_link_is_resolved_by_a_catalogue() {
     assert!(fs::read(three.path().join("downloads/m.bin")).unwrap() == content);
     assert!(ran.stderr.contains("`wss://127.0.0.1:2/announce` is not used"), "{ran:?}");
 
-    // Nobody has it, and the error says what is missing.
+    // Nobody has it now, so it waits, and the warning says what is missing.
     let other = link(&"ab".repeat(20), &[&tracker]);
-    let sentence = two.run(leech::main, &["--torrent", &other]).failed();
+    let ran = two.run(leech::main, &["--torrent", &other]).fine();
+    for part in ["its metadata is not here yet", "`some`", "leads to no .torrent", "catalogue"] {
+        assert!(ran.stderr.contains(part), "{part}: {ran:?}");
+    }
+    let shown = two.run(status::main, &["some"]).fine().stdout;
+    assert!(shown.contains("looking for its metadata"), "{shown}");
+    let printed = two.run(status::main, &["some", "--magnet"]).fine().stdout;
+    assert_eq!(printed.trim(), other);
+    two.run(remove::main, &["some"]).fine();
+    // It leads to no tracker and no peer, and the error says what is missing.
+    let nowhere = link(&"cd".repeat(20), &[]);
+    let sentence = two.run(leech::main, &["--torrent", &nowhere]).failed();
     for part in ["`some`", "leads to no .torrent", "catalogue", "give the .torrent file"] {
         assert!(sentence.contains(part), "{part}: {sentence}");
     }

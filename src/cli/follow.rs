@@ -149,7 +149,7 @@ fn verdict(torrent: &Torrent) -> Verdict {
 }
 
 fn is_moving(torrent: &Torrent) -> bool {
-    !matches!(torrent.state, State::Checking | State::QueuedCheck | State::Moving)
+    !matches!(torrent.state, State::Checking | State::QueuedCheck | State::Moving | State::Metadata)
 }
 
 /// Returns the live line, not wider than `width`.
@@ -160,6 +160,10 @@ fn live_line(torrent: &Torrent, width: usize, paint: Paint) -> String {
         State::Checking => {
             let percent = u64::saturating_from(torrent.check_progress * 100.0);
             (percent, 100, vec![paint.dim("checking what is there"), paint.dim("checking")])
+        }
+        State::Metadata => {
+            let percent = u64::saturating_from(torrent.metadata_progress * 100.0);
+            (percent, 100, vec![paint.yellow(waiting_word(State::Metadata))])
         }
         State::Downloading => {
             let eta = torrent.eta.map_or_else(|| "–".to_owned(), short_span);
@@ -187,7 +191,10 @@ pub(super) async fn standing(remote: &Remote, added: &Added) -> Result<String, C
     Ok(format!(
         "{}, {}% there, in `{}`",
         waiting_word(torrent.state),
-        percent(torrent.bytes_wanted_have, torrent.bytes_wanted),
+        match torrent.metadata_progress < 1.0 {
+            true => 0,
+            false => percent(torrent.bytes_wanted_have, torrent.bytes_wanted),
+        },
         super::format::shown(&torrent.folder),
     ))
 }
@@ -210,6 +217,7 @@ pub(super) fn waiting_word(state: State) -> &'static str {
             "queued"
         }
         State::Hashing => "hashing",
+        State::Metadata => "fetching metadata",
         State::Moving => "moving",
         State::Paused => "paused",
         State::Failed => "failed",

@@ -25,6 +25,7 @@ class Actions:
             ("settings are changed, and the turtle", self.settings),
             ("a torrent is added by its address, with folder, files and paused", self.add_by_address),
             ("a magnet link and other links get the daemon's sentence", self.add_what_cannot_be),
+            ("a magnet link without metadata is added, paused, copied and removed", self.add_link_that_waits),
             ("several are dropped at once", self.drop_several),
             ("filters and the search choose what is shown", self.filters),
             ("two of one name are told apart", self.twins),
@@ -265,6 +266,33 @@ class Actions:
             page.wait("!document.getElementById('add-next').disabled && document.querySelector('dialog [role=alert]').innerText.length > 20", f"a sentence about {typed}", 60)
         page.key("Escape")
         self.gone()
+        page.expect(None)
+
+    def add_link_that_waits(self):
+        page = self.page
+        info_hash = "89abcdef0123456789abcdef0123456789abcdef"
+        link = f"magnet:?xt=urn:btih:{info_hash}&dn=waits&tr=http://{self.swarm.tracker.host}/announce"
+        self.list()
+        page.expect(404)
+        page.click("#add")
+        page.click("#add-link")
+        page.write(link)
+        page.click("#add-next")
+        page.wait("document.querySelector('#add-yes') && document.querySelector('dialog:last-of-type h2').innerText === 'waits'", "its options", 60)
+        page.click("#add-yes")
+        self.gone()
+        state = lambda: self.daemon.ask("GET", f"/torrents/{info_hash}")["state"]
+        self.until("it to be listed", lambda: state() == "metadata")
+        page.eval(f"location.hash = '#/t/{info_hash}'")
+        page.wait("document.querySelector('.state')?.innerText.includes('metadata')", "what it does")
+        page.wait(f"document.body.innerText.includes({link[:60]!r})", "its link")
+        page.eval("document.activeElement?.blur()")
+        page.key("p")
+        self.until("it to be paused", lambda: state() == "paused")
+        page.key("p")
+        self.until("it to be fetched", lambda: state() == "metadata")
+        self.daemon.ask("DELETE", f"/torrents/{info_hash}")
+        self.list()
         page.expect(None)
 
     def drop_several(self):

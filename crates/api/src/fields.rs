@@ -28,7 +28,7 @@ macro_rules! fields {
 fields! { Torrent:
     info_hash id name state error folder bytes bytes_have bytes_wanted bytes_wanted_have pieces
     pieces_have piece_length files private downloaded uploaded corrupt download_rate upload_rate
-    peers seeds peers_giving peers_taking eta ratio check_progress limit_reached stalled
+    peers seeds peers_giving peers_taking eta ratio check_progress metadata_progress limit_reached stalled
     queue_position added_at started_at done_at active_at seconds_downloading seconds_seeding settings
 }
 

@@ -67,6 +67,9 @@ pub struct Torrent {
     pub ratio: f64,
     /// Progress of a check, a move, or the hashing of a new torrent, 0 to 1; 0 while there is none.
     pub check_progress: f64,
+    /// Which part of its metadata is here, 0 to 1. Less than 1 only while no more than its magnet link is known.
+    #[serde(default = "whole")]
+    pub metadata_progress: f64,
     /// Whether it has stopped because it reached its ratio, time or idle limit.
     pub limit_reached: bool,
     /// Whether it should transfer, but has not for the configured time.
@@ -88,6 +91,10 @@ pub struct Torrent {
     pub seconds_seeding: u64,
     /// Its settings.
     pub settings: TorrentSettings,
+}
+
+fn whole() -> f64 {
+    1.0
 }
 
 /// The state of a torrent.
@@ -116,11 +123,13 @@ pub enum State {
     Hashing,
     /// It waits for its turn to be hashed.
     QueuedHash,
+    /// Only its magnet link is known, and its metadata is fetched.
+    Metadata,
 }
 
 impl State {
     /// All states.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Checking,
         Self::Downloading,
         Self::Seeding,
@@ -132,6 +141,7 @@ impl State {
         Self::Failed,
         Self::Hashing,
         Self::QueuedHash,
+        Self::Metadata,
     ];
 
     /// Returns its name in JSON.
@@ -148,6 +158,7 @@ impl State {
             Self::Failed => "failed",
             Self::Hashing => "hashing",
             Self::QueuedHash => "queued-hash",
+            Self::Metadata => "metadata",
         }
     }
 }

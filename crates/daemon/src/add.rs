@@ -1,46 +1,32 @@
 //! Adding torrents.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::add_fetched::{FetchedInstaller, TorrentChoice};
 use super::add_request::{AddSource, NewTorrent};
 use super::allowed_folders::AllowedFolders;
 use super::background::blocking;
-use super::catalogue::CatalogueTracker;
-use super::checks::{
-    check_private, check_settings, check_tracker_count, parse_tracker, priorities_of,
-    priorities_of_link, visible_files,
-};
+use super::checks::{check_tracker_count, check_words, visible_files};
 use super::fetch::TorrentFetcher;
-use super::install::{Installation, TorrentInstaller};
-use super::loader::LoadHints;
-use super::magnet::in_link;
+use super::link_follower::LinkFollower;
 use super::reason::Reason;
-use super::record::TorrentRecord;
+use super::record::LinkRequest;
 use super::torrent_source::FetchedTorrent;
 use super::torrents::Torrents;
-use super::trackers::TrackerPolicy;
-use super::{Caller, DaemonError, rename};
-use piecework_api::{
-    Added, InspectRequest, Inspected, LeechRequest, RenameRequest, TorrentSettings,
-};
-use piecework_core::metainfo::Metainfo;
-use piecework_engine::tracker_client::{self, UnknownPeer};
-use piecework_proto::announce::{
-    Magnet, PeerName, PeerNameError, Provenance, TrackerTarget, TrackerUrl,
-};
-use piecework_storage::disk_names;
+use super::{Caller, DaemonError, magnet};
+use piecework_api::{Added, InspectRequest, Inspected, LeechRequest, TorrentSettings};
+use piecework_engine::tracker_client;
+use piecework_proto::announce::{Magnet, PeerName, PeerNameError};
 
 /// Adds torrents.
 pub(super) struct TorrentAdder {
     pub torrents: Arc<Torrents>,
     pub folders: Arc<AllowedFolders>,
-    pub trackers: Arc<TrackerPolicy>,
     pub fetcher: Arc<TorrentFetcher>,
-    pub installer: Arc<TorrentInstaller>,
-    /// Files keep the names that their torrents say.
-    pub raw_names: bool,
+    pub fetched: Arc<FetchedInstaller>,
+    pub links: Arc<LinkFollower>,
 }
 
 impl TorrentAdder {
@@ -89,95 +75,56 @@ impl TorrentAdder {
         if new.overwrite {
             caller.must_own("overwriting files")?;
         }
-        if let AddSource::Url(text) | AddSource::Catalogue { name: text, .. } = &source
-            && let Ok(link) = Magnet::parse(text)
-            && let Some(added) = self.torrents.duplicate(link.info_hash)
-        {
+        let choice = TorrentChoice {
+            settings,
+            only_files,
+            trackers,
+            peers,
+            rename: new.rename,
+            overwrite: new.overwrite,
+        };
+        let source = match linked(source)? {
+            MaybeLink::Link(link, text, tracker) => {
+                return self.add_link(link, text, tracker, folder, choice, caller).await;
+            }
+            MaybeLink::Other(source) => source,
+        };
+        let fetched = self.fetcher.fetch(source, caller).await?;
+        if let Some(added) = self.torrents.duplicate(fetched.metainfo.info_hash()) {
             return Ok(added);
         }
-        let FetchedTorrent { metainfo, tracker: found_at, nearby, magnet, peers: mut found } =
-            self.fetcher.fetch(source, caller).await?;
-        if let Some(added) = self.torrents.duplicate(metainfo.info_hash()) {
+        let root = self.folders.output(folder.as_deref(), caller).await?;
+        self.fetched.install(fetched, choice, root, caller, None).await
+    }
+
+    /// Adds the torrent of a magnet link.
+    async fn add_link(
+        &self,
+        link: Magnet,
+        text: String,
+        tracker: Option<String>,
+        folder: Option<PathBuf>,
+        choice: TorrentChoice,
+        caller: Caller,
+    ) -> Result<Added, DaemonError> {
+        if let Some(added) = self.torrents.duplicate(link.info_hash) {
             return Ok(added);
         }
         let root = self.folders.output(folder.as_deref(), caller).await?;
         self.folders.check_reach(caller, &root)?;
-        let chosen = Choice { settings, only_files, rename: new.rename };
-        let link = magnet.as_ref();
-        let mut settings = self.settings_on_disk(&metainfo, &root, chosen, link).await?;
-        let tiers = settings.trackers.take().unwrap_or_else(|| metainfo.trackers().to_vec());
-        let mut announced = AnnounceList::new(tiers);
-        announced.add_named(&metainfo, trackers, caller)?;
-        // The tracker that provided the torrent already knows it, even if it is private.
-        if let Some((tiers, by)) = found_at.map(CatalogueTracker::into_tiers) {
-            announced.extend(tiers, by);
-        }
-        let mut warnings = Vec::new();
-        if metainfo.info().is_private() {
-            found.clear();
-        }
-        if let Some(magnet) = magnet {
-            // A private torrent uses only the trackers in its metainfo.
-            if !metainfo.info().is_private() {
-                announced.add_missing(&magnet.trackers);
-                let (known, unknown) = tracker_client::look_up_known_peers(&magnet.peers).await;
-                found.extend(known.into_iter().map(in_link));
-                warnings.extend(unknown.iter().map(UnknownPeer::to_string));
-            }
-            warnings.extend(magnet.unused);
-        }
-        let AnnounceList { tiers, mut named, .. } = announced;
-        settings.trackers = (tiers != metainfo.trackers()).then_some(tiers);
-        // Trackers in the configuration need not be recorded for each torrent.
-        let configured = self.configured_urls();
-        named.retain(|url| !configured.iter().any(|known| known.as_str() == &**url));
-        let mut record = TorrentRecord { settings: settings.into(), ..TorrentRecord::default() };
-        record.common.change(|common| (common.named, common.nearby) = (Some(named), nearby));
-        if new.overwrite {
-            record.common.change(|common| common.overwrite = true);
-        }
-        let hints = LoadHints { peers, found, new: true, ..LoadHints::default() };
-        let new = Installation { metainfo, root, record, hints, placeholder: None };
-        let mut added = self.installer.install(new).await?;
-        added.warnings.splice(0..0, warnings);
-        Ok(added)
-    }
-
-    /// Returns the settings of a torrent that goes to the folder `root`, where some of its files may
-    /// have to get other names.
-    async fn settings_on_disk(
-        &self,
-        metainfo: &Arc<Metainfo>,
-        root: &Path,
-        chosen: Choice,
-        link: Option<&Magnet>,
-    ) -> Result<TorrentSettings, DaemonError> {
-        let Choice { mut settings, only_files, rename } = chosen;
-        let (torrent, folder): (_, PathBuf) = (Arc::clone(metainfo), root.to_owned());
-        let raw = self.raw_names;
-        let names = blocking(move || disk_names(&torrent, &folder, raw)).await?;
-        settings.name_anew(metainfo.info().name(), names);
-        if let Some(text) = only_files {
-            settings.files = priorities_of(metainfo, &text)?;
-        } else if settings.files.is_empty() {
-            let files = link.and_then(|link| priorities_of_link(metainfo, link));
-            settings.files = files.unwrap_or_default();
-        }
-        check_settings(metainfo, &settings)?;
-        let on_disk = settings.name.clone().unwrap_or_else(|| metainfo.info().name().to_owned());
-        if let Some(name) = rename.filter(|name| *name != on_disk) {
-            let request = RenameRequest { path: on_disk, name };
-            let plan = rename::plan(metainfo, &settings, &request)?;
-            (settings.renamed, settings.name) = (plan.names, plan.name);
-        }
-        Ok(settings)
-    }
-
-    /// Returns the addresses of the configured tracker.
-    fn configured_urls(&self) -> Vec<TrackerUrl> {
-        let configured: Option<TrackerTarget> =
-            self.trackers.configured().and_then(|name| name.parse().ok());
-        configured.map(|target| target.tiers.concat()).unwrap_or_default()
+        check_words(&choice.settings)?;
+        let TorrentChoice { settings, only_files, trackers, peers, rename, overwrite } = choice;
+        let request = LinkRequest {
+            link: text,
+            tracker,
+            caller,
+            only_files,
+            trackers,
+            peers,
+            rename,
+            overwrite,
+        };
+        self.links.add(&link, request, root, settings).await
     }
 
     /// Fetches the torrent that `caller` names and returns what is in it. Keeps nothing of it.
@@ -212,67 +159,24 @@ impl TorrentAdder {
     }
 }
 
-/// What a request chooses for the files of a torrent.
-struct Choice {
-    settings: TorrentSettings,
-    only_files: Option<String>,
-    rename: Option<String>,
+/// A source, by what has to be done with it.
+enum MaybeLink {
+    /// A magnet link, its text, and the tracker to ask first.
+    Link(Magnet, String, Option<String>),
+    Other(AddSource),
 }
 
-/// Where a torrent is to be announced.
-struct AnnounceList {
-    /// Tiers that the torrent has had from the beginning.
-    known: Vec<String>,
-    tiers: Vec<Vec<String>>,
-    /// Addresses that the owner named.
-    named: Vec<Box<str>>,
-}
-
-impl AnnounceList {
-    fn new(tiers: Vec<Vec<String>>) -> Self {
-        Self { known: tiers.iter().flatten().cloned().collect(), tiers, named: Vec::new() }
-    }
-
-    /// Adds the trackers that the request of `caller` names.
-    fn add_named(
-        &mut self,
-        metainfo: &Metainfo,
-        trackers: Vec<String>,
-        caller: Caller,
-    ) -> Result<(), DaemonError> {
-        let parsed = trackers.iter().map(|name| parse_tracker(name));
-        let parsed = parsed.collect::<Result<Vec<_>, _>>()?;
-        for tiers in &parsed {
-            check_private(metainfo, tiers)?;
+/// Returns the magnet link that a source is, if it is one.
+fn linked(source: AddSource) -> Result<MaybeLink, DaemonError> {
+    Ok(match source {
+        AddSource::Url(text) if Magnet::is_meant(&text) => {
+            MaybeLink::Link(magnet::parsed(&text)?, text, None)
         }
-        for tiers in parsed {
-            self.extend(tiers, caller.provenance());
+        AddSource::Catalogue { name, tracker } if Magnet::is_meant(&name) => {
+            MaybeLink::Link(magnet::parsed(&name)?, name, tracker)
         }
-        Ok(())
-    }
-
-    /// Adds the trackers in `tiers` that the torrent did not have from the beginning.
-    fn extend(&mut self, tiers: Vec<Vec<TrackerUrl>>, by: Provenance) {
-        for tier in tiers {
-            let mut tier: Vec<String> = tier.iter().map(|url| url.as_str().to_owned()).collect();
-            if by == Provenance::Named {
-                self.named.extend(tier.iter().map(|url| url.as_str().into()));
-            }
-            tier.retain(|url| !self.known.contains(url));
-            if !tier.is_empty() {
-                self.tiers.push(tier);
-            }
-        }
-    }
-
-    /// Adds the trackers that are in no tier yet, each in a tier of its own.
-    fn add_missing(&mut self, trackers: &[TrackerUrl]) {
-        for url in trackers.iter().map(|url| url.as_str().to_owned()) {
-            if !self.tiers.iter().flatten().any(|known| *known == url) {
-                self.tiers.push(vec![url]);
-            }
-        }
-    }
+        source => MaybeLink::Other(source),
+    })
 }
 
 /// Returns the addresses of peers, `IP:PORT` or `HOST:PORT`.

@@ -1,10 +1,13 @@
 //! Who asks the daemon for something.
 
+use serde::{Deserialize, Serialize};
+
 use super::DaemonError;
 use piecework_proto::announce::Provenance;
 
 /// Who sends a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Caller {
     /// The owner at the daemon's machine, proven by the token that only the daemon's user can read
     /// there. May name any folder that this user can write to.

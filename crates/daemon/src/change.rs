@@ -145,7 +145,9 @@ fn changed(
     let about_files = change.only_files.is_some() || !change.files.is_empty();
     if about_files {
         let metainfo = metainfo.ok_or_else(|| {
-            DaemonError::conflict("its `.torrent` is gone, so its files are not known".to_owned())
+            DaemonError::conflict(
+                "its `.torrent` is not here, so its files are not known".to_owned(),
+            )
         })?;
         let count = visible_files(metainfo);
         after.files.resize(count as usize, Priority::Normal);

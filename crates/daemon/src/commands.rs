@@ -7,8 +7,10 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use super::DaemonConfig;
 use super::add::TorrentAdder;
+use super::add_fetched::FetchedInstaller;
 use super::change::TorrentEditor;
 use super::install::TorrentInstaller;
+use super::link_follower::LinkFollower;
 use super::provisional::ProvisionalTorrents;
 use super::publish::Publisher;
 use super::registration::Registrar;
@@ -25,6 +27,7 @@ use super::watch_folder::WatchFolder;
 /// The parts of a daemon that change something.
 pub(super) struct Commands {
     pub adder: Arc<TorrentAdder>,
+    pub links: Arc<LinkFollower>,
     pub sharer: Arc<Sharer>,
     pub registrar: Arc<Registrar>,
     pub remover: Remover,
@@ -46,13 +49,19 @@ impl Commands {
             hooks: services.hooks.clone(),
             folder: config.torrents.clone(),
         });
+        let fetched = Arc::new(FetchedInstaller {
+            folders: folders.clone(),
+            trackers: trackers.clone(),
+            installer: installer.clone(),
+            raw_names: config.session.raw_names,
+        });
+        let links = Arc::new(links(config, services, fetched.clone()));
         let adder = Arc::new(TorrentAdder {
             torrents: torrents.clone(),
             folders: folders.clone(),
-            trackers: trackers.clone(),
             fetcher: services.fetcher.clone(),
-            installer: installer.clone(),
-            raw_names: config.session.raw_names,
+            fetched,
+            links: links.clone(),
         });
         let registrar = Arc::new(Registrar::new(torrents.clone(), services.torrent_folder.clone()));
         let sharer = Arc::new(sharer(config, services, installer, registrar.clone()));
@@ -62,6 +71,7 @@ impl Commands {
             loader: services.loader.clone(),
             store: store.clone(),
             sharer: sharer.clone(),
+            links: links.clone(),
             folder: config.torrents.clone(),
         };
         let watch_folder = Arc::new(WatchFolder::new(torrents.clone(), adder.clone()));
@@ -84,6 +94,7 @@ impl Commands {
         let shutdown = shutdown(services);
         Self {
             adder,
+            links,
             sharer,
             registrar,
             remover,
@@ -108,10 +119,7 @@ fn sharer(
         folders: services.folders.clone(),
         trackers: services.trackers.clone(),
     });
-    let provisional = Arc::new(ProvisionalTorrents {
-        torrents: torrents.clone(),
-        folder: config.torrents.clone(),
-    });
+    let provisional = Arc::new(provisional(config, services));
     let publisher = Publisher {
         torrents: torrents.clone(),
         requests: requests.clone(),
@@ -128,6 +136,24 @@ fn sharer(
         folder: config.torrents.clone(),
         hashing: Arc::default(),
     }
+}
+
+fn links(
+    config: &DaemonConfig,
+    services: &Services,
+    installer: Arc<FetchedInstaller>,
+) -> LinkFollower {
+    LinkFollower {
+        torrents: services.torrents.clone(),
+        fetcher: services.fetcher.clone(),
+        installer,
+        provisional: provisional(config, services),
+        places: LinkFollower::places(),
+    }
+}
+
+fn provisional(config: &DaemonConfig, services: &Services) -> ProvisionalTorrents {
+    ProvisionalTorrents { torrents: services.torrents.clone(), folder: config.torrents.clone() }
 }
 
 fn remover(config: &DaemonConfig, services: &Services) -> Remover {

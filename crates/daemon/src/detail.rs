@@ -67,12 +67,14 @@ pub(super) async fn detail_without_files(
     info_hash: InfoHash,
 ) -> Result<TorrentDetail, DaemonError> {
     let torrent = torrents.show(info_hash)?;
-    let (handle, metainfo, file) = torrents.with(info_hash, |entry| {
-        let file = match entry.is_unhashed() {
+    let (handle, metainfo, file, link) = torrents.with(info_hash, |entry| {
+        let file = match entry.is_pending() {
             true => PathBuf::new(),
             false => folder.join(&*entry.file()),
         };
-        (entry.handle().cloned(), entry.metainfo().cloned(), file)
+        let to_fetch = entry.record.common.to_fetch.as_ref();
+        let link = to_fetch.map(|request| request.link.clone());
+        (entry.handle().cloned(), entry.metainfo().cloned(), file, link)
     })?;
     let mut detail = TorrentDetail {
         torrent,
@@ -109,7 +111,8 @@ pub(super) async fn detail_without_files(
         detail.waiting = waiting::of(&handle.waited(), &detail, rules);
     }
     let urls = detail.trackers.iter().map(|tracker| tracker.url.as_str());
-    detail.magnet = Magnet::new(info_hash, Some(&detail.torrent.name), urls).to_string();
+    let own = || Magnet::new(info_hash, Some(&detail.torrent.name), urls).to_string();
+    detail.magnet = link.unwrap_or_else(own);
     Ok(detail)
 }
 

@@ -8,6 +8,8 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::linked::LinkedTorrent;
+use super::pending_work::PendingWork;
 use super::queue_settings::seed_limits;
 use super::reason::Reason;
 use super::record::TorrentRecord;
@@ -70,6 +72,8 @@ pub(super) enum Absent {
     Broken(BrokenTorrent),
     /// Its files are not hashed yet. Its info-hash is provisional.
     Unhashed(UnhashedTorrent),
+    /// Only its magnet link is known.
+    Linked(LinkedTorrent),
 }
 
 /// A borrowed view of a [`Body`].
@@ -77,6 +81,7 @@ pub(super) enum BodyView<'a> {
     Live(&'a TorrentHandle),
     Broken(&'a BrokenTorrent),
     Unhashed(&'a UnhashedTorrent),
+    Linked(&'a LinkedTorrent),
 }
 
 impl Body {
@@ -88,12 +93,17 @@ impl Body {
         Self::Absent(Box::new(Absent::Unhashed(torrent)))
     }
 
+    pub(crate) fn linked(torrent: LinkedTorrent) -> Self {
+        Self::Absent(Box::new(Absent::Linked(torrent)))
+    }
+
     pub(crate) fn view(&self) -> BodyView<'_> {
         match self {
             Self::Live(handle) => BodyView::Live(handle),
             Self::Absent(absent) => match &**absent {
                 Absent::Broken(broken) => BodyView::Broken(broken),
                 Absent::Unhashed(torrent) => BodyView::Unhashed(torrent),
+                Absent::Linked(torrent) => BodyView::Linked(torrent),
             },
         }
     }
@@ -102,9 +112,28 @@ impl Body {
         match self {
             Self::Live(_) => None,
             Self::Absent(absent) => match &mut **absent {
-                Absent::Broken(_) => None,
                 Absent::Unhashed(torrent) => Some(torrent),
+                Absent::Broken(_) | Absent::Linked(_) => None,
             },
+        }
+    }
+
+    pub(crate) fn linked_mut(&mut self) -> Option<&mut LinkedTorrent> {
+        match self {
+            Self::Live(_) => None,
+            Self::Absent(absent) => match &mut **absent {
+                Absent::Linked(torrent) => Some(torrent),
+                Absent::Broken(_) | Absent::Unhashed(_) => None,
+            },
+        }
+    }
+
+    /// Returns the work of a torrent that is listed before it is one.
+    pub(crate) fn pending_work(&self) -> Option<&Arc<PendingWork>> {
+        match self.view() {
+            BodyView::Unhashed(torrent) => Some(&torrent.work),
+            BodyView::Linked(torrent) => Some(&torrent.work),
+            BodyView::Live(_) | BodyView::Broken(_) => None,
         }
     }
 }
@@ -176,7 +205,7 @@ impl Entry {
             BodyView::Live(handle) => {
                 saved.file == torrent_files::first_name(handle.metainfo().info().name())
             }
-            BodyView::Broken(_) | BodyView::Unhashed(_) => false,
+            BodyView::Broken(_) | BodyView::Unhashed(_) | BodyView::Linked(_) => false,
         };
         let file = (!usual).then(|| saved.file.as_str().into());
         Self {
@@ -211,13 +240,13 @@ impl Entry {
     pub(crate) fn handle(&self) -> Option<&TorrentHandle> {
         match self.body.view() {
             BodyView::Live(handle) => Some(handle),
-            BodyView::Broken(_) | BodyView::Unhashed(_) => None,
+            BodyView::Broken(_) | BodyView::Unhashed(_) | BodyView::Linked(_) => None,
         }
     }
 
-    /// Returns whether its files are not hashed yet.
-    pub(crate) fn is_unhashed(&self) -> bool {
-        matches!(self.body.view(), BodyView::Unhashed(_))
+    /// Returns whether its files are not hashed yet, or its metadata is not here yet.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.body.pending_work().is_some()
     }
 
     /// Returns the name of its `.torrent` in the torrents folder.
@@ -237,6 +266,7 @@ impl Entry {
             (None, BodyView::Live(handle)) => handle.root(),
             (None, BodyView::Broken(broken)) => broken.root.clone(),
             (None, BodyView::Unhashed(torrent)) => torrent.root.clone(),
+            (None, BodyView::Linked(torrent)) => torrent.root.clone(),
         }
     }
 
@@ -244,7 +274,7 @@ impl Entry {
         match self.body.view() {
             BodyView::Live(handle) => Some(handle.metainfo()),
             BodyView::Broken(broken) => broken.metainfo.as_ref(),
-            BodyView::Unhashed(_) => None,
+            BodyView::Unhashed(_) | BodyView::Linked(_) => None,
         }
     }
 
@@ -254,6 +284,7 @@ impl Entry {
             (None, BodyView::Live(handle)) => handle.metainfo().info().name(),
             (None, BodyView::Broken(broken)) => &broken.name,
             (None, BodyView::Unhashed(torrent)) => &torrent.name,
+            (None, BodyView::Linked(torrent)) => &torrent.name,
         }
     }
 
@@ -367,18 +398,23 @@ pub(super) fn moving_error() -> DaemonError {
     DaemonError::conflict("its data is being moved: wait until that is over".to_owned())
 }
 
-/// Returns the error for a request that a torrent cannot serve before its files are hashed.
-pub(super) fn unhashed_error(entry: &Entry) -> DaemonError {
-    let error = match entry.body.view() {
-        BodyView::Unhashed(torrent) => torrent.error.clone(),
-        _ => None,
+/// Returns the error for a request that a torrent cannot serve before its files are hashed or its metadata is here.
+pub(super) fn pending_error(entry: &Entry) -> DaemonError {
+    let name = printable(entry.name());
+    let (error, standing) = match entry.body.view() {
+        BodyView::Linked(_) => (
+            None,
+            format!("only the magnet link of `{name}` is known: its metadata is not here yet"),
+        ),
+        view => {
+            let error = match view {
+                BodyView::Unhashed(torrent) => torrent.error.clone(),
+                _ => None,
+            };
+            (error, format!("`{name}` is being hashed: wait until that is over, or remove it"))
+        }
     };
-    DaemonError::conflict(error.unwrap_or_else(|| {
-        format!(
-            "`{}` is being hashed: wait until that is over, or remove it",
-            printable(entry.name())
-        )
-    }))
+    DaemonError::conflict(error.unwrap_or(standing))
 }
 
 #[cfg(test)]

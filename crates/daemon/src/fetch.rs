@@ -6,7 +6,9 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::add_request::AddSource;
 use super::background::blocking;
+use super::magnet::UnfollowedLink;
 use super::reason::Reason;
+use super::record::LinkRequest;
 use super::torrent_source::FetchedTorrent;
 use super::trackers::TrackerPolicy;
 use super::{Caller, DaemonError, magnet, torrent_files, torrent_source};
@@ -36,6 +38,26 @@ impl TorrentFetcher {
         places.acquire().await.map_err(|_| DaemonError::Ending)
     }
 
+    /// Looks for the torrent of a magnet link once.
+    pub(crate) async fn follow(
+        &self,
+        request: &LinkRequest,
+        progress: impl Fn(u64, u64) + Send + Sync,
+    ) -> Result<FetchedTorrent, UnfollowedLink> {
+        let LinkRequest { link, tracker, caller, .. } = request;
+        self.resolve(link, tracker.as_deref(), *caller, progress).await
+    }
+
+    async fn resolve(
+        &self,
+        link: &str,
+        tracker: Option<&str>,
+        caller: Caller,
+        progress: impl Fn(u64, u64) + Send + Sync,
+    ) -> Result<FetchedTorrent, UnfollowedLink> {
+        magnet::resolve(&self.trackers, &self.session, link, tracker, caller, progress).await
+    }
+
     /// Fetches and parses the torrent in `source`.
     pub(crate) async fn fetch(
         &self,
@@ -47,13 +69,11 @@ impl TorrentFetcher {
         let _place = self.place(caller).await?;
         let bytes = match source {
             AddSource::Url(text) if Magnet::is_meant(&text) => {
-                let (trackers, session) = (&self.trackers, &self.session);
-                return magnet::resolve(trackers, session, &text, None, caller).await;
+                return self.resolve(&text, None, caller, |_, _| {}).await.map_err(|it| it.error);
             }
             AddSource::Catalogue { name, tracker } if Magnet::is_meant(&name) => {
-                let (trackers, session, named) =
-                    (&self.trackers, &self.session, tracker.as_deref());
-                return magnet::resolve(trackers, session, &name, named, caller).await;
+                let found = self.resolve(&name, tracker.as_deref(), caller, |_, _| {}).await;
+                return found.map_err(|it| it.error);
             }
             AddSource::Bytes(bytes) => bytes,
             AddSource::File(path) => {

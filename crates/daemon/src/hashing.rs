@@ -7,10 +7,10 @@ use std::sync::atomic::AtomicBool;
 
 use super::background::blocking;
 use super::entry::unix_now;
+use super::pending_work::PendingWork;
 use super::reason::Reason;
 use super::share_request::ShareInput;
 use super::torrents::Torrents;
-use super::unhashed::HashWork;
 use super::{DaemonError, torrent_files, torrent_source};
 use piecework_api::SeedRequest;
 use piecework_core::metainfo::Metainfo;
@@ -39,7 +39,7 @@ pub(super) async fn hash(
     torrents: &Arc<Torrents>,
     roots: &[PathBuf],
     provisional: InfoHash,
-    work: &Arc<HashWork>,
+    work: &Arc<PendingWork>,
     input: &ShareInput,
     request: &SeedRequest,
 ) -> Result<HashedContent, DaemonError> {
@@ -87,7 +87,7 @@ pub(super) async fn hash(
 pub(super) async fn check_existing(
     torrents: &Arc<Torrents>,
     provisional: InfoHash,
-    work: &Arc<HashWork>,
+    work: &Arc<PendingWork>,
     torrent: PathBuf,
     input: PathBuf,
 ) -> Result<HashedContent, DaemonError> {

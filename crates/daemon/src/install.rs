@@ -26,14 +26,17 @@ pub(super) struct Installation {
     pub root: PathBuf,
     pub record: TorrentRecord,
     pub hints: LoadHints,
-    /// Its place in the list if its files were hashed first.
+    /// Its place in the list if it has one already.
     pub placeholder: Option<Placeholder>,
 }
 
-/// The place in the list of a torrent whose files were hashed first.
+/// The place in the list of a torrent whose files were hashed first, or of which only the magnet link was known.
 pub(super) struct Placeholder {
+    /// The info-hash in the list. That of a link is the torrent's own.
     pub provisional: InfoHash,
     pub added_at: i64,
+    /// What the state keeps under the torrent's own info-hash until now.
+    pub before: Option<Saved>,
 }
 
 /// Installs torrents.
@@ -58,7 +61,8 @@ impl TorrentInstaller {
         let metainfo = Arc::clone(&new.metainfo);
         let info_hash = metainfo.info_hash();
         self.torrents.check_open()?;
-        if let Some(added) = self.torrents.duplicate(info_hash) {
+        let is_listed = new.placeholder.as_ref().is_some_and(|at| at.provisional == info_hash);
+        if !is_listed && let Some(added) = self.torrents.duplicate(info_hash) {
             return Ok(added);
         }
         let file = self.write_file(&metainfo).await?;
@@ -113,7 +117,8 @@ impl TorrentInstaller {
             checkpoint: None,
             counters: Counters::default(),
         };
-        match self.save_and_load(&metainfo, &saved, &record, hints).await {
+        let before = placeholder.as_ref().and_then(|place| place.before.as_ref());
+        match self.save_and_load(&metainfo, &saved, &record, hints, before).await {
             Ok(body) => Ok(self.enter(&saved, record, body, placeholder.as_ref())),
             Err(error) => {
                 if placeholder.is_none() {
@@ -132,12 +137,17 @@ impl TorrentInstaller {
         saved: &Saved,
         record: &TorrentRecord,
         hints: LoadHints,
+        before: Option<&Saved>,
     ) -> Result<Body, DaemonError> {
         self.torrents.state.put(saved.clone()).await?;
         match self.loader.load(metainfo, saved, record, hints).await {
             Ok(body) => Ok(body),
             Err(broken) => {
-                if let Err(error) = self.torrents.state.remove(saved.info_hash).await {
+                let undone = match before {
+                    Some(before) => self.torrents.state.put(before.clone()).await,
+                    None => self.torrents.state.remove(saved.info_hash).await,
+                };
+                if let Err(error) = undone {
                     tracing::warn!(%error, "a torrent that could not be added stays in the state");
                 }
                 Err(DaemonError::Conflict(broken.error))

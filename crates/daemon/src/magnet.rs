@@ -21,8 +21,31 @@ use piecework_engine::{MetadataRequest, Session};
 use piecework_proto::announce::Magnet;
 use piecework_swarm::{HeardAddress, PeerSource};
 
+/// Why a link leads to no torrent now.
+#[derive(Debug)]
+pub(super) struct UnfollowedLink {
+    pub error: DaemonError,
+    /// Somebody may provide the torrent later.
+    pub may_pass: bool,
+}
+
+impl From<DaemonError> for UnfollowedLink {
+    fn from(error: DaemonError) -> Self {
+        Self { error, may_pass: false }
+    }
+}
+
+/// Returns the link in `text`.
+///
+/// # Errors
+/// If it is not a magnet link.
+pub(super) fn parsed(text: &str) -> Result<Magnet, DaemonError> {
+    Magnet::parse(text).map_err(|error| DaemonError::invalid(Reason::of(error)))
+}
+
 /// Returns the torrent that the link `text` names. Asks the catalogue of the tracker `named`, or of the
-/// configured one, first, then those of the link's trackers, then its web addresses, then peers.
+/// configured one, first, then those of the link's trackers, then its web addresses, then peers. `progress` gets the
+/// bytes of metadata that peers gave, and of how many.
 ///
 /// # Errors
 /// If it is not a magnet link, or nobody provides the torrent.
@@ -32,12 +55,13 @@ pub(super) async fn resolve(
     text: &str,
     named: Option<&str>,
     caller: Caller,
-) -> Result<FetchedTorrent, DaemonError> {
-    let link = Magnet::parse(text).map_err(|error| DaemonError::invalid(Reason::of(error)))?;
+    progress: impl Fn(u64, u64) + Send + Sync,
+) -> Result<FetchedTorrent, UnfollowedLink> {
+    let link = parsed(text)?;
     let mut trackers = Vec::new();
     match policy.named(named, caller) {
         Ok(tracker) => trackers.push(tracker),
-        Err(error) if named.is_some() => return Err(error),
+        Err(error) if named.is_some() => return Err(error.into()),
         // Others are asked.
         Err(_) => {}
     }
@@ -63,15 +87,17 @@ pub(super) async fn resolve(
             Err(error) => faults.push(error),
         }
     }
-    match from_peers(session, &link).await {
+    match from_peers(session, &link, progress).await {
         Ok((found, mut warnings)) => {
             let mut link = link;
             link.unused.append(&mut warnings);
             Ok(FetchedTorrent { magnet: Some(link), ..found })
         }
         Err(error) => {
+            let may_pass = error.is_some();
             faults.extend(error);
-            Err(DaemonError::not_found(nobody(&link, &faults)))
+            let error = DaemonError::not_found(nobody(&link, &faults));
+            Err(UnfollowedLink { error, may_pass })
         }
     }
 }
@@ -81,6 +107,7 @@ pub(super) async fn resolve(
 async fn from_peers(
     session: &Session,
     link: &Magnet,
+    progress: impl Fn(u64, u64) + Send + Sync,
 ) -> Result<(FetchedTorrent, Vec<String>), Option<DaemonError>> {
     let (peers, unknown) = tracker_client::look_up_known_peers(&link.peers).await;
     if peers.is_empty() && link.trackers.is_empty() {
@@ -93,7 +120,9 @@ async fn from_peers(
         peers: peers.into_iter().map(in_link).collect(),
         patience: Some(PEER_PATIENCE),
     };
-    let fetching = session.fetch_metadata(request, |_| {});
+    let fetching = session.fetch_metadata(request, |now| {
+        progress(now.received.into(), now.claimed.into());
+    });
     let fetched = match tokio::time::timeout(ALL_PEERS, fetching).await {
         Ok(fetched) => fetched.map_err(|error| Some(DaemonError::upstream(Reason::of(error))))?,
         Err(_) => {
@@ -196,7 +225,7 @@ const NEXT_AFTER: Duration = Duration::from_secs(1);
 /// Time for all trackers of a link.
 const PATIENCE: Duration = Duration::from_secs(45);
 
-/// Time in which some peer must give something, and time for all of the metadata: the request waits.
+/// Time in which some peer must give something, and time for all of the metadata: others wait for the place.
 const PEER_PATIENCE: Duration = Duration::from_secs(30);
 const ALL_PEERS: Duration = Duration::from_secs(120);
 

@@ -1,4 +1,5 @@
-//! Torrents whose files are not hashed yet. They are listed under a provisional info-hash, which is derived
+//! Torrents that are listed before they are ones: their files are not hashed yet, or only their magnet link is known.
+//! The former are listed under a provisional info-hash, which is derived
 //! from the request. A `.torrent` that came with the request lies in the torrents folder meanwhile, under a
 //! hidden name.
 
@@ -10,8 +11,8 @@ use super::DaemonError;
 use super::background::blocking;
 use super::entries::{EntryMap, EntryMut};
 use super::entry::unix_now;
+use super::pending_work::PendingWork;
 use super::torrents::Torrents;
-use super::unhashed::HashWork;
 use piecework_core::{InfoHash, printable, printable_path};
 
 /// Removes torrents from the list that are listed under provisional info-hashes.
@@ -23,7 +24,12 @@ pub(super) struct ProvisionalTorrents {
 
 impl ProvisionalTorrents {
     /// Leaves a torrent in the list with its error.
-    pub(crate) fn give_up(&self, provisional: InfoHash, work: &Arc<HashWork>, error: &DaemonError) {
+    pub(crate) fn give_up(
+        &self,
+        provisional: InfoHash,
+        work: &Arc<PendingWork>,
+        error: &DaemonError,
+    ) {
         let mut table = self.torrents.table();
         if let Some(mut entry) = find(&mut table.entries, provisional, work)
             && let Some(unhashed) = entry.body.unhashed_mut()
@@ -36,7 +42,7 @@ impl ProvisionalTorrents {
     }
 
     /// Removes a torrent that could not be shared from the list. Returns whether it is gone.
-    pub(crate) async fn strike(&self, provisional: InfoHash, work: &Arc<HashWork>) -> bool {
+    pub(crate) async fn strike(&self, provisional: InfoHash, work: &Arc<PendingWork>) -> bool {
         let _lock = self.torrents.lock(provisional).await;
         let file = {
             let mut table = self.torrents.table();
@@ -79,8 +85,8 @@ impl ProvisionalTorrents {
         }
     }
 
-    /// Returns whether the torrent is listed and `work` is the current attempt to hash it.
-    pub(crate) fn is_at(&self, provisional: InfoHash, work: &Arc<HashWork>) -> bool {
+    /// Returns whether the torrent is listed and `work` is the current attempt.
+    pub(crate) fn is_at(&self, provisional: InfoHash, work: &Arc<PendingWork>) -> bool {
         find(&mut self.torrents.table().entries, provisional, work).is_some()
     }
 }
@@ -108,14 +114,14 @@ pub(super) fn sweep(folder: &Path, known: &BTreeSet<&str>) -> std::io::Result<()
     Ok(())
 }
 
-/// Returns the torrent, if `work` is the current attempt to hash it.
+/// Returns the torrent, if `work` is the current attempt.
 fn find<'a>(
     torrents: &'a mut EntryMap,
     provisional: InfoHash,
-    work: &Arc<HashWork>,
+    work: &Arc<PendingWork>,
 ) -> Option<EntryMut<'a>> {
-    let mut entry = torrents.get_mut(&provisional)?;
-    let is_meant = Arc::ptr_eq(&entry.body.unhashed_mut()?.work, work);
+    let entry = torrents.get_mut(&provisional)?;
+    let is_meant = Arc::ptr_eq(entry.body.pending_work()?, work);
     is_meant.then_some(entry)
 }
 

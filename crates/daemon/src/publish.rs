@@ -9,13 +9,13 @@ use super::entry::unix_now;
 use super::hashing::HashedContent;
 use super::install::{Installation, Placeholder, TorrentInstaller};
 use super::loader::LoadHints;
+use super::pending_work::PendingWork;
 use super::provisional::ProvisionalTorrents;
 use super::reason::Reason;
 use super::record::{Registration, TorrentRecord};
 use super::registration::Registrar;
 use super::share_request::{ShareInput, ShareRequests, plan_announces};
 use super::torrents::Torrents;
-use super::unhashed::HashWork;
 use super::{DaemonError, torrent_files};
 use piecework_api::{Added, SeedRequest};
 use piecework_core::metainfo::Metainfo;
@@ -43,7 +43,7 @@ impl Publisher {
     pub(crate) async fn publish(
         &self,
         provisional: InfoHash,
-        work: &Arc<HashWork>,
+        work: &Arc<PendingWork>,
         content: HashedContent,
         input: ShareInput,
         request: SeedRequest,
@@ -119,7 +119,7 @@ impl Publisher {
     async fn install_hashed(
         &self,
         provisional: InfoHash,
-        work: &Arc<HashWork>,
+        work: &Arc<PendingWork>,
         mut new: Installation,
     ) -> Result<Added, DaemonError> {
         let info_hash = new.metainfo.info_hash();
@@ -142,7 +142,7 @@ impl Publisher {
             }
         }
         new.record.rank = record.rank;
-        new.placeholder = Some(Placeholder { provisional, added_at });
+        new.placeholder = Some(Placeholder { provisional, added_at, before: None });
         let added = self.installer.install_locked(new).await?;
         if added.duplicate {
             let mut table = self.torrents.table();

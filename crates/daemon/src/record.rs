@@ -1,9 +1,11 @@
 //! The record of a torrent in the state, beside its `.torrent`. It is kept as JSON.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::Caller;
 use piecework_api::{SeedRequest, TorrentSettings};
 use piecework_core::{Interned, Interner, shared_default};
 use piecework_storage::INCOMPLETE_SUFFIX;
@@ -58,6 +60,9 @@ pub(super) struct CommonRecord {
     /// The request to share files that are not hashed yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_hash: Option<Box<HashRequest>>,
+    /// The request to add a torrent whose metadata is not here yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_fetch: Option<Box<LinkRequest>>,
 }
 
 /// Work on a torrent's files, which is recorded before it begins.
@@ -92,6 +97,21 @@ pub(super) struct HashRequest {
     pub request: SeedRequest,
     /// It came from the owner at this machine, who may name any folder.
     pub local: bool,
+}
+
+/// A request to add the torrent of a magnet link, as it is kept. Its settings are the torrent's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LinkRequest {
+    /// The link, as it was given.
+    pub link: String,
+    /// The tracker whose catalogue is asked first.
+    pub tracker: Option<String>,
+    pub caller: Caller,
+    pub only_files: Option<String>,
+    pub trackers: Vec<String>,
+    pub peers: Vec<SocketAddr>,
+    pub rename: Option<String>,
+    pub overwrite: bool,
 }
 
 /// How a torrent is registered as soon as its tracker can be reached.
@@ -153,6 +173,7 @@ impl Default for CommonRecord {
             nearby: false,
             through_links: false,
             to_hash: None,
+            to_fetch: None,
         }
     }
 }
@@ -202,6 +223,7 @@ mod tests {
             nearby: false,
             through_links: false,
             to_hash: None,
+            to_fetch: None,
         };
         assert_eq!(*record.common, wanted);
     }

@@ -103,6 +103,14 @@ impl Remover {
                     false => Ok(()),
                 }
             }
+            BodyView::Linked(linked) => {
+                linked.work.cancel();
+                linked.work.tell(&Err(DaemonError::conflict(format!(
+                    "`{}` was removed before its metadata was here",
+                    printable(&linked.name)
+                ))));
+                Ok(())
+            }
         }
     }
 }

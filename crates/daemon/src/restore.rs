@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::DaemonError;
 use super::background::blocking;
 use super::entry::{Body, BodyView, BrokenTorrent, Entry};
+use super::link_follower::LinkFollower;
+use super::linked::{LinkPhase, LinkedTorrent};
 use super::loader::TorrentLoader;
 use super::reason::Reason;
 use super::record::{FileWork, TorrentRecord};
@@ -17,6 +18,7 @@ use super::share::Sharer;
 use super::stored_state::StoredTorrent;
 use super::torrents::Torrents;
 use super::unhashed::UnhashedTorrent;
+use super::{DaemonError, magnet};
 use crate::queue::Order;
 use crate::state::{Saved, Update};
 use piecework_api::TorrentSettings;
@@ -27,6 +29,7 @@ pub(super) struct Restorer {
     pub torrents: Arc<Torrents>,
     pub loader: Arc<TorrentLoader>,
     pub sharer: Arc<Sharer>,
+    pub links: Arc<LinkFollower>,
     pub relocator: Arc<Relocator>,
 }
 
@@ -79,13 +82,18 @@ impl Restorer {
         let entry = Entry::new(id, &saved, record, body, Instant::now());
         let handle = entry.handle().cloned();
         let work = match entry.body.view() {
-            BodyView::Unhashed(unhashed) => Some(Arc::clone(&unhashed.work)),
+            BodyView::Unhashed(unhashed) => Some((Arc::clone(&unhashed.work), true)),
+            BodyView::Linked(linked) if linked.phase == LinkPhase::Fetching => {
+                Some((Arc::clone(&linked.work), false))
+            }
             _ => None,
         };
         table.enter(saved.info_hash, Box::new(entry));
         drop(table);
-        if let Some(work) = work {
-            self.sharer.start_hashing(saved.info_hash, work);
+        match work {
+            Some((work, true)) => self.sharer.start_hashing(saved.info_hash, work),
+            Some((work, false)) => self.links.start_fetching(saved.info_hash, work),
+            None => {}
         }
         if let (RemainingWork::Move(folder), Some(handle)) = (rest, handle) {
             self.relocator.begin_move(saved.info_hash, handle, folder, false);
@@ -101,6 +109,12 @@ impl Restorer {
         if let Some(to_hash) = &record.common.to_hash {
             let unhashed = UnhashedTorrent::new(to_hash.name.clone(), saved.root.clone());
             return Ok(Body::unhashed(unhashed));
+        }
+        if let Some(to_fetch) = &record.common.to_fetch
+            && let Ok(link) = magnet::parsed(&to_fetch.link)
+        {
+            let paused = record.settings.paused;
+            return Ok(Body::linked(LinkedTorrent::new(&link, saved.root.clone(), paused)));
         }
         match metainfo {
             Ok(metainfo) => self.loader.load_by_age(&metainfo, saved, record).await,

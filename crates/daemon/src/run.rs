@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::background::blocking;
 use super::entry::{BodyView, Entry, Phase, moving_error};
+use super::link_follower::LinkFollower;
 use super::loader::{LoadHints, TorrentLoader};
 use super::queue_driver::QueueDriver;
 use super::reason::Reason;
@@ -22,6 +23,7 @@ pub(super) struct RunControl {
     pub loader: Arc<TorrentLoader>,
     pub store: Arc<SettingsStore>,
     pub sharer: Arc<Sharer>,
+    pub links: Arc<LinkFollower>,
     /// The folder of `.torrent` files.
     pub folder: PathBuf,
 }
@@ -33,7 +35,9 @@ impl RunControl {
         self.torrents.check_open()?;
         self.sharer.hash_again(info_hash);
         self.mend(info_hash).await?;
-        self.begin_to_run(info_hash, forced, false).await
+        self.begin_to_run(info_hash, forced, false).await?;
+        self.links.resume(info_hash);
+        Ok(())
     }
 
     /// Starts a torrent that the caller has locked, as [`RunControl::start`] does. It may replace
@@ -109,6 +113,7 @@ impl RunControl {
             })?;
             return Err(error);
         }
+        self.links.pause(info_hash);
         self.queue.turn_now(info_hash).await;
         // A torrent that failed has no turn to lose, but the engine would try it again by itself.
         let failed = self.torrents.with(info_hash, |entry| {

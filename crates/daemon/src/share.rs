@@ -16,13 +16,15 @@ use tokio::time::Instant;
 use super::background::blocking;
 use super::entry::{Body, BodyView, Entry, unix_now};
 use super::fetch::TorrentFetcher;
+use super::pending_work::{AddOutcome, PendingWork};
 use super::provisional::{ProvisionalTorrents, hidden_name};
 use super::publish::Publisher;
 use super::reason::Reason;
 use super::record::{HashRequest, TorrentRecord};
 use super::share_request::{ShareRequests, check_len, check_torrent};
+use super::table::MAX_PENDING;
 use super::torrents::Torrents;
-use super::unhashed::{HashWork, PendingSeed, ShareOutcome, UnhashedTorrent};
+use super::unhashed::{PendingSeed, UnhashedTorrent};
 use super::{Caller, DaemonError, hashing, torrent_source};
 use crate::state::{Counters, Saved};
 use piecework_api::{Added, SeedRequest, TorrentSettings};
@@ -79,20 +81,20 @@ impl Sharer {
         }
         {
             let mut table = self.torrents.table();
-            let now = table.unhashed + table.hashing_soon;
-            if now >= MOST {
+            let now = table.pending + table.pending_soon;
+            if now >= MAX_PENDING {
                 return Err(DaemonError::conflict(format!(
-                    "`{}` files and folders are being hashed or wait for it already, which \
-                     is the limit: share this one when some are done",
+                    "`{}` files and folders are being hashed, or magnet links wait for their \
+                     metadata, which is the limit: share this one when some are done",
                     count(now as u64)
                 )));
             }
-            table.hashing_soon += 1;
+            table.pending_soon += 1;
         }
         let local = caller == Caller::Local;
         let hash_request = HashRequest { name: unhashed.name.clone(), request, local };
         let begun = self.list(provisional, hash_request, unhashed, torrent).await;
-        self.torrents.table().hashing_soon -= 1;
+        self.torrents.table().pending_soon -= 1;
         begun
     }
 
@@ -175,7 +177,7 @@ impl Sharer {
     }
 
     /// Spawns a task that hashes the files of a torrent when it is its turn.
-    pub(crate) fn start_hashing(self: &Arc<Self>, provisional: InfoHash, work: Arc<HashWork>) {
+    pub(crate) fn start_hashing(self: &Arc<Self>, provisional: InfoHash, work: Arc<PendingWork>) {
         let (sharer, turn) = (Arc::clone(self), self.in_line());
         tokio::spawn(async move {
             let outcome = sharer.hash_and_share(provisional, &work, turn).await;
@@ -216,9 +218,9 @@ impl Sharer {
     async fn hash_and_share(
         self: &Arc<Self>,
         provisional: InfoHash,
-        work: &Arc<HashWork>,
+        work: &Arc<PendingWork>,
         turn: Turn,
-    ) -> ShareOutcome {
+    ) -> AddOutcome {
         let (content, input, request) = {
             let _alone = tokio::select! {
                 alone = turn => alone,
@@ -253,7 +255,7 @@ impl Sharer {
     }
 
     /// Records how hashing ended.
-    async fn finish(&self, provisional: InfoHash, work: &Arc<HashWork>, outcome: ShareOutcome) {
+    async fn finish(&self, provisional: InfoHash, work: &Arc<PendingWork>, outcome: AddOutcome) {
         match &outcome {
             Ok(_) => {}
             Err(_) if work.is_cancelled() || self.torrents.check_open().is_err() => {
@@ -282,6 +284,3 @@ impl Sharer {
 
 /// Resolves when a torrent may be hashed. The next one may when the guard is dropped.
 type Turn = Pin<Box<dyn Future<Output = OwnedMutexGuard<()>> + Send>>;
-
-/// Maximum number of torrents that are hashed or wait for that: each has a task and its request.
-const MOST: usize = 1_000;

@@ -12,7 +12,6 @@ use tokio::time::{Instant, timeout_at};
 
 use super::DaemonError;
 use super::background::blocking;
-use super::entry::BodyView;
 use super::queue_driver::QueueDriver;
 use super::settings_store::SettingsStore;
 use super::torrents::Torrents;
@@ -78,8 +77,8 @@ impl Shutdown {
             if let Some(moving) = &entry.moving {
                 moving.task.abort();
             }
-            if let BodyView::Unhashed(unhashed) = entry.body.view() {
-                unhashed.work.cancel();
+            if let Some(work) = entry.body.pending_work() {
+                work.cancel();
             }
         }
         // This is written while the torrents stop.

@@ -53,6 +53,7 @@ pub(super) async fn start(config: DaemonConfig) -> Result<(Services, Commands), 
         torrents: torrents.clone(),
         loader: services.loader.clone(),
         sharer: commands.sharer.clone(),
+        links: commands.links.clone(),
         relocator: commands.relocator.clone(),
     };
     restorer.restore(found).await;

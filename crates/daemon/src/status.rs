@@ -157,7 +157,7 @@ fn counts(tally: &Tally) -> Counts {
     for (state, torrents) in State::ALL.into_iter().zip(tally.states()) {
         let place = match state {
             State::Checking | State::Moving | State::Hashing => &mut counts.checking,
-            State::Downloading => &mut counts.downloading,
+            State::Downloading | State::Metadata => &mut counts.downloading,
             State::Seeding => &mut counts.seeding,
             State::QueuedCheck | State::QueuedDownload | State::QueuedSeed | State::QueuedHash => {
                 &mut counts.queued

@@ -149,6 +149,9 @@ fn read_all(folder: &Path, mut torrents: Vec<Saved>) -> Vec<StoredTorrent> {
         if record.as_ref().is_ok_and(|record| record.common.to_hash.is_some()) {
             return Err(Reason::from("its files are not hashed yet"));
         }
+        if record.as_ref().is_ok_and(|record| record.common.to_fetch.is_some()) {
+            return Err(Reason::from("its metadata is not here yet"));
+        }
         let metainfo = torrent_files::read_known(&folder.join(&saved.file), saved.info_hash)
             .map_err(Reason::of)?;
         // Few of them will ever be verified. Freed now, their memory is reused for what stays.

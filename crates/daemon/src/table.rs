@@ -35,10 +35,10 @@ pub(super) struct TorrentTable {
     /// Whether the second pair of limits applied when the clock was last read, if there is a
     /// schedule.
     pub scheduled: Option<bool>,
-    /// Number of torrents whose files are not hashed yet.
-    pub unhashed: usize,
+    /// Number of torrents whose files are not hashed yet, or whose metadata is not here yet.
+    pub pending: usize,
     /// Number of requests that are about to add such a torrent.
-    pub hashing_soon: usize,
+    pub pending_soon: usize,
     /// The last provisional info-hashes, and the info-hashes of the torrents that replaced them.
     made: VecDeque<(InfoHash, InfoHash)>,
     interner: RecordInterner,
@@ -91,8 +91,8 @@ impl TorrentTable {
             fresh: Vec::new(),
             missing: MissingBytes::default(),
             scheduled: None,
-            unhashed: 0,
-            hashing_soon: 0,
+            pending: 0,
+            pending_soon: 0,
             made: VecDeque::new(),
             interner: RecordInterner::default(),
             next_id: 1,
@@ -109,7 +109,7 @@ impl TorrentTable {
     pub(crate) fn enter(&mut self, info_hash: InfoHash, mut entry: Box<Entry>) {
         self.recent.note(info_hash, &mut entry.changed_at, unix_now());
         self.interner.share(&mut entry.record);
-        self.unhashed += usize::from(entry.is_unhashed());
+        self.pending += usize::from(entry.is_pending());
         self.entries.insert(info_hash, entry);
     }
 
@@ -121,18 +121,31 @@ impl TorrentTable {
         self.take_out(info_hash, Some(id), now)
     }
 
-    /// Inserts a torrent in the place of its provisional entry.
+    /// Inserts a torrent in the place of its provisional entry, which may have the same info-hash.
     pub(crate) fn settle(
         &mut self,
         provisional: InfoHash,
         info_hash: InfoHash,
         mut entry: Box<Entry>,
     ) {
+        if provisional == info_hash {
+            return self.replace(info_hash, entry);
+        }
         if let Some(before) = self.take_out(provisional, None, unix_now()) {
             entry.record.rank = before.record.rank;
             self.order.replace(before.record.rank, info_hash);
         }
         self.lead(provisional, info_hash);
+        self.enter(info_hash, entry);
+    }
+
+    /// Replaces an entry by another one of the same torrent.
+    fn replace(&mut self, info_hash: InfoHash, mut entry: Box<Entry>) {
+        if let Some(before) = self.entries.remove(&info_hash) {
+            self.pending -= usize::from(before.is_pending());
+            self.recent.remove(info_hash, before.changed_at);
+            entry.record.rank = before.record.rank;
+        }
         self.enter(info_hash, entry);
     }
 
@@ -156,7 +169,7 @@ impl TorrentTable {
 
     fn take_out(&mut self, info_hash: InfoHash, id: Option<u64>, now: i64) -> Option<Box<Entry>> {
         let entry = self.entries.remove(&info_hash)?;
-        self.unhashed -= usize::from(entry.is_unhashed());
+        self.pending -= usize::from(entry.is_pending());
         self.recent.remove(info_hash, entry.changed_at);
         if self.removed.len() >= REMOVED {
             self.removed.pop_front();
@@ -228,6 +241,10 @@ impl TorrentTable {
         self.notices.retain(|told| told != notice);
     }
 }
+
+/// Maximum number of torrents that are hashed, wait for that, or wait for their metadata: each has a task and its
+/// request.
+pub(super) const MAX_PENDING: usize = 1_000;
 
 /// Maximum number of removed torrents that are remembered.
 const REMOVED: usize = 10_000;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::background::blocking;
-use super::entry::unhashed_error;
+use super::entry::pending_error;
 use super::reason::Reason;
 use super::torrents::Torrents;
 use super::{DaemonError, torrent_files};
@@ -29,8 +29,8 @@ impl TorrentFolder {
 
     /// Returns the path of a torrent's file.
     fn path(&self, info_hash: InfoHash) -> Result<PathBuf, DaemonError> {
-        self.torrents.with(info_hash, |entry| match entry.is_unhashed() {
-            true => Err(unhashed_error(entry)),
+        self.torrents.with(info_hash, |entry| match entry.is_pending() {
+            true => Err(pending_error(entry)),
             false => Ok(self.folder.join(&*entry.file())),
         })?
     }

@@ -6,7 +6,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{MutexGuard as AsyncMutexGuard, Notify};
 
 use super::DaemonError;
-use super::entry::{BodyView, Entry, unhashed_error, unix_now};
+use super::entry::{BodyView, Entry, pending_error, unix_now};
 use super::event_bus::EventBus;
 use super::lifetime::Lifetime;
 use super::table::TorrentTable;
@@ -99,7 +99,7 @@ impl Torrents {
         self.with(info_hash, |entry| match entry.body.view() {
             BodyView::Live(handle) => Ok(handle.clone()),
             BodyView::Broken(broken) => Err(DaemonError::Conflict(broken.error.clone())),
-            BodyView::Unhashed(_) => Err(unhashed_error(entry)),
+            BodyView::Unhashed(_) | BodyView::Linked(_) => Err(pending_error(entry)),
         })?
     }
 

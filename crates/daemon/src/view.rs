@@ -4,7 +4,7 @@ use piecework_core::SaturatingFrom;
 use tokio::time::Instant;
 
 use super::entry::{BodyView, Entry, Phase, since};
-use super::unhashed::fraction;
+use super::pending_work::fraction;
 use piecework_api::{Settings, State as Doing, Torrent, TorrentSettings};
 use piecework_core::InfoHash;
 use piecework_engine::{TorrentState, TorrentStatus};
@@ -43,6 +43,7 @@ impl Entry {
             eta: None,
             ratio: 0.0,
             check_progress: 0.0,
+            metadata_progress: 1.0,
             limit_reached: record.limit_reached,
             stalled,
             queue_position: u32::try_from(position).unwrap_or(u32::MAX),
@@ -65,6 +66,7 @@ impl Entry {
                     request.and_then(|request| request.piece_length).unwrap_or_default();
                 making.show(&mut torrent);
             }
+            BodyView::Linked(linked) => linked.show(&mut torrent),
             BodyView::Live(handle) => self.show_live(&mut torrent, handle.status()),
         }
         torrent.ratio = self.seeded(torrent.bytes_have, now).ratio();
@@ -102,6 +104,7 @@ impl Entry {
         let handle = match self.body.view() {
             BodyView::Live(handle) => handle,
             BodyView::Unhashed(making) => return (making.doing(), 0, 0),
+            BodyView::Linked(linked) => return (linked.doing(), 0, 0),
             BodyView::Broken(_) => return (Doing::Failed, 0, 0),
         };
         let summary = handle.summary();

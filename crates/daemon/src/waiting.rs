@@ -233,6 +233,7 @@ mod tests {
             peers_taking: 0,
             eta: None,
             ratio: 0.0,
+            metadata_progress: 1.0,
             check_progress: 0.0,
             limit_reached: false,
             stalled: false,

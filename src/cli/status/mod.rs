@@ -176,6 +176,7 @@ pub mod tests {
             eta: Some(205),
             ratio: 0.5,
             check_progress: 0.25,
+            metadata_progress: 1.0,
             limit_reached: false,
             stalled: false,
             queue_position: 0,

@@ -221,8 +221,9 @@ pub(super) fn line(torrent: &Torrent) -> String {
 fn done(torrent: &Torrent) -> u64 {
     match torrent.state {
         State::Hashing | State::QueuedHash => checked(torrent),
-        // It could not be hashed, so its size is not known.
+        // It could not be hashed, or there is only a magnet link, so its size is not known.
         State::Failed if torrent.bytes_wanted == 0 => 0,
+        _ if torrent.metadata_progress < 1.0 => 0,
         _ => percent(torrent.bytes_wanted_have, torrent.bytes_wanted),
     }
 }
@@ -395,6 +396,13 @@ fn state_text(torrent: &Torrent, paint: Paint) -> String {
         State::Checking => format!("checking, {}% done", checked(torrent)),
         State::Hashing => format!("hashing {}%, then seeding", checked(torrent)),
         State::QueuedHash => "waits for its turn to be hashed".to_owned(),
+        State::Metadata if torrent.metadata_progress == 0.0 => {
+            paint.cyan("looking for its metadata")
+        }
+        State::Metadata => {
+            let done = (torrent.metadata_progress * 100.0).floor();
+            paint.cyan(format!("fetching its metadata, {done}% done"))
+        }
         State::QueuedCheck => "waits for its turn to be checked".to_owned(),
         State::QueuedDownload => "waits for its turn to download".to_owned(),
         State::QueuedSeed => "waits for its turn to seed".to_owned(),
@@ -514,6 +522,7 @@ mod tests {
             State::Failed,
             State::Hashing,
             State::QueuedHash,
+            State::Metadata,
         ];
         let mut torrents: Vec<Torrent> = states.map(a_torrent).into();
         for (index, torrent) in torrents.iter_mut().enumerate() {

@@ -208,7 +208,7 @@ pub(super) static FIELDS: &[Field] = &[
     list("manual_announce_time", |_| json!(-1)),
     list("max_connected_peers", max_peers),
     // A torrent is added with all its metadata.
-    list("metadata_percent_complete", |_| json!(1.0)),
+    list("metadata_percent_complete", |seen| json!(seen.torrent.metadata_progress)),
     list("name", |seen| json!(seen.torrent.name)),
     list("peer_limit", max_peers),
     peers("peers", |peers| peers.iter().map(peer).collect()),
@@ -289,7 +289,8 @@ pub(super) fn status(state: State) -> u8 {
         // touched meanwhile.
         State::Checking | State::Moving | State::Hashing => 2,
         State::QueuedDownload => 3,
-        State::Downloading => 4,
+        // As in Transmission, a magnet link downloads.
+        State::Downloading | State::Metadata => 4,
         State::QueuedSeed => 5,
         State::Seeding => 6,
     }

@@ -37,6 +37,7 @@ pub(super) fn torrent() -> Torrent {
         eta: Some(127),
         ratio: 0.5,
         check_progress: 0.0,
+        metadata_progress: 1.0,
         limit_reached: false,
         stalled: false,
         queue_position: 0,

@@ -153,6 +153,9 @@ pub(super) fn change(
 
 /// Field `magnet_link`.
 pub(super) fn magnet(detail: &TorrentDetail) -> String {
+    if detail.torrent.metadata_progress < 1.0 {
+        return detail.magnet.clone();
+    }
     let urls = detail.trackers.iter().map(|tracker| tracker.url.as_str());
     Magnet::new(detail.torrent.info_hash, Some(&detail.torrent.name), urls).to_string()
 }

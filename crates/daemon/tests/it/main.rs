@@ -3,6 +3,7 @@
 mod chaos;
 mod faults;
 mod files;
+mod links;
 mod owners;
 mod stopping;
 mod torrents;

@@ -12,6 +12,9 @@ export const isPaused = (torrent) => torrent.state === "paused" || torrent.state
 /** Whether it is made of files of this machine, which are hashed or wait for that. */
 export const isHashed = (torrent) => torrent.state === "hashing" || torrent.state === "queued-hash";
 
+/** Whether only its magnet link is known. */
+export const isLinked = (torrent) => torrent.metadata_progress < 1;
+
 /** Requests that are under way at a time for many torrents. */
 const AT_A_TIME = 6;
 
@@ -94,6 +97,7 @@ export async function queue(torrents, to) {
 /** Asks first. `gone` is called when they are removed. */
 export function remove(torrents, gone = () => {}) {
   const hashed = torrents.every(isHashed);
+  const empty = torrents.every((torrent) => isHashed(torrent) || isLinked(torrent));
   const data = check("", false, { id: "delete-data" });
   const size = torrents.reduce((sum, torrent) => sum + torrent.bytes_have, 0);
   const folders = new Set(torrents.map((torrent) => torrent.folder));
@@ -103,7 +107,7 @@ export function remove(torrents, gone = () => {}) {
     content: [
       el("p", { text: hashed ? "The hashing ends, and nothing is shared. The files stay as they are."
         : "This leaves the swarm and the list. What was recorded stays in the journal." }),
-      ...(hashed ? [] : [data.node]),
+      ...(empty ? [] : [data.node]),
     ],
     submit: async () => {
       const path = `?delete_data=${data.input.checked}`;

@@ -128,8 +128,10 @@ function commonFields(settings) {
 
 /** Shows what is in a torrent and asks how it is to be added. `known` is called when the daemon has said. */
 async function options(source, called, known = () => {}) {
-  const [inspected, settings] = await Promise.all([asOwner(() => ask("/inspect", { method: "POST", body: { source } })), ask("/settings")]);
+  const inspecting = asOwner(() => ask("/inspect", { method: "POST", body: { source } }));
+  const [inspected, settings] = await Promise.all([inTime(source, inspecting), ask("/settings")]);
   known();
+  if (inspected.unknown) return linkOptions(source, inspected.unknown, settings);
   const facts = [bytes(inspected.bytes), plural(inspected.files, "file"), inspected.private ? "private" : null, inspected.comment].filter(Boolean);
   const fields = commonFields(settings);
   const files = fileChoice(inspected);
@@ -148,6 +150,38 @@ async function options(source, called, known = () => {}) {
     },
   });
   node.addEventListener("close", () => files.close());
+}
+
+/** The answer of the daemon, or for a magnet link what is missing: its metadata may come much later. */
+async function inTime(source, inspecting) {
+  if (!isLink(source)) return inspecting;
+  const late = new Promise((resolve) => setTimeout(resolve, METADATA_PATIENCE, { unknown: "No peer has given its metadata yet." }));
+  // A link that leads to no tracker and no peer is refused.
+  const refused = (fault) => {
+    if (fault.status !== 404 || !/[?&](tr|x\.pe)=/.test(source.url)) throw fault;
+    return { unknown: fault.message };
+  };
+  return Promise.race([inspecting.catch(refused), late]);
+}
+
+const isLink = (source) => source.url !== undefined && source.url.toLowerCase().startsWith("magnet:");
+
+/** How long the metadata of a magnet link is waited for, ms, before it can be added without. */
+const METADATA_PATIENCE = 6_000;
+
+/** Asks how a torrent is to be added whose metadata is not here. */
+function linkOptions(source, why, settings) {
+  const fields = commonFields(settings);
+  const name = new URLSearchParams(source.url.slice(source.url.indexOf("?") + 1)).get("dn");
+  formDialog({
+    title: name || "Magnet link", action: "Add", id: "add-yes",
+    content: [
+      el("p", { class: "warn small", text: why }),
+      el("p", { text: "It can be added now. It is listed, and its download begins when a peer gives its metadata." }),
+      ...fields.nodes,
+    ],
+    submit: () => leech({ source, ...fields.request() }),
+  });
 }
 
 /** Which files are wanted: a table with a box for each. */

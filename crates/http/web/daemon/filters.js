@@ -7,7 +7,7 @@ import { isHashed } from "./actions.js";
 export const KINDS = {
   all: ["All", () => true],
   active: ["Active", (t) => t.download_rate > 0 || t.upload_rate > 0],
-  downloading: ["Downloading", (t) => t.state === "downloading" || t.state === "queued-download"],
+  downloading: ["Downloading", (t) => t.state === "downloading" || t.state === "queued-download" || t.state === "metadata"],
   seeding: ["Seeding", (t) => t.state === "seeding" || t.state === "queued-seed" || isHashed(t)],
   paused: ["Paused", (t) => t.state === "paused"],
   failed: ["Failed", (t) => t.state === "failed" || t.error !== null],

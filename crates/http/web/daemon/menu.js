@@ -1,7 +1,7 @@
 // The menu of one torrent or of all that are selected: by the other mouse button, by a key, or by a button.
 
 import { el } from "../common/dom.js";
-import { act, change, copy, download, isHashed, isPaused, namesOf, queue, remove } from "./actions.js";
+import { act, change, copy, download, isHashed, isLinked, isPaused, namesOf, queue, remove } from "./actions.js";
 import { editLabels, editLimits, editTrackers, moveData, rename } from "./changes.js";
 
 let open = null;
@@ -12,6 +12,18 @@ export function entries(torrents, { gone } = {}) {
   const every = (test) => torrents.every(test);
   const some = (test) => torrents.some(test);
   if (every(isHashed)) return [["Remove …", () => remove(torrents, gone)]];
+  if (every(isLinked)) {
+    return [
+      some(isPaused) && ["Resume", () => act(torrents, "resume", "resumed")],
+      some((t) => !isPaused(t)) && ["Pause", () => act(torrents, "pause", "paused")],
+      null,
+      ["Limits and priority …", () => editLimits(torrents)],
+      ["Labels …", () => editLabels(torrents)],
+      one && ["Copy the info-hash", () => copy(one.info_hash)],
+      null,
+      ["Remove …", () => remove(torrents, gone)],
+    ].filter((entry) => entry !== false);
+  }
   const sequential = every((t) => t.settings.sequential);
   return [
     some(isPaused) && ["Resume", () => act(torrents, "resume", "resumed")],

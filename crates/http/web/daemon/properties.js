@@ -2,7 +2,7 @@
 
 import { el, setHidden, setText } from "../common/dom.js";
 import { bytes, dateTime, number, plural, rate, span } from "../common/format.js";
-import { copy, download, isHashed } from "./actions.js";
+import { copy, download, isHashed, isLinked } from "./actions.js";
 import { editLabels, editLimits, moveData } from "./changes.js";
 
 /** A seeding limit in words. */
@@ -55,12 +55,12 @@ export class Properties {
     if (seeding.length > 0) limits.push(`seeding ends: ${seeding.join(", ")}`);
     const made = [detail?.created_by ? `by ${detail.created_by}` : null, detail?.created_at ? dateTime(detail.created_at) : null];
     const join = (parts) => parts.filter(Boolean).join(", ") || null;
-    this.magnet = isHashed(t) ? detail?.magnet || null : null;
+    this.magnet = isHashed(t) ? null : detail?.magnet || null;
     const texts = {
       magnet: this.magnet,
       // Until all is hashed it has none: what it is listed under stands for the request.
       hash: isHashed(t) ? null : t.info_hash, folder: t.folder,
-      size: `${bytes(t.bytes)} (${number(t.bytes)} bytes), ${plural(t.files, "file")}, ${plural(t.pieces, "piece")} of ${bytes(t.piece_length)}`,
+      size: isLinked(t) ? "known once its metadata is here" : `${bytes(t.bytes)} (${number(t.bytes)} bytes), ${plural(t.files, "file")}, ${plural(t.pieces, "piece")} of ${bytes(t.piece_length)}`,
       labels: s.labels.join(", ") || "none", limits: join(limits) ?? "none of its own", queue: number(t.queue_position + 1),
       added: moment(t.added_at), started: moment(t.started_at), done: moment(t.done_at), active: moment(t.active_at),
       time: join([t.seconds_downloading ? `${span(t.seconds_downloading)} downloading` : null, t.seconds_seeding ? `${span(t.seconds_seeding)} seeding` : null]),
