@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""What survives: the daemon killed at random moments, files that others harm, odd file systems, a disk
-that fills up, and disks that are full, read-only or gone.
+"""What survives: the daemon killed at random moments, also while it has no more than a magnet link, files that
+others harm, odd file systems, a disk that fills up, and disks that are full, read-only or gone.
 
     run.py [--bin DIR] [--runs N] [--jobs N] [--seed N] [--no-disk] [--only WORD]
 
@@ -29,6 +29,7 @@ import traceback
 from daemon import Daemon, Failure
 from disk import Disk
 import full
+import links
 import readonly
 from seeder import Seeder, torrent_of
 
@@ -252,6 +253,7 @@ def main():
     binaries = os.path.abspath(args.bin)
     work = tempfile.mkdtemp(prefix="piecework-crash-")
     cases = [(f"killed {seed}", killed, seed) for seed in range(args.seed, args.seed + args.runs)]
+    cases += [(f"link killed {seed}", links.killed, seed) for seed in range(args.seed, args.seed + args.runs)]
     cases += [(kind, harmed, kind) for kind in ("cut short", "overwritten", "overwritten in part")]
     cases += [("no links", no_links)]
     is_meant = lambda case: args.only in case[0]

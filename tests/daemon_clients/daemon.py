@@ -15,7 +15,7 @@ class Daemon:
     """A running torrent-daemon; its addresses are those it printed."""
 
     def __init__(self, bin_dir, folder):
-        self.folder = folder
+        self.bin_dir, self.folder = bin_dir, folder
         self.downloads = os.path.join(folder, "downloads")
         os.makedirs(self.downloads, exist_ok=True)
         self.log = os.path.join(folder, "daemon.log")

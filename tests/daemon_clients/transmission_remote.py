@@ -89,6 +89,35 @@ def adding_what_cannot_be_added(daemon, folder):
     check(not rows(remote.run("-l")), "something was added")
 
 
+def a_magnet_link_becomes_its_torrent(daemon, folder):
+    remote, one = Remote(daemon), Content(folder, "one")
+    seeding = os.path.join(folder, "seeder")
+    os.makedirs(seeding)
+    seeder = Daemon(daemon.bin_dir, seeding)
+    try:
+        seed = Remote(seeder)
+        link = f"magnet:?xt=urn:btih:{one.hash}&dn=linked&x.pe=127.0.0.1:{seed.session('Listenport')}"
+        remote.say("-a", link)
+        check(remote.info(1, "Name") == "linked", "it has another name")
+        check(remote.info(1, "Magnet") == link, f"its link is {remote.info(1, 'Magnet')}")
+    
+        remote.say("-t", 1, "-S")
+        remote.expect(1, "State", "Stopped")
+        one.write(seeder.downloads)
+        seed.say("-a", one.torrent)
+        seed.expect(1, "Percent Done", "100%")
+        remote.say("-t", 1, "-s")
+        wait_for("the metadata", lambda: remote.info(1, "Name") == "one")
+        remote.expect(1, "Percent Done", "100%")
+        check(one.lies_in(daemon.downloads), "its files are others")
+        # Another link is gone when it is removed.
+        remote.say("-a", link.replace(one.hash, "ab" * 20))
+        remote.say("-t", 2, "--remove-and-delete")
+        check(len(rows(remote.run("-l"))) == 1, "the link stays")
+    finally:
+        seeder.stop()
+
+
 def starting_stopping_verifying(daemon, folder):
     remote, one = Remote(daemon), Content(folder, "one")
     one.write(daemon.downloads)
@@ -287,7 +316,7 @@ def ending(daemon, folder):
 
 
 CASES = [
-    adding_and_listing, adding_what_cannot_be_added, starting_stopping_verifying, choosing_files,
+    adding_and_listing, adding_what_cannot_be_added, a_magnet_link_becomes_its_torrent, starting_stopping_verifying, choosing_files,
     limits_of_a_torrent, limits_of_the_session, session_and_statistics, details, trackers,
     moving_and_finding, removing, ending,
 ]

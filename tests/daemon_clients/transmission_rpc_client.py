@@ -39,6 +39,32 @@ def adding_and_getting(daemon, folder):
     check(again.id == 1, "it was added twice")
 
 
+def a_magnet_link_becomes_its_torrent(daemon, folder):
+    client, one = client_of(daemon), Content(folder, "one")
+    seeding = os.path.join(folder, "seeder")
+    os.makedirs(seeding)
+    seeder = Daemon(daemon.bin_dir, seeding)
+    try:
+        seed = client_of(seeder)
+        one.write(seeder.downloads)
+        link = f"magnet:?xt=urn:btih:{one.hash}&dn=linked&x.pe=127.0.0.1:{seed.get_session().peer_port}"
+        added = client.add_torrent(link)
+        check((added.id, added.name, added.hash_string if hasattr(added, "hash_string") else added.hashString) == (1, "linked", one.hash), f"{added} was added")
+        torrent = client.get_torrent(1)
+        check(torrent.metadata_percent_complete == 0, f"{torrent.metadata_percent_complete} of its metadata is here")
+        check(status_of(client, 1) == "downloading", f"it is {status_of(client, 1)}")
+        seed.add_torrent(one.torrent_bytes())
+        client.stop_torrent(1)
+        wait_for("the pause", lambda: status_of(client, 1) == "stopped")
+        client.start_torrent(1)
+        wait_for("the metadata", lambda: client.get_torrent(1).metadata_percent_complete == 1)
+        wait_for("the content", lambda: client.get_torrent(1).percent_done == 1)
+        check(client.get_torrent(1).name == "one", "it has another name")
+        check(one.lies_in(daemon.downloads), "its files are others")
+    finally:
+        seeder.stop()
+
+
 def changing(daemon, folder):
     client, one = client_of(daemon), Content(folder, "one")
     client.add_torrent(one.torrent_bytes(), paused=True)
@@ -109,7 +135,7 @@ def session(daemon, folder):
     check(client.get_group("slow").speed_limit_down == 5, "the group is another")
 
 
-CASES = [adding_and_getting, changing, moving_renaming_removing, session]
+CASES = [adding_and_getting, a_magnet_link_becomes_its_torrent, changing, moving_renaming_removing, session]
 
 
 def main():

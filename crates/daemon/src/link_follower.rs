@@ -148,7 +148,7 @@ impl LinkFollower {
         tokio::spawn(async move { follower.fetch_until_here(info_hash, &work).await });
     }
 
-    /// Fetches the metadata of a link that was paused or could not be added.
+    /// Fetches the metadata of a link that was paused, could not be added, or waits for its next attempt.
     pub(crate) fn resume(self: &Arc<Self>, info_hash: InfoHash) {
         let work = {
             let mut table = self.torrents.table();
@@ -156,9 +156,10 @@ impl LinkFollower {
             let Some(linked) = entry.as_mut().and_then(|entry| entry.body.linked_mut()) else {
                 return;
             };
-            if linked.phase == LinkPhase::Fetching {
+            if linked.phase == LinkPhase::Fetching && linked.error.is_none() {
                 return;
             }
+            linked.work.cancel();
             (linked.phase, linked.error, linked.work) = (LinkPhase::Fetching, None, Arc::default());
             Arc::clone(&linked.work)
         };
