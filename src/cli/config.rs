@@ -61,6 +61,8 @@ pub struct PeerConfig {
     pub choke: Choke,
     /// Which connections to peers are encrypted.
     pub encryption: Encryption,
+    /// Whether peers name other peers to each other.
+    pub peer_exchange: bool,
     /// Peers served at a time by one torrent under `tit-for-tat`.
     pub upload_slots: usize,
     /// Maximum bytes a second sent.
@@ -300,6 +302,7 @@ impl PeerConfig {
                 Choke::Closed => ChokePolicy::Closed,
             },
             encryption: encryption_policy(self.encryption),
+            peer_exchange: self.peer_exchange,
             upload_slots: self.upload_slots,
             max_peers_per_torrent: self.max_peers_per_torrent,
             max_connections: self.max_connections,
@@ -374,6 +377,7 @@ impl Default for PeerConfig {
             nobody_timeout: Duration::from_secs(12),
             choke: Choke::TitForTat,
             encryption: Encryption::Allow,
+            peer_exchange: true,
             upload_slots: 8,
             upload_limit: RateLimit(None),
             download_limit: RateLimit(None),

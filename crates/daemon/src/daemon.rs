@@ -575,6 +575,11 @@ impl Daemon {
         self.services().session.listen_addrs()
     }
 
+    /// Returns whether peers name other peers to each other.
+    pub fn exchanges_peers(&self) -> bool {
+        self.services().session.exchanges_peers()
+    }
+
     /// Returns the port that peers connect to.
     pub fn peer_port(&self) -> u16 {
         self.listen_addrs().first().map_or(0, SocketAddr::port)

@@ -28,6 +28,8 @@ pub struct SessionConfig {
     pub both_families: bool,
     /// Which connections to peers are encrypted.
     pub encryption: EncryptionPolicy,
+    /// Peers name other peers to each other (BEP 11), except those of private torrents.
+    pub peer_exchange: bool,
     /// Which peers are served.
     pub choke: ChokePolicy,
     /// Peers served at a time by one torrent under [`ChokePolicy::TitForTat`].
@@ -228,6 +230,7 @@ impl Default for SessionConfig {
             listen: Vec::new(),
             both_families: true,
             encryption: EncryptionPolicy::Allow,
+            peer_exchange: true,
             choke: ChokePolicy::TitForTat,
             upload_slots: 8,
             max_peers_per_torrent: 80,

@@ -307,6 +307,11 @@ impl Session {
         &self.listening.addrs
     }
 
+    /// Returns whether peers name other peers to each other.
+    pub fn exchanges_peers(&self) -> bool {
+        self.parts.means.config.peer_exchange
+    }
+
     /// Returns figures of the whole session. Looks at every torrent.
     pub fn figures(&self) -> SessionFigures {
         let Parts { means, torrents, .. } = &*self.parts;

@@ -49,6 +49,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "dht", run: dht::events },
     Target { name: "dht_packet", run: dht::packet },
     Target { name: "encryption", run: encryption::handshake },
+    Target { name: "exchange_message", run: wire::exchange_message },
     Target { name: "extended", run: wire::extended },
     #[cfg(feature = "daemon")]
     Target { name: "http_response", run: daemon::http_response },

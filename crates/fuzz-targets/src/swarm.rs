@@ -11,7 +11,7 @@ use piecework_core::{
     BLOCK_LEN, Bitfield, BlockRef, Geometry, InfoHash, Moment, PeerId, PieceIndex, Priority, Rng,
     Sha1Hash,
 };
-use piecework_proto::wire::{DecodeLimits, Decoded, Message, decode};
+use piecework_proto::wire::{DecodeLimits, Decoded, EXCHANGE_ID, Message, decode};
 use piecework_swarm::{
     Action, BlockDigest, BufferId, ChokePolicy, Direction, Event, PeerKey, PeerSource,
     PieceOutcome, Swarm, SwarmConfig,
@@ -63,6 +63,7 @@ impl Driver {
         config.max_dialing = 3;
         config.choke = if input.flag() { ChokePolicy::Closed } else { ChokePolicy::TitForTat };
         config.sequential = input.flag();
+        config.exchange = true;
         let mut have = Bitfield::empty(geometry().pieces());
         for piece in 0..geometry().pieces() {
             if input.below(4) == 3 {
@@ -166,7 +167,7 @@ impl Driver {
             15 => Message::Bitfield(Bytes::copy_from_slice(
                 Bitfield::full(geometry().pieces()).as_wire(),
             )),
-            _ => Message::Extended { id: 0, payload: Bytes::from_static(b"d4:reqqi3ee") },
+            _ => any_extended(input),
         };
         self.handle(Event::Message { peer, message });
     }
@@ -387,6 +388,23 @@ fn geometry() -> Geometry {
 }
 
 /// Returns a piece that almost always exists.
+fn any_extended(input: &mut Input<'_>) -> Message {
+    let handshake: &'static [u8] = match input.below(4) {
+        0 => &b"d1:md6:ut_pexi7eee"[..],
+        1 => b"d1:md6:ut_pexi7ee1:pi6881ee",
+        2 => {
+            let mut payload = b"d5:added18:".to_vec();
+            for _ in 0..3 {
+                payload.extend_from_slice(&[10, 0, 1, input.byte(), 0, input.byte()]);
+            }
+            payload.push(b'e');
+            return Message::Extended { id: EXCHANGE_ID, payload: payload.into() };
+        }
+        _ => b"d4:reqqi3ee",
+    };
+    Message::Extended { id: 0, payload: Bytes::from_static(handshake) }
+}
+
 fn any_piece(input: &mut Input<'_>) -> PieceIndex {
     PieceIndex(input.below(geometry().pieces() + 1))
 }

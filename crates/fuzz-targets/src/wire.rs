@@ -3,9 +3,9 @@
 use bytes::{Bytes, BytesMut};
 use piecework_core::{Bitfield, Geometry};
 use piecework_proto::wire::{
-    DecodeLimits, Decoded, ExtendedHandshake, Handshake, MAX_EXTENDED_LEN, MAX_PIECE_PAYLOAD,
-    METADATA_ID, METADATA_PIECE_LEN, MetadataMessage, PIECE_HEADER_LEN, decode, encode,
-    piece_header,
+    DecodeLimits, Decoded, EXCHANGE_ID, ExchangeMessage, ExtendedHandshake, Handshake,
+    MAX_EXCHANGED, MAX_EXTENDED_LEN, MAX_PIECE_PAYLOAD, METADATA_PIECE_LEN, MetadataMessage,
+    PIECE_HEADER_LEN, decode, encode, piece_header,
 };
 
 use crate::input::Input;
@@ -15,7 +15,7 @@ pub(crate) fn messages(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let pieces = input.below(1_000);
     let limits = DecodeLimits {
-        extensions: if input.flag() { METADATA_ID } else { u8::MAX },
+        extensions: if input.flag() { EXCHANGE_ID } else { u8::MAX },
         ..DecodeLimits::new(pieces)
     };
     let mut stream = input.rest();
@@ -93,4 +93,12 @@ pub(crate) fn metadata_message(bytes: &[u8]) {
     }
     let again = MetadataMessage::decode(&message.encode());
     assert_eq!(again, Ok(Some(message)), "what is written is read");
+}
+
+/// A message of the extension by which peers name other peers.
+pub(crate) fn exchange_message(bytes: &[u8]) {
+    let Ok(message) = ExchangeMessage::decode(bytes) else { return };
+    assert!(message.added.len() <= 2 * MAX_EXCHANGED && message.dropped.len() <= 2 * MAX_EXCHANGED);
+    let again = ExchangeMessage::decode(&message.encode());
+    assert_eq!(again, Ok(message), "what is written is read");
 }

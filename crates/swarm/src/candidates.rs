@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::{HeardAddress, PeerSource};
-use piecework_core::{Moment, Rng, is_dialable};
+use piecework_core::{Moment, Rng, is_dialable, network_of};
 
 #[derive(Debug, Default)]
 pub(super) struct CandidateList {
@@ -17,6 +17,13 @@ pub(super) struct CandidateList {
     /// statistics when their candidates are forgotten.
     hung_up: BTreeSet<SocketAddr>,
     dialing: usize,
+}
+
+/// How many addresses are known only from other peers.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Exchanged {
+    of_host: usize,
+    all: usize,
 }
 
 /// How a connection ended, which decides when to dial again.
@@ -58,6 +65,8 @@ struct Candidate {
     sated: Disinterest,
     /// A peer that we dialled there gave a correct piece.
     is_proven: bool,
+    /// The network of the peer that named it, and its rank among such addresses, if it is known only from peers.
+    named_by: Option<(IpAddr, u32)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +88,13 @@ impl Candidate {
             claims: 0,
             sated: Disinterest::No,
             is_proven: false,
+            named_by: None,
         }
+    }
+
+    /// Returns whether only peers have named it.
+    fn is_hearsay(&self) -> bool {
+        self.named_by.is_some()
     }
 
     /// Returns when it may be dialled if nothing else happens. With `skip_disinterested`, an address is
@@ -109,8 +124,12 @@ impl CandidateList {
                 }
             } else if entry.source == PeerSource::Incoming {
                 entry.source = source;
+            } else if entry.source.is_hearsay() && !source.is_hearsay() {
+                // It no longer counts as one of those that only peers have named.
+                entry.named_by = None;
             }
-            if source != PeerSource::Incoming && entry.sated == Disinterest::Claimed {
+            let is_claim = source == PeerSource::Incoming || source.is_hearsay();
+            if !is_claim && entry.sated == Disinterest::Claimed {
                 entry.sated = Disinterest::No;
             }
             return;
@@ -119,6 +138,62 @@ impl CandidateList {
             return;
         }
         self.entries.insert(addr, Candidate::new(source, DialState::Waiting(now)));
+    }
+
+    /// Returns how many addresses are known only from peers, by the network of the peer: `of_host` for the network of
+    /// `by`, and `all`.
+    pub(super) fn exchanged(&self, by: IpAddr) -> Exchanged {
+        let by = network_of(by);
+        let named = self.entries.values().filter_map(|entry| entry.named_by);
+        named.fold(Exchanged::default(), |count, (network, _)| Exchanged {
+            of_host: count.of_host + usize::from(network == by),
+            all: count.all + 1,
+        })
+    }
+
+    /// Records an address that the peer at `by` has named. Within the limits of all such addresses, one of a higher
+    /// rank takes the place of one of a lower rank.
+    pub(super) fn add_exchanged(
+        &mut self,
+        now: Moment,
+        addr: SocketAddr,
+        by: IpAddr,
+        rank: u32,
+        count: &mut Exchanged,
+    ) {
+        let by = network_of(by);
+        if self.entries.contains_key(&addr) {
+            // A claim of the peer itself becomes a candidate like others, and nothing else changes.
+            return self.add(now, addr, PeerSource::Exchange);
+        }
+        if !is_dialable(addr) {
+            return;
+        }
+        let is_full = count.of_host >= MAX_EXCHANGED_OF_HOST;
+        if is_full || count.all >= MAX_EXCHANGED {
+            // A host takes places only of its own addresses once it has its share.
+            let waits = |entry: &Candidate| matches!(entry.state, DialState::Waiting(_));
+            let worst = self
+                .entries
+                .iter()
+                .filter_map(|(addr, entry)| Some((addr, entry, entry.named_by?)))
+                .filter(|(_, entry, (network, _))| waits(entry) && (!is_full || *network == by))
+                .max_by_key(|(_, entry, (_, rank))| (entry.failures, !*rank));
+            let Some((worst, entry, (network, worst_rank))) = worst else { return };
+            if entry.failures == 0 && worst_rank >= rank {
+                return;
+            }
+            let worst = *worst;
+            self.entries.remove(&worst);
+            count.all -= 1;
+            count.of_host -= usize::from(network == by);
+        }
+        self.add(now, addr, PeerSource::Exchange);
+        if let Some(entry) = self.entries.get_mut(&addr) {
+            entry.named_by = Some((by, rank));
+            count.all += 1;
+            count.of_host += 1;
+        }
     }
 
     /// Returns the address to dial now, and marks it as being dialled. Addresses named by the user come
@@ -140,7 +215,7 @@ impl CandidateList {
                 !e.source.is_named(),
                 e.failures,
                 connected.contains(&addr.ip().to_canonical()),
-                rng.next_u64(),
+                e.named_by.map_or_else(|| rng.next_u64(), |(_, rank)| u64::from(!rank) << 32),
             )
         })?;
         entry.state = DialState::Dialing;
@@ -324,6 +399,8 @@ impl CandidateList {
         let dialing = self.entries.values().filter(|e| e.state == DialState::Dialing).count();
         assert_eq!(dialing, self.dialing, "dials under way");
         assert!(self.entries.len() <= MAX_CANDIDATES, "addresses");
+        let named = self.entries.values().filter(|entry| entry.is_hearsay()).count();
+        assert!(named <= MAX_EXCHANGED, "addresses that peers have named");
     }
 
     /// Takes the address out of `state`. Returns whether it was in that state; then the caller may put it
@@ -365,7 +442,8 @@ impl CandidateList {
             }
             ConnectionEnd::Bad => {
                 entry.failures += 1;
-                if entry.failures > MAX_FAILURES && !is_user {
+                let most = if entry.is_hearsay() { MAX_FAILURES_OF_HEARSAY } else { MAX_FAILURES };
+                if entry.failures > most && !is_user {
                     self.entries.remove(&addr);
                     return;
                 }
@@ -400,8 +478,12 @@ impl CandidateList {
         let idle = self.entries.iter().filter(|(_, e)| matches!(e.state, DialState::Waiting(_)));
         let worst = idle
             .filter(|(_, entry)| !entry.source.is_named())
-            .max_by_key(|(_, entry)| entry.failures)
-            .filter(|(_, entry)| entry.failures > 0 || source.is_named())
+            .max_by_key(|(_, entry)| (entry.failures > 0, entry.is_hearsay(), entry.failures))
+            .filter(|(_, entry)| {
+                entry.failures > 0
+                    || source.is_named()
+                    || entry.is_hearsay() && !source.is_hearsay()
+            })
             .map(|(addr, _)| *addr);
         worst.is_some_and(|addr| self.entries.remove(&addr).is_some())
     }
@@ -420,6 +502,11 @@ fn put_off(entry: &mut Candidate, until: Moment) {
 /// will be asked again.
 const MAX_CANDIDATES: usize = 1_000;
 
+/// Maximum number of addresses that are known only from other peers, of all of them and of those of one subscriber. So
+/// there is always room for what trackers name, and one liar cannot fill the list.
+const MAX_EXCHANGED: usize = 400;
+const MAX_EXCHANGED_OF_HOST: usize = 100;
+
 /// Maximum number of own addresses. A machine has a handful.
 const MAX_OURS: usize = 64;
 
@@ -428,6 +515,9 @@ const MAX_HUNG_UP: usize = 1_000;
 
 /// After this many failures in a row (5 s, 10 s … 160 s apart), an address is forgotten.
 const MAX_FAILURES: u32 = 6;
+
+/// The same for an address that only peers have named. It may never have belonged to a peer.
+const MAX_FAILURES_OF_HEARSAY: u32 = 2;
 
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const FIRST_USER_PAUSE: Duration = Duration::from_millis(500);

@@ -15,6 +15,7 @@ impl SwarmConfig {
             info_hash: None,
             metadata_size: None,
             is_private: false,
+            exchange: false,
             listen_port: None,
             client: local_id.client_name(),
             choke: ChokePolicy::TitForTat,

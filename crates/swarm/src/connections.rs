@@ -14,7 +14,9 @@ use super::pipeline::Clock;
 use super::{Action, Direction, PeerFault, PeerIdentity, PeerKey, PeerSource, Swarm};
 use crate::admission::{Occupant, who_makes_way};
 use piecework_core::{Moment, PeerId};
-use piecework_proto::wire::{ExtendedHandshake, METADATA_EXTENSION, METADATA_ID, Message};
+use piecework_proto::wire::{
+    EXCHANGE_EXTENSION, EXCHANGE_ID, ExtendedHandshake, METADATA_EXTENSION, METADATA_ID, Message,
+};
 
 impl Swarm {
     pub(super) fn on_candidates(&mut self, source: PeerSource, addrs: &[SocketAddr]) {
@@ -108,6 +110,7 @@ impl Swarm {
         self.welcome(key, NewConnection { who, direction, source, fast, extended, listens_at });
         if let Some(addr) = dialled {
             self.name_claimants(addr);
+            self.note_exchange_change();
         }
         self.probe_twins(key, addr, id);
         self.greet(key);
@@ -190,6 +193,7 @@ impl Swarm {
             | PeerFault::NotFast
             | PeerFault::BadExtended
             | PeerFault::BadMetadata
+            | PeerFault::BadExchange
             | PeerFault::Unrequested
             | PeerFault::RequestFlood
             | PeerFault::Unresponsive
@@ -441,9 +445,10 @@ impl Swarm {
     fn extended_handshake(&self, peer_ip: IpAddr) -> ExtendedHandshake {
         let upload_only = self.is_upload_only();
         let metadata_size = self.config.metadata_size.map(u64::from);
-        let offers = metadata_size.map(|_| (METADATA_EXTENSION.to_owned(), METADATA_ID));
+        let metadata = metadata_size.map(|_| (METADATA_EXTENSION.to_owned(), METADATA_ID));
+        let exchange = self.exchanges().then(|| (EXCHANGE_EXTENSION.to_owned(), EXCHANGE_ID));
         ExtendedHandshake {
-            messages: offers.into_iter().collect(),
+            messages: metadata.into_iter().chain(exchange).collect(),
             metadata_size,
             client: Some(self.config.client.clone()),
             // Half of what would be a fault: a peer may request the next block before the driver has told
@@ -487,6 +492,7 @@ impl Swarm {
                 false => self.candidates.unclaimed(self.now, addr, ending),
             }
             self.name_claimants(addr);
+            self.note_exchange_change();
         }
         self.wake_is_stale = true;
         self.slot_is_free |= peer.interested && !peer.choked;

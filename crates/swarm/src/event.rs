@@ -79,6 +79,8 @@ pub struct SwarmConfig {
     pub metadata_size: Option<u32>,
     /// The torrent is private (BEP 27): peers come from its trackers and from the user alone.
     pub is_private: bool,
+    /// Peers name other peers to each other (BEP 11), unless the torrent is private.
+    pub exchange: bool,
     /// The port on which we accept peers, sent in the extended handshake. `None` if we accept none.
     pub listen_port: Option<u16>,
     /// Client name and version for `v` of the extended handshake.
@@ -473,6 +475,9 @@ pub enum PeerFault {
     /// It sends metadata that was not requested, or a `ut_metadata` message that is invalid.
     #[error("its message about metadata is not valid")]
     BadMetadata,
+    /// It sends a `ut_pex` message that is invalid.
+    #[error("its message about other peers is not valid")]
+    BadExchange,
     /// Its extended handshake is invalid.
     #[error("its extended handshake is not valid")]
     BadExtended,

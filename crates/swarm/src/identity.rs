@@ -115,6 +115,7 @@ impl Swarm {
             self.candidates.note_disinterest(addr, false);
         }
         self.name_claimants(addr);
+        self.note_exchange_change();
     }
 
     /// Sets whether peers that claim `addr` are known by it. They are, unless a peer that we dialled there

@@ -33,6 +33,7 @@
 //! | `trials` | which peer gives a wrong piece once more, alone |
 //! | `blame`, `identity` | who sent the wrong block, who may not come back, which connections are one peer's |
 //! | `candidates` | which address to dial when |
+//! | `exchange` | which peers to name to others, and whom to believe (BEP 11) |
 //! | `bottleneck` | what keeps a download from being faster |
 //!
 //! Pieces may be skipped ([`Event::Wants`]). A swarm is *finished* when it holds everything it wants, and
@@ -55,16 +56,19 @@ mod allowed_fast;
 mod blame;
 mod bottleneck;
 mod candidates;
+mod canonical;
 mod choker;
 mod config;
 mod connections;
 mod download;
 mod event;
+mod exchange;
 mod identity;
 mod messages;
 pub mod metadata;
 mod metadata_giving;
 mod peer;
+mod peer_exchange;
 mod peer_source;
 mod picker;
 mod pipeline;
@@ -95,6 +99,7 @@ use self::candidates::CandidateList;
 use self::choker::{Choker, FormerTurns};
 use self::download::Merits;
 use self::peer::Peer;
+use self::peer_exchange::ExchangePlan;
 use self::picker::{Picker, Selection};
 use self::super_seeding::SuperSeeding;
 use self::timers::Timers;
@@ -120,6 +125,7 @@ pub struct Swarm {
     super_seeding: SuperSeeding,
     blame: Blame,
     candidates: CandidateList,
+    exchange: ExchangePlan,
     /// No peer is dialled before this.
     dial_from: Moment,
     /// When the peer that gives least makes way for an address that was never tried.
@@ -206,6 +212,7 @@ impl Swarm {
             super_seeding: SuperSeeding::new(geometry.pieces()),
             blame: Blame::default(),
             candidates: CandidateList::default(),
+            exchange: ExchangePlan::default(),
             dial_from: now,
             explore_at: None,
             flush_at: None,
@@ -333,6 +340,9 @@ impl Swarm {
         if self.flush_at.is_some_and(|at| at <= now) {
             self.flush();
         }
+        if self.exchange.at.is_some_and(|at| at <= now) {
+            self.exchange();
+        }
         if self.retry.is_some_and(|retry| retry <= now) {
             self.retry = None;
             self.retried_at = now;
@@ -372,6 +382,7 @@ impl Swarm {
         self.selection = Selection::default();
         self.keys = Vec::new();
         self.former_turns.clear();
+        self.exchange = ExchangePlan::default();
         self.eager = Vec::new();
         self.trials = Vec::new();
         self.to_part = Vec::new();
@@ -414,7 +425,8 @@ impl Swarm {
         let idle = self.idle_check.filter(|_| !alone);
         let explore = self.explore_at.filter(|_| !alone);
         let flush = self.flush_at.filter(|_| !alone);
-        let wakes = [peers, retry, dial, round, idle, explore, flush];
+        let exchange = self.exchange.at.filter(|_| !alone);
+        let wakes = [peers, retry, dial, round, idle, explore, flush, exchange];
         self.wake = wakes.into_iter().flatten().min();
     }
 }

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use super::peer::MAX_ALLOWED;
 use super::{Action, Direction, PeerFault, PeerKey, Swarm};
 use piecework_core::{BLOCK_LEN, Bitfield, BlockRef, PieceIndex};
-use piecework_proto::wire::{ExtendedHandshake, METADATA_EXTENSION, METADATA_ID, Message};
+use piecework_proto::wire::{
+    EXCHANGE_EXTENSION, EXCHANGE_ID, ExtendedHandshake, METADATA_EXTENSION, METADATA_ID, Message,
+};
 
 impl Swarm {
     pub(super) fn on_message(&mut self, key: PeerKey, message: Message) {
@@ -216,12 +218,17 @@ impl Swarm {
         if id == METADATA_ID && peer.extended && self.config.metadata_size.is_some() {
             return self.on_metadata(key, payload);
         }
+        if id == EXCHANGE_ID && peer.extended && self.exchanges() {
+            return self.on_exchange(key, payload);
+        }
+        let Some(peer) = self.peers.get_mut(&key) else { return Ok(()) };
         // Other numbers are for extensions that we do not have.
         if id != 0 || !peer.extended {
             return Ok(());
         }
         let handshake = ExtendedHandshake::decode(payload).map_err(|_| PeerFault::BadExtended)?;
         peer.metadata_id = handshake.messages.get(METADATA_EXTENSION).copied().or(peer.metadata_id);
+        peer.sees_us = handshake.your_ip.map(|ip| ip.to_canonical()).or(peer.sees_us);
         if let Some(reqq) = handshake.reqq {
             let ceiling = (reqq as usize).clamp(MIN_REQQ, MAX_REQQ);
             peer.pipeline.set_ceiling(ceiling.min(self.config.max_requests_out));
@@ -234,6 +241,9 @@ impl Swarm {
         peer.upload_only = handshake.upload_only.unwrap_or(peer.upload_only);
         if let Some(port) = handshake.listen_port {
             self.learn_port(key, port);
+        }
+        if let Some(id) = handshake.messages.get(EXCHANGE_EXTENSION) {
+            self.on_exchange_offer(key, *id);
         }
         self.part_if_both_complete(key);
         Ok(())

@@ -1,11 +1,12 @@
 //! Everything known about one connected peer.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::choker::{LONGEST_GRACE, Turn};
+use super::peer_exchange::PeerExchange;
 use super::picker::PickCache;
 use super::pipeline::Pipeline;
 use super::rate::Rate;
@@ -24,6 +25,10 @@ pub(super) struct Peer {
     pub(super) metadata_id: Option<u8>,
     /// How many pieces of the metadata it has requested.
     pub(super) metadata_asked: u32,
+    /// What it and we have told each other about other peers.
+    pub(super) exchange: Option<Box<PeerExchange>>,
+    /// Our address as it sees it.
+    pub(super) sees_us: Option<IpAddr>,
     /// Where it accepts connections: where we dialled it, or what it says.
     pub(super) listens_at: Option<SocketAddr>,
     /// It gave blocks of a right piece.
@@ -142,6 +147,8 @@ impl Peer {
             extended: connection.extended,
             metadata_id: None,
             metadata_asked: 0,
+            exchange: None,
+            sees_us: None,
             listens_at: connection.listens_at,
             is_proven: false,
             alone: 0,

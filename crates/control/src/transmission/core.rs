@@ -317,6 +317,7 @@ impl Rpc {
             block_list_len: self.daemon.block_list_len(),
             free: None,
             session_id: self.session_id(),
+            pex: self.daemon.exchanges_peers(),
         }
     }
 

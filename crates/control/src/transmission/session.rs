@@ -20,6 +20,7 @@ pub(super) struct Facts {
     /// Bytes free in the downloads folder; `None` if nobody asked or it cannot be told.
     pub(super) free: Option<u64>,
     pub(super) session_id: String,
+    pub(super) pex: bool,
 }
 
 /// All that `session_get` tells.
@@ -49,7 +50,7 @@ pub(super) fn told(settings: &Settings, facts: &Facts, figures: &Figures) -> Map
         "incomplete_dir_enabled": false,
         "lpd_enabled": false,
         "peer_port_random_on_start": false,
-        "pex_enabled": false,
+        "pex_enabled": facts.pex,
         "port_forwarding_enabled": false,
         "preferred_transports": ["tcp"],
         "reqq": 500,

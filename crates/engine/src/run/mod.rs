@@ -333,6 +333,7 @@ fn config_of(torrent: &Torrent) -> SwarmConfig {
     // Members of a private torrent have its `.torrent` from its tracker, as have those of libtorrent.
     let metainfo = &torrent.entry.metainfo;
     config.is_private = metainfo.info().is_private();
+    config.exchange = means.config.peer_exchange;
     config.metadata_size = (!config.is_private).then_some(metainfo.info_len());
     config.listen_port = means.identity.listen_port;
     let bounds = *means.connections.bounds.lock();

@@ -2,6 +2,7 @@
 
 mod content;
 mod encryption;
+mod exchange;
 mod liars;
 mod lifecycle;
 mod metadata;

@@ -3,6 +3,7 @@
 use bytes::{BufMut, Bytes};
 use piecework_core::{SaturatingFrom, low_half};
 
+use super::exchange::MAX_EXCHANGE_MESSAGE_LEN;
 use super::metadata::MAX_METADATA_MESSAGE_LEN;
 use super::{Message, WireError};
 use piecework_core::{BLOCK_LEN, BlockRef, PieceIndex};
@@ -23,6 +24,9 @@ pub const MAX_EXTENDED_LEN: u32 = 1024 * 1024;
 
 /// The id by which peers send us `ut_metadata` messages.
 pub const METADATA_ID: u8 = 1;
+
+/// The id by which peers send us `ut_pex` messages, the highest of our ids.
+pub const EXCHANGE_ID: u8 = 2;
 
 /// The maximum length of an extended handshake. Real ones have less than 1 KiB.
 pub const MAX_EXTENDED_HANDSHAKE_LEN: u32 = 64 * 1024;
@@ -79,7 +83,7 @@ pub enum Decoded {
 impl DecodeLimits {
     /// Returns the usual limits for a torrent of `pieces` pieces.
     pub fn new(pieces: u32) -> Self {
-        Self { pieces, max_extended: MAX_EXTENDED_LEN, extensions: METADATA_ID }
+        Self { pieces, max_extended: MAX_EXTENDED_LEN, extensions: EXCHANGE_ID }
     }
 
     /// Returns the length of a bitfield message after its prefix.
@@ -132,6 +136,7 @@ pub fn decode(buf: &[u8], limits: &DecodeLimits) -> Result<Decoded, WireError> {
         let longest = match number {
             0 => MAX_EXTENDED_HANDSHAKE_LEN,
             METADATA_ID => MAX_METADATA_MESSAGE_LEN,
+            EXCHANGE_ID => MAX_EXCHANGE_MESSAGE_LEN,
             _ => u32::MAX - 2,
         };
         if number <= limits.extensions && len > longest + 2 {
@@ -599,16 +604,20 @@ mod tests {
     }
 
     #[test]
-    fn a_metadata_message_that_is_too_long_is_refused_by_its_header() {
-        let limit = MAX_METADATA_MESSAGE_LEN + 2;
-        let header = |len: u32| [&len.to_be_bytes()[..], &[20, METADATA_ID]].concat();
-        let limits = DecodeLimits::new(PIECES);
-        let need = 4 + limit as usize;
-        assert_eq!(decode(&header(limit), &limits), Ok(Decoded::Incomplete { need }));
-        assert_eq!(
-            decode(&header(limit + 1), &limits),
-            Err(WireError::TooLong { id: 20, limit, got: limit + 1 })
-        );
+    fn a_message_of_an_extension_that_is_too_long_is_refused_by_its_header() {
+        for (number, limit) in
+            [(METADATA_ID, MAX_METADATA_MESSAGE_LEN), (EXCHANGE_ID, MAX_EXCHANGE_MESSAGE_LEN)]
+        {
+            let limit = limit + 2;
+            let header = |len: u32| [&len.to_be_bytes()[..], &[20, number]].concat();
+            let limits = DecodeLimits::new(PIECES);
+            let need = 4 + limit as usize;
+            assert_eq!(decode(&header(limit), &limits), Ok(Decoded::Incomplete { need }));
+            assert_eq!(
+                decode(&header(limit + 1), &limits),
+                Err(WireError::TooLong { id: 20, limit, got: limit + 1 })
+            );
+        }
     }
 
     #[test]

@@ -54,6 +54,12 @@ pub enum WireError {
         /// What is wrong with it.
         fault: String,
     },
+    /// A `ut_pex` message is not valid.
+    #[error("the `ut_pex` message is not valid: {fault}")]
+    BadExchange {
+        /// What is wrong with it.
+        fault: String,
+    },
     /// An extended handshake is not valid.
     #[error("the extended handshake is not valid: {fault}")]
     BadExtended {

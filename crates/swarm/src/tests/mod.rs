@@ -6,6 +6,7 @@ mod chaos;
 mod connections;
 mod corruption;
 mod downloading;
+mod exchange;
 mod faults;
 mod liars;
 mod metadata;
