@@ -90,6 +90,11 @@ impl TorrentAdder {
             MaybeLink::Other(source) => source,
         };
         let fetched = self.fetcher.fetch(source, caller).await?;
+        // It may be here as a magnet link, which then waits no longer.
+        let fetched = match self.links.complete(fetched).await {
+            Ok(outcome) => return outcome,
+            Err(fetched) => fetched,
+        };
         if let Some(added) = self.torrents.duplicate(fetched.metainfo.info_hash()) {
             return Ok(added);
         }

@@ -180,6 +180,24 @@ impl LinkFollower {
         }
     }
 
+    /// Puts a torrent in the place of its link, if that is listed. Otherwise gives the torrent back.
+    pub(crate) async fn complete(
+        &self,
+        fetched: FetchedTorrent,
+    ) -> Result<AddOutcome, FetchedTorrent> {
+        let info_hash = fetched.metainfo.info_hash();
+        let work = self.torrents.with(info_hash, |entry| {
+            entry.body.linked_mut().map(|linked| Arc::clone(&linked.work))
+        });
+        let Ok(Some(work)) = work else { return Err(fetched) };
+        let outcome = self.install(info_hash, &work, fetched).await;
+        if outcome.is_ok() {
+            work.tell(&outcome);
+            work.cancel();
+        }
+        Ok(outcome)
+    }
+
     async fn fetch_until_here(&self, info_hash: InfoHash, work: &Arc<PendingWork>) {
         let mut pause = FIRST_PAUSE;
         loop {
@@ -238,7 +256,7 @@ impl LinkFollower {
     ) -> AddOutcome {
         let _lock = self.torrents.lock(info_hash).await;
         self.torrents.check_open()?;
-        if work.is_cancelled() || !self.provisional.is_at(info_hash, work) {
+        if !self.provisional.is_at(info_hash, work) {
             return Err(DaemonError::Ending);
         }
         let request = self.request(info_hash)?;

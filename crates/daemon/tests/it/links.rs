@@ -72,6 +72,29 @@ async fn a_link_waits_for_its_metadata_over_a_restart_and_becomes_its_torrent() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_torrent_file_takes_the_place_of_its_link() {
+    let (seeds, home) = (Home::new(), Home::new());
+    let seeder = seeds.start().await;
+    let metainfo = seeds.made("f", 60_000);
+    let hash = metainfo.info_hash();
+    let daemon = home.start().await;
+    let link = LeechRequest {
+        paused: Some(true),
+        labels: vec!["of the link".to_owned()],
+        ..request(&link_of(&metainfo, seeder.listen_addrs()[0]))
+    };
+    let listed = daemon.leech(link).await.unwrap();
+    let source = Source::Torrent(base64::encode(metainfo.bytes().unwrap().as_ref()));
+    let added = daemon.leech(LeechRequest { source, ..LeechRequest::default() }).await.unwrap();
+    assert_eq!((added.id, &*added.name, added.duplicate), (listed.id, "f", false));
+    let shown = until(&daemon, hash, |it| it.state == State::Paused).await;
+    assert_eq!((shown.metadata_progress, shown.bytes), (1.0, 60_000));
+    assert_eq!(shown.settings.labels, ["of the link"]);
+    daemon.shutdown().await;
+    seeder.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_link_that_is_fetched_goes_on_after_a_restart() {
     let (seeds, home) = (Home::new(), Home::new());
     let seeder = seeds.start().await;
