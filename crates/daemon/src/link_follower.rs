@@ -75,9 +75,9 @@ impl LinkFollower {
                 let error = self.torrents.with(link.info_hash, |entry| {
                     entry.body.linked_mut().and_then(|linked| linked.error.clone())
                 });
-                let why =
-                    error.ok().flatten().map_or_else(String::new, |error| format!(": {error}"));
-                listed.warnings.push(format!("its metadata is not here yet{why}"));
+                let error = error.ok().flatten();
+                let standing = || "its metadata is not here yet".to_owned();
+                listed.warnings.push(error.unwrap_or_else(standing));
                 Ok(listed)
             }
         }
@@ -210,10 +210,12 @@ impl LinkFollower {
                     let outcome = self.install(info_hash, work, fetched).await;
                     return self.finish(info_hash, work, outcome).await;
                 }
-                Err(UnfollowedLink { error, may_pass: false }) => {
+                Err(UnfollowedLink { not_yet: Some(why), .. }) => {
+                    self.note(info_hash, work, &why, false);
+                }
+                Err(UnfollowedLink { error, .. }) => {
                     return self.finish(info_hash, work, Err(error)).await;
                 }
-                Err(UnfollowedLink { error, .. }) => self.note(info_hash, work, &error, false),
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -288,7 +290,7 @@ impl LinkFollower {
             // A client that is told of an invalid request sends another one.
             Err(error) => {
                 if !(work.is_awaited() && self.provisional.strike(info_hash, work).await) {
-                    self.note(info_hash, work, error, true);
+                    self.note(info_hash, work, &error.to_string(), true);
                 }
             }
         }
@@ -296,20 +298,14 @@ impl LinkFollower {
     }
 
     /// Shows why an attempt failed.
-    fn note(
-        &self,
-        info_hash: InfoHash,
-        work: &Arc<PendingWork>,
-        error: &DaemonError,
-        gives_up: bool,
-    ) {
+    fn note(&self, info_hash: InfoHash, work: &Arc<PendingWork>, error: &str, gives_up: bool) {
         if !self.provisional.is_at(info_hash, work) {
             return;
         }
         let noted = self.torrents.with(info_hash, |entry| {
             let linked = entry.body.linked_mut()?;
-            tracing::debug!(torrent = linked.name, %error, gives_up, "no metadata of a magnet link");
-            linked.error = Some(printable(&error.to_string()).into_owned());
+            tracing::debug!(torrent = linked.name, error, gives_up, "no metadata of a magnet link");
+            linked.error = Some(printable(error).into_owned());
             if gives_up {
                 linked.phase = LinkPhase::Failed;
             }

@@ -25,13 +25,13 @@ use piecework_swarm::{HeardAddress, PeerSource};
 #[derive(Debug)]
 pub(super) struct UnfollowedLink {
     pub error: DaemonError,
-    /// Somebody may provide the torrent later.
-    pub may_pass: bool,
+    /// Why the metadata is not here yet, if somebody may provide it later.
+    pub not_yet: Option<String>,
 }
 
 impl From<DaemonError> for UnfollowedLink {
     fn from(error: DaemonError) -> Self {
-        Self { error, may_pass: false }
+        Self { error, not_yet: None }
     }
 }
 
@@ -94,10 +94,11 @@ pub(super) async fn resolve(
             Ok(FetchedTorrent { magnet: Some(link), ..found })
         }
         Err(error) => {
-            let may_pass = error.is_some();
+            let leads_somewhere = error.is_some();
             faults.extend(error);
-            let error = DaemonError::not_found(nobody(&link, &faults));
-            Err(UnfollowedLink { error, may_pass })
+            let why = reasons(&faults);
+            let not_yet = leads_somewhere.then(|| format!("its metadata is not here yet: {why}"));
+            Err(UnfollowedLink { error: DaemonError::not_found(nobody(&link, &why)), not_yet })
         }
     }
 }
@@ -187,12 +188,23 @@ async fn first_of(
     }
 }
 
-/// Returns why a link leads to no torrent, and what would help.
-fn nobody(link: &Magnet, faults: &[DaemonError]) -> String {
+/// Returns the errors of those who were asked, in one sentence.
+fn reasons(faults: &[DaemonError]) -> String {
     // Trackers often return the same error.
     let mut seen = HashSet::new();
     let mut faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
     faults.retain(|fault| seen.insert(fault.clone()));
+    match faults.len() {
+        0 => "it names no tracker that can be asked, and none is configured".to_owned(),
+        more if more > MOST_FAULTS => {
+            format!("{}; and {} more", faults[..MOST_FAULTS].join("; "), more - MOST_FAULTS)
+        }
+        _ => faults.join("; "),
+    }
+}
+
+/// Returns why a link leads to no torrent, and what would help.
+fn nobody(link: &Magnet, why: &str) -> String {
     let name = link.name.as_deref().map_or_else(
         || format!("`{}`", link.info_hash),
         |name| {
@@ -200,13 +212,6 @@ fn nobody(link: &Magnet, faults: &[DaemonError]) -> String {
             format!("`{name}` ({})", link.info_hash)
         },
     );
-    let why = match faults.len() {
-        0 => "it names no tracker that can be asked, and none is configured".to_owned(),
-        more if more > MOST_FAULTS => {
-            format!("{}; and {} more", faults[..MOST_FAULTS].join("; "), more - MOST_FAULTS)
-        }
-        _ => faults.join("; "),
-    };
     format!(
         "the magnet link of {name} leads to no .torrent: {why}. Name a tracker that has it in its \
          catalogue, or a peer that has it (`x.pe`), or give the .torrent file"

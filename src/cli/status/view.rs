@@ -130,8 +130,12 @@ fn amounts(torrent: &Torrent, paint: Paint) -> [(&'static str, String); 4] {
     };
     let (down, up) = (rate(torrent.download_rate as f64), rate(torrent.upload_rate as f64));
     let uploaded = size(torrent.uploaded);
+    let known = match torrent.metadata_progress < 1.0 {
+        true => "known once its metadata is here".to_owned(),
+        false => format!("{} of {}{wanted}", size(torrent.bytes_have), size(torrent.bytes)),
+    };
     [
-        ("size", format!("{} of {}{wanted}", size(torrent.bytes_have), size(torrent.bytes))),
+        ("size", known),
         ("pieces", pieces),
         ("down", format!("{down}, {} in all{corrupt}", size(torrent.downloaded))),
         ("up", format!("{up}, {uploaded} in all, ratio {:.2}", torrent.ratio)),
@@ -317,6 +321,7 @@ impl Column {
         match self {
             Self::Name => printable(&torrent.name).into_owned(),
             Self::Hash => torrent.info_hash.to_string()[..8].to_owned(),
+            Self::Size if torrent.metadata_progress < 1.0 => "?".to_owned(),
             Self::Size => size(torrent.bytes_wanted),
             Self::Percent => match torrent.state {
                 State::Checking => format!("{}%", checked(torrent)),
