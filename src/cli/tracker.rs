@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser;
 use serde::Deserialize;
@@ -194,9 +195,18 @@ async fn run(
         true => screen.line(format_args!("{line}, and by https on the same port")),
         false => screen.line(line),
     }
+    let mut look = tokio::time::interval(LOOK_AT_PEERS);
+    let mut peak = PeerPeak::default();
     loop {
         let typed = tokio::select! {
             typed = commands.next() => typed,
+            _ = look.tick() => {
+                if peak.is_far_above(tracker.peers()) {
+                    // Runs in the background. The allocator keeps the memory of peers that have expired.
+                    tokio::task::spawn_blocking(piecework_daemon::heap::give_back);
+                }
+                continue;
+            }
             () = end.next() => break,
             () = hangup.next() => break,
         };
@@ -223,6 +233,25 @@ async fn run(
         () = end.next() => at_once(exit_deadline),
     }
 }
+
+/// The largest number of peers since memory was last given back to the system.
+#[derive(Default)]
+struct PeerPeak(usize);
+
+impl PeerPeak {
+    /// Returns whether so many peers have left that their memory is worth giving back. Then `peers` is the new peak.
+    fn is_far_above(&mut self, peers: usize) -> bool {
+        let is_far = self.0.saturating_sub(peers) > (self.0 / 4).max(FEW_PEERS);
+        self.0 = if is_far { peers } else { self.0.max(peers) };
+        is_far
+    }
+}
+
+/// The time between two looks at the number of peers.
+const LOOK_AT_PEERS: Duration = Duration::from_secs(10);
+
+/// This many peers take less than a MiB.
+const FEW_PEERS: usize = 10_000;
 
 /// Commands of the console without a name, and those that take a name.
 const COMMANDS: [&str; 7] =
@@ -300,6 +329,15 @@ mod tests {
         configuration(&env, &args)
             .map(|(config, _)| config.listen)
             .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn memory_is_given_back_after_a_quarter_of_many_peers_has_left() {
+        let mut peak = PeerPeak::default();
+        let peers = [0, 9_000, 100, 100_000, 90_001, 74_999, 60_000, 40_000, 41_000, 0, 0];
+        let given = peers.map(|peers| peak.is_far_above(peers));
+        let wanted = [false, false, false, false, false, true, false, true, false, true, false];
+        assert_eq!(given, wanted);
     }
 
     #[test]

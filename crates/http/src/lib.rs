@@ -44,6 +44,7 @@ mod entrance;
 mod events;
 mod parts;
 mod proxies;
+mod quick;
 mod sender;
 mod shares;
 mod site;
@@ -77,12 +78,14 @@ use shares::SharedPlaces;
 
 use answers::{AnswerPlace, Answers, ReadProgress, WatchedConnection};
 use entrance::EnteredConnection;
+use quick::{QuickEnd, Rewound};
 
 pub use answers::TooManyAnswers;
 pub use entrance::{Entrance, EntranceError, PlainHttp};
 pub use events::{BEAT, Left, Teller, answer_in_parts, event_stream, heartbeat};
 pub use parts::{PartWriter, answer_as_written, part_writer};
 pub use proxies::{ForwardedError, NoProxy, Proxies};
+pub use quick::{QuickAnswer, QuickRequest};
 pub use sender::Senders;
 pub use site::{MAX_SHOWN, SiteRefusal, SiteRule};
 pub use streams::{STREAMS_PER_IP, StreamPlace, Streams, TooManyStreams};
@@ -217,6 +220,19 @@ pub async fn serve(
     connections: Arc<Connections>,
     router: Router,
     timed_out: fn() -> Response,
+    stop: watch::Receiver<bool>,
+) {
+    serve_quickly(listener, entrance, connections, router, None, timed_out, stop).await;
+}
+
+/// Does the same as [`serve`], and answers plain requests over plain HTTP by `quick` first.
+pub async fn serve_quickly(
+    listener: TcpListener,
+    entrance: Entrance,
+    connections: Arc<Connections>,
+    router: Router,
+    quick: Option<QuickAnswer>,
+    timed_out: fn() -> Response,
     mut stop: watch::Receiver<bool>,
 ) {
     let limits = connections.limits;
@@ -249,6 +265,8 @@ pub async fn serve(
             entrance: entrance.clone(),
             answers: Arc::clone(&connections.answers),
             router: router.clone(),
+            // What a proxy sends names its client in a header field.
+            quick: quick.clone().filter(|_| !entrance.proxies.contains(peer.ip())),
             timed_out,
         };
         let connection = converse(stream, peer, terms, stop.clone());
@@ -270,6 +288,7 @@ struct ServerState {
     entrance: Entrance,
     answers: Arc<Answers>,
     router: Router,
+    quick: Option<QuickAnswer>,
     timed_out: fn() -> Response,
 }
 
@@ -289,7 +308,7 @@ async fn converse(
     let entered = entrance.enter(stream, peer.ip(), terms.limits.header_timeout).await;
     let reset = match entered {
         None => return,
-        Some(EnteredConnection::Plain(stream)) => match talk(stream, ends, terms, stop).await {
+        Some(EnteredConnection::Plain(stream)) => match plain(stream, ends, terms, stop).await {
             None => return,
             Some(stream) => stream.set_zero_linger(),
         },
@@ -300,6 +319,25 @@ async fn converse(
     };
     if let Err(error) = reset {
         tracing::debug!(%error, "the connection could not be set to discard unsent data");
+    }
+}
+
+/// Serves one connection without TLS until it ends, its first requests quickly. Returns it if it has to be reset.
+async fn plain(
+    mut stream: TcpStream,
+    ends: Ends,
+    terms: ServerState,
+    mut stop: watch::Receiver<bool>,
+) -> Option<TcpStream> {
+    let Some(answer) = &terms.quick else { return talk(stream, ends, terms, stop).await };
+    let patience = terms.limits.header_timeout;
+    match quick::converse(&mut stream, ends, answer, patience, &mut stop).await {
+        QuickEnd::Closed => None,
+        QuickEnd::Unread => Some(stream),
+        QuickEnd::Other(read) => {
+            let stream = Rewound::new(read, stream);
+            talk(stream, ends, terms, stop).await.map(Rewound::into_inner)
+        }
     }
 }
 
@@ -314,7 +352,7 @@ async fn talk<I>(
 where
     I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let ServerState { limits, entrance, answers, router, timed_out } = terms;
+    let ServerState { limits, entrance, answers, router, timed_out, .. } = terms;
     let proxies = entrance.proxies;
     let progress = ReadProgress::new();
     let lasting = Lasting::of(ends.peer.ip(), &answers, &progress);
@@ -475,7 +513,14 @@ mod tests {
     fn terms(router: Router) -> ServerState {
         let timed_out = || Response::new(Body::empty());
         let entrance = Entrance::default();
-        ServerState { limits: LIMITS, entrance, answers: Answers::new(), router, timed_out }
+        ServerState {
+            limits: LIMITS,
+            entrance,
+            answers: Answers::new(),
+            router,
+            quick: None,
+            timed_out,
+        }
     }
 
     /// Serves a stream that sends `chunk` bytes at a time for as long as it may. Returns the client's end of the

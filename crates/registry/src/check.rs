@@ -15,6 +15,9 @@ impl Registry {
             torrent.v4.check(&self.hasher);
             torrent.v6.check(&self.hasher);
             let here = torrent.v4.len() + torrent.v6.len();
+            let v4 = torrent.v4.iter().map(|(peer, _)| peer.seen);
+            let mut seen = v4.chain(torrent.v6.iter().map(|(peer, _)| peer.seen));
+            assert!(seen.all(|seen| seen >= torrent.oldest));
             peers += here;
             match &torrent.ledger {
                 Some(ledger) => {

@@ -53,7 +53,7 @@ impl Registry {
         let other = asker.and_then(|asker| self.torrents[slot].other_place(asker, &self.hasher));
         let torrent = &mut self.torrents[slot];
         let lists =
-            PeerLists { v4: want.v4.then_some(&torrent.v4), v6: want.v6.then_some(&torrent.v6) };
+            PeerLists { v4: want.v4.then_some(&torrent.v4), v6: want.v6.then_some(&*torrent.v6) };
         let candidates = &mut self.candidates;
         let mut seeds = 0;
         // Peers that may be gone are better than none: perhaps the tracker itself cannot reach anybody.

@@ -4,7 +4,7 @@
 use piecework_core::Moment;
 use piecework_core::SaturatingFrom;
 
-use super::peers::tick_of;
+use super::peers::{Tick, tick_of};
 use super::registry::{ExpiryCursor, Registry};
 use super::select::PeerPosition;
 use super::watch::DepartureCause;
@@ -12,7 +12,7 @@ use super::watch::DepartureCause;
 /// The result of one call of [`Registry::expire`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ExpiryReport {
-    /// The number of peers and empty slots examined.
+    /// The number of peers, and of torrents without peers to examine.
     pub looked: usize,
     /// The number of peers removed.
     pub peers: usize,
@@ -21,10 +21,13 @@ pub struct ExpiryReport {
 }
 
 impl Registry {
-    /// Examines up to `budget` peers and removes those that have not announced for too long.
+    /// Examines torrents and up to `budget` peers, and removes peers that have not announced for too long. Examines
+    /// the peers of a torrent only if one of them may be that old.
     pub fn expire(&mut self, now: Moment, budget: usize) -> ExpiryReport {
         let alive_since = self.alive_since(tick_of(now));
         let mut done = ExpiryReport::default();
+        // Other peers may have been added or moved since the last call.
+        self.cursor.oldest = None;
         // An empty torrent counts too, or a million of them would make one long call.
         while done.looked < budget {
             let slot = self.cursor.torrent;
@@ -34,35 +37,48 @@ impl Registry {
                 break;
             }
             done.looked += 1;
-            let Some(torrent) = self.torrents.get_mut(slot) else {
-                self.cursor = ExpiryCursor { torrent: slot + 1, left: None };
+            let Some(place) = self.next_to_expire(slot, alive_since) else {
+                self.cursor = ExpiryCursor { torrent: slot + 1, ..ExpiryCursor::default() };
                 continue;
             };
-            let (v4, v6) = self.cursor.left.unwrap_or_else(|| (torrent.v4.len(), torrent.v6.len()));
-            // Other peers may have left since the last call.
-            let (v4, v6) = (v4.min(torrent.v4.len()), v6.min(torrent.v6.len()));
-            let gone = if v4 > 0 {
-                self.cursor.left = Some((v4 - 1, v6));
-                let at = v4 - 1;
-                (torrent.v4.get(at).seen < alive_since)
-                    .then_some(PeerPosition::V4(u32::saturating_from(at)))
-            } else if v6 > 0 {
-                self.cursor.left = Some((0, v6 - 1));
-                let at = v6 - 1;
-                (torrent.v6.get(at).seen < alive_since)
-                    .then_some(PeerPosition::V6(u32::saturating_from(at)))
-            } else {
-                self.cursor = ExpiryCursor { torrent: slot + 1, left: None };
-                continue;
-            };
-            if let Some(place) = gone {
+            let seen = self.torrents[slot].seen(place);
+            if seen < alive_since {
                 self.remove(slot, place, DepartureCause::Expired);
                 // Done here and not later in the walk, because the budget may be used up now.
                 self.drop_if_idle(slot);
                 self.expired += 1;
                 done.peers += 1;
+            } else if let Some(oldest) = &mut self.cursor.oldest {
+                *oldest = seen.min(*oldest);
             }
         }
         done
+    }
+
+    /// Returns the next peer of a torrent to examine; `None` if there is none, or none can have expired.
+    fn next_to_expire(&mut self, slot: usize, alive_since: Tick) -> Option<PeerPosition> {
+        let torrent = self.torrents.get_mut(slot)?;
+        if self.cursor.left.is_none() {
+            if torrent.oldest >= alive_since {
+                return None;
+            }
+            self.cursor.oldest = Some(Tick(u32::MAX));
+        }
+        let (v4, v6) = self.cursor.left.unwrap_or_else(|| (torrent.v4.len(), torrent.v6.len()));
+        // Other peers may have left since the last call.
+        let (v4, v6) = (v4.min(torrent.v4.len()), v6.min(torrent.v6.len()));
+        if v4 > 0 {
+            self.cursor.left = Some((v4 - 1, v6));
+            Some(PeerPosition::V4(u32::saturating_from(v4 - 1)))
+        } else if v6 > 0 {
+            self.cursor.left = Some((0, v6 - 1));
+            Some(PeerPosition::V6(u32::saturating_from(v6 - 1)))
+        } else {
+            // Known only if the whole torrent was examined in one call.
+            if let Some(oldest) = self.cursor.oldest {
+                torrent.oldest = oldest;
+            }
+            None
+        }
     }
 }

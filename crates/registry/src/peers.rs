@@ -140,6 +140,10 @@ impl<A: Family> PeerList<A> {
     /// Adds a peer, which must not be in the list yet.
     pub(super) fn insert(&mut self, peer: Packed<A>, complete: bool, hasher: &FixedState) {
         let last = self.packed.len();
+        if last == self.packed.capacity() {
+            // Doubling would leave a quarter of all memory for peers unused.
+            self.packed.reserve_exact(last / 4 + 1);
+        }
         self.packed.push(peer);
         match &mut self.index {
             Some(index) => {
@@ -374,7 +378,7 @@ impl<A: Family> PeerList<A> {
     }
 
     fn build_index(&mut self, hasher: &FixedState) {
-        let mut index = HashTable::with_capacity(self.packed.len() * 2);
+        let mut index = HashTable::with_capacity(self.packed.len());
         let packed = &self.packed;
         let rehash = |at: &u32| bucket(&packed[*at as usize], hasher);
         for (position, peer) in packed.iter().enumerate() {

@@ -21,7 +21,7 @@ use super::openers::{Opener, Openers};
 use super::peer_ids::PeerIds;
 use super::peers::{Family, Packed, PeerList, Tick, ticks};
 use super::select::{Candidates, PeerPosition};
-use super::torrent::Torrent;
+use super::torrent::{RareList, Torrent};
 use super::watch::{Departure, DepartureCause};
 
 /// The torrents and peers of a tracker, or of one shard of it.
@@ -58,6 +58,8 @@ pub(super) struct ExpiryCursor {
     pub(super) torrent: usize,
     /// The number of peers of each family that are left to examine; `None` before the torrent is begun.
     pub(super) left: Option<(usize, usize)>,
+    /// When the peers that were examined and stay were last seen: a lower bound.
+    pub(super) oldest: Option<Tick>,
 }
 
 impl Registry {
@@ -106,7 +108,8 @@ impl Registry {
         let slot = self.torrents.insert(Torrent {
             info_hash,
             v4: PeerList::new(),
-            v6: PeerList::new(),
+            v6: RareList::default(),
+            oldest: Tick(u32::MAX),
             downloads: 0,
             halved_at: tick,
             opener,

@@ -2,6 +2,7 @@
 
 use piecework_core::SaturatingFrom;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::{Deref, DerefMut};
 
 use foldhash::fast::FixedState;
 
@@ -15,13 +16,52 @@ use piecework_core::InfoHash;
 pub(super) struct Torrent {
     pub(super) info_hash: InfoHash,
     pub(super) v4: PeerList<[u8; 4]>,
-    pub(super) v6: PeerList<[u8; 16]>,
+    pub(super) v6: RareList,
+    /// No peer was last seen before this.
+    pub(super) oldest: Tick,
     pub(super) downloads: u32,
     pub(super) halved_at: Tick,
     /// The network that announced it first; `None` if it is or was catalogued.
     pub(super) opener: Option<Opener>,
     /// Exists if and only if the torrent is catalogued.
     pub(super) ledger: Option<Box<Ledger>>,
+}
+
+/// The IPv6 peers, which most torrents do not have. Takes no memory while it is empty.
+#[derive(Default)]
+pub(super) struct RareList(Option<Box<PeerList<[u8; 16]>>>);
+
+impl RareList {
+    /// Halves every recent handout count `times` times.
+    pub(super) fn halve(&mut self, times: u32) {
+        if let Some(list) = &mut self.0 {
+            list.halve(times);
+        }
+    }
+
+    /// Removes a peer.
+    pub(super) fn remove(&mut self, position: usize, hasher: &FixedState) -> Packed<[u8; 16]> {
+        let peer = (**self).remove(position, hasher);
+        if self.len() == 0 {
+            self.0 = None;
+        }
+        peer
+    }
+}
+
+impl Deref for RareList {
+    type Target = PeerList<[u8; 16]>;
+
+    fn deref(&self) -> &Self::Target {
+        static EMPTY: PeerList<[u8; 16]> = PeerList::new();
+        self.0.as_deref().unwrap_or(&EMPTY)
+    }
+}
+
+impl DerefMut for RareList {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.0.get_or_insert_with(|| Box::new(PeerList::new()))
+    }
 }
 
 impl Torrent {
@@ -33,6 +73,7 @@ impl Torrent {
         complete: bool,
         hasher: &FixedState,
     ) {
+        self.oldest = self.oldest.min(tick);
         match ip {
             IpAddr::V4(ip) => {
                 self.v4.insert(Packed::new(ip.octets(), port, tick), complete, hasher);

@@ -1,6 +1,8 @@
 //! Announces and scrapes over HTTP, at whatever path clients send them to. Every answer is bencoded, refusals
 //! included, because clients read nothing else.
 
+use std::sync::Arc;
+
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
@@ -8,10 +10,11 @@ use axum::response::{IntoResponse, Response};
 
 use super::access_log::AccessLog;
 use super::announces::{AnnounceOrigin, Announces};
+use super::service::Service;
 use piecework_core::printable;
-use piecework_http::Ends;
+use piecework_http::{Ends, QuickAnswer, QuickRequest};
 use piecework_journal::{RequestEvent, Via};
-use piecework_proto::announce::{AnnounceError, ScrapeReply, http};
+use piecework_proto::announce::{Announce, AnnounceError, ScrapeReply, http};
 use piecework_registry::PeerQuery;
 
 /// The kind of a BitTorrent request.
@@ -107,17 +110,37 @@ pub(super) fn answer(
     }
 }
 
+/// Returns a function that answers announces without the router, and leaves all that is to be refused to it.
+pub(super) fn quick(service: Arc<Service>) -> QuickAnswer {
+    Arc::new(move |request: &QuickRequest<'_>, body: &mut Vec<u8>| {
+        let QuickRequest { path, query, ends } = request;
+        let is_announce = || {
+            let asked = BitTorrentRequest::of(path, Some(query));
+            asked == Some(BitTorrentRequest::Announce)
+        };
+        if *path != "/announce" && !is_announce() {
+            return false;
+        }
+        let Ok(announce) = http::decode_query(query) else { return false };
+        body.extend(reply(&service.announces, ends, &announce));
+        true
+    })
+}
+
 /// Returns the answer to an announce. It may be a refusal of the registry, which is already logged.
 fn announce(announces: &Announces, ends: &Ends, query: &str) -> Result<Vec<u8>, RequestFault> {
-    let announce = http::decode_query(query)?;
+    Ok(reply(announces, ends, &http::decode_query(query)?))
+}
+
+fn reply(announces: &Announces, ends: &Ends, announce: &Announce) -> Vec<u8> {
     let now = announces.swarms.clock().now();
     let asker = AnnounceOrigin { now, ip: ends.peer.ip(), reached: ends.local, via: Via::Http };
     let ids = !announce.compact && !announce.no_peer_id;
     let want = PeerQuery { ids, ..PeerQuery::any(usize::MAX) };
-    Ok(match announces.announce(asker, &announce, want) {
-        Ok(reply) => http::encode_reply(&reply, &announce),
+    match announces.announce(asker, announce, want) {
+        Ok(reply) => http::encode_reply(&reply, announce),
         Err(refusal) => http::encode_failure(&refusal.to_string()),
-    })
+    }
 }
 
 /// Returns the counts of the named torrents, zeros for unknown ones, as over UDP.

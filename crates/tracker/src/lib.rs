@@ -192,11 +192,12 @@ impl TrackerServer {
         let service = Arc::new(service);
         let (stop, stopped) = watch::channel(false);
         let mut tasks = vec![
-            tokio::spawn(http_server::serve(
+            tokio::spawn(http_server::serve_quickly(
                 tcp,
                 entrance,
                 Arc::clone(&service.connections),
                 routes::router(Arc::clone(&service), stopped.clone()),
+                Some(bittorrent_routes::quick(Arc::clone(&service))),
                 routes::timed_out,
                 stopped.clone(),
             )),
@@ -237,6 +238,11 @@ impl TrackerHandle {
     /// Returns the address it listens on, with HTTP over TCP and UDP alike.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Returns the number of peers of all torrents.
+    pub fn peers(&self) -> usize {
+        self.service.swarms.peer_count()
     }
 
     /// Returns the number of threads that answer datagrams.

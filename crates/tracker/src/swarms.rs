@@ -57,6 +57,11 @@ impl Swarms {
         (outcome, registry.peer_count().saturating_mul(SHARDS))
     }
 
+    /// Returns the number of peers of all torrents.
+    pub(super) fn peer_count(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().registry.peer_count()).sum()
+    }
+
     /// Returns the torrent's counts, if it is known.
     pub(super) fn scrape(&self, info_hash: InfoHash) -> Option<ScrapeEntry> {
         self.shard(info_hash).lock().registry.scrape(info_hash)

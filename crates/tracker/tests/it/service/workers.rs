@@ -1,4 +1,4 @@
-//! Several threads that answer datagrams at one address.
+//! Several threads that answer datagrams at one address, and announces over HTTP that need no router.
 
 use super::*;
 
@@ -109,4 +109,54 @@ fn a_tracker_that_is_dropped_stops_its_workers() {
         assert!(start.elapsed() < PATIENCE);
         std::thread::yield_now();
     }
+}
+
+/// The answers of a connection that was told to close after the last request.
+fn answers_of(stream: &mut TcpStream) -> Vec<String> {
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).unwrap();
+    let text = String::from_utf8_lossy(&all).into_owned();
+    text.split("HTTP/1.1 ").skip(1).map(str::to_owned).collect()
+}
+
+#[test]
+fn requests_that_are_sent_at_once_are_answered_in_order_whoever_answers_them() {
+    let tracker = Tracker::start();
+    let announce = |port: u16, more: &str| {
+        let (hash, id) = (escaped(&hash(1).0), escaped(&peer_id(port).0));
+        format!("GET /announce?info_hash={hash}&peer_id={id}&port={port}&left=9{more} HTTP/1.1\r\n")
+    };
+    let (host, close) = ("Host: 127.0.0.1\r\n\r\n", "Host: x\r\nConnection: close\r\n\r\n");
+    let all = [
+        announce(1, "") + host,
+        announce(2, "&event=started") + host,
+        announce(3, "&left=much") + host,
+        format!("GET /stats HTTP/1.1\r\n{host}"),
+        announce(4, "") + close,
+    ];
+    let mut stream = tracker.connect();
+    stream.write_all(all.concat().as_bytes()).unwrap();
+    let answers = answers_of(&mut stream);
+    let wanted =
+        ["incompletei1e", "incompletei2e", "failure reason", "\"peers\":2", "incompletei3e"];
+    assert_eq!(answers.len(), wanted.len(), "{answers:?}");
+    for (answer, wanted) in answers.iter().zip(wanted) {
+        assert!(answer.starts_with("200 OK") && answer.contains(wanted), "{answer}");
+    }
+    // The head of an answer is the same, whoever gives it.
+    let fields = |answer: &String| {
+        let (head, _) = answer.split_once("\r\n\r\n").unwrap();
+        let names =
+            head.lines().skip(1).filter_map(|line| Some(line.split_once(':')?.0.to_owned()));
+        let mut names: Vec<_> = names.filter(|name| name != "connection").collect();
+        names.sort_unstable();
+        names
+    };
+    assert_eq!(fields(&answers[0]), fields(&answers[4]));
+    let stats = tracker.json("/stats");
+    assert_eq!((&stats["announces_http"], &stats["refused"]), (&3.into(), &1.into()));
+    let mut closing = tracker.connect();
+    closing.write_all((announce(1, "") + close).as_bytes()).unwrap();
+    assert_eq!(answers_of(&mut closing).len(), 1);
+    tracker.stop();
 }
