@@ -47,6 +47,23 @@ pub struct NewTorrent {
     pub overwrite: bool,
 }
 
+impl NewTorrent {
+    /// Returns a request that chooses nothing but the settings: the downloads folder, and the torrent's own files,
+    /// trackers and names.
+    pub fn new(source: AddSource, settings: TorrentSettings) -> Self {
+        Self {
+            source,
+            folder: None,
+            settings,
+            only_files: None,
+            trackers: Vec::new(),
+            peers: Vec::new(),
+            rename: None,
+            overwrite: false,
+        }
+    }
+}
+
 impl AddSource {
     /// Returns the source that a request of the native API names.
     pub(super) fn from_request(source: Source) -> Result<Self, DaemonError> {

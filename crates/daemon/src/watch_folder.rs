@@ -169,17 +169,7 @@ impl WatchFolder {
                 Ok(source) => {
                     let settings =
                         TorrentSettings { paused, sequential, ..TorrentSettings::default() };
-                    let new = NewTorrent {
-                        source,
-                        folder: None,
-                        settings,
-                        only_files: None,
-                        trackers: Vec::new(),
-                        peers: Vec::new(),
-                        rename: None,
-                        overwrite: false,
-                    };
-                    self.adder.add(new, Caller::Owner).await.map(drop)
+                    self.adder.add(NewTorrent::new(source, settings), Caller::Owner).await.map(drop)
                 }
                 Err(error) => Err(error),
             },

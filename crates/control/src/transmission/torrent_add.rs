@@ -26,16 +26,7 @@ pub(super) fn new_torrent(given: &Arguments, session: &Settings) -> Result<NewTo
         labels: labels(given)?.unwrap_or_default(),
         ..TorrentSettings::default()
     };
-    Ok(NewTorrent {
-        source: source(given)?,
-        folder,
-        settings,
-        only_files: None,
-        trackers: Vec::new(),
-        peers: Vec::new(),
-        rename: None,
-        overwrite: false,
-    })
+    Ok(NewTorrent { folder, ..NewTorrent::new(source(given)?, settings) })
 }
 
 /// A folder or file of the daemon's machine.
