@@ -63,6 +63,8 @@ pub struct PeerConfig {
     pub encryption: Encryption,
     /// Whether peers name other peers to each other.
     pub peer_exchange: bool,
+    /// Whether torrents are announced on the local network.
+    pub local_discovery: bool,
     /// Peers served at a time by one torrent under `tit-for-tat`.
     pub upload_slots: usize,
     /// Maximum bytes a second sent.
@@ -303,6 +305,7 @@ impl PeerConfig {
             },
             encryption: encryption_policy(self.encryption),
             peer_exchange: self.peer_exchange,
+            local_discovery: self.local_discovery,
             upload_slots: self.upload_slots,
             max_peers_per_torrent: self.max_peers_per_torrent,
             max_connections: self.max_connections,
@@ -378,6 +381,7 @@ impl Default for PeerConfig {
             choke: Choke::TitForTat,
             encryption: Encryption::Allow,
             peer_exchange: true,
+            local_discovery: true,
             upload_slots: 8,
             upload_limit: RateLimit(None),
             download_limit: RateLimit(None),

@@ -580,6 +580,11 @@ impl Daemon {
         self.services().session.exchanges_peers()
     }
 
+    /// Returns whether torrents are announced on the local network.
+    pub fn announces_locally(&self) -> bool {
+        self.services().session.announces_locally()
+    }
+
     /// Returns the port that peers connect to.
     pub fn peer_port(&self) -> u16 {
         self.listen_addrs().first().map_or(0, SocketAddr::port)

@@ -30,6 +30,9 @@ pub struct SessionConfig {
     pub encryption: EncryptionPolicy,
     /// Peers name other peers to each other (BEP 11), except those of private torrents.
     pub peer_exchange: bool,
+    /// Torrents are announced on the local network, and peers there are found (BEP 14), except those of
+    /// private torrents. Off unless a program turns it on: tests must not find each other.
+    pub local_discovery: bool,
     /// Which peers are served.
     pub choke: ChokePolicy,
     /// Peers served at a time by one torrent under [`ChokePolicy::TitForTat`].
@@ -231,6 +234,7 @@ impl Default for SessionConfig {
             both_families: true,
             encryption: EncryptionPolicy::Allow,
             peer_exchange: true,
+            local_discovery: false,
             choke: ChokePolicy::TitForTat,
             upload_slots: 8,
             max_peers_per_torrent: 80,

@@ -16,6 +16,7 @@ use piecework_clock::Clock;
 use piecework_core::{BLOCK_LEN, BlockPool, Moment, Rng};
 use piecework_storage::{FileHandles, HashPool};
 
+use super::begun_torrents::BegunTorrents;
 use super::changes::{ChangeMarks, Watchers};
 use super::connections::Connections;
 use super::counters::Counters;
@@ -47,6 +48,8 @@ pub(super) struct Means {
     pub counters: Counters,
     pub changes: Arc<ChangeMarks>,
     pub watchers: Watchers,
+    /// Torrents that are to be announced on the local network.
+    pub begun: BegunTorrents,
     /// Torrents that download and are awake.
     leeching: AtomicUsize,
 }
@@ -91,6 +94,7 @@ impl Means {
             counters: Counters::default(),
             changes: Arc::default(),
             watchers: Watchers::default(),
+            begun: BegunTorrents::default(),
             leeching: AtomicUsize::new(0),
             config,
         })

@@ -31,6 +31,7 @@ use super::handle::TorrentHandle;
 use super::holdings::HoldingsReports;
 use super::identity::Identity;
 use super::lifecycle::LifecycleDriver;
+use super::local_discovery::LocalAnnouncer;
 use super::means::{Means, PREPARING};
 use super::metadata_inputs::MetadataFetches;
 use super::owners::PathOwners;
@@ -118,7 +119,7 @@ pub enum AddError {
 
 pub(super) struct Listening {
     addrs: Vec<SocketAddr>,
-    /// The task that announces, followed by those that accept peers.
+    /// The task that announces, followed by those that accept peers and the one for the local network.
     pub loops: Mutex<Vec<JoinHandle<()>>>,
     /// What is left of the torrents while the session ends.
     pub ending: Mutex<Ending>,
@@ -225,12 +226,14 @@ impl Session {
         let means = Means::new(config, identity, rng).map_err(StartError::Threads)?;
         let parts = Arc::new(Parts::new(Arc::new(means), trackers));
         let mut loops = vec![tokio::spawn(announce(Arc::clone(&parts)))];
+        let local = LocalAnnouncer::new(&parts.means, &parts.torrents, &addrs);
         let (means, torrents) = (Arc::clone(&parts.means), Arc::clone(&parts.torrents));
         let fetches = Arc::clone(&parts.fetches);
         let acceptor = Arc::new(Acceptor { means, torrents, fetches });
         let accepting =
             listeners.into_iter().map(|listener| tokio::spawn(Arc::clone(&acceptor).run(listener)));
         loops.extend(accepting);
+        loops.extend(local.map(|local| tokio::spawn(local.run())));
         let ending = Mutex::default();
         let listening = Arc::new(Listening { addrs, loops: Mutex::new(loops), ending });
         Ok(Self { parts, listening })
@@ -310,6 +313,11 @@ impl Session {
     /// Returns whether peers name other peers to each other.
     pub fn exchanges_peers(&self) -> bool {
         self.parts.means.config.peer_exchange
+    }
+
+    /// Returns whether torrents are announced on the local network.
+    pub fn announces_locally(&self) -> bool {
+        self.parts.means.config.local_discovery
     }
 
     /// Returns figures of the whole session. Looks at every torrent.

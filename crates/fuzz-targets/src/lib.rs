@@ -55,6 +55,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "http_response", run: daemon::http_response },
     Target { name: "lifecycle", run: lifecycle::events },
     Target { name: "links", run: announce::links },
+    Target { name: "local_announce", run: wire::local_announce },
     Target { name: "metainfo", run: metainfo::parse },
     Target { name: "metadata_fetch", run: metadata_fetch::events },
     Target { name: "metadata_message", run: wire::metadata_message },

@@ -2,6 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use piecework_core::{Bitfield, Geometry};
+use piecework_proto::local::{LocalAnnounce, MAX_LOCAL_TORRENTS};
 use piecework_proto::wire::{
     DecodeLimits, Decoded, EXCHANGE_ID, ExchangeMessage, ExtendedHandshake, Handshake,
     MAX_EXCHANGED, MAX_EXTENDED_LEN, MAX_PIECE_PAYLOAD, METADATA_PIECE_LEN, MetadataMessage,
@@ -101,4 +102,14 @@ pub(crate) fn exchange_message(bytes: &[u8]) {
     assert!(message.added.len() <= 2 * MAX_EXCHANGED && message.dropped.len() <= 2 * MAX_EXCHANGED);
     let again = ExchangeMessage::decode(&message.encode());
     assert_eq!(again, Ok(message), "what is written is read");
+}
+
+/// An announcement on the local network.
+pub(crate) fn local_announce(bytes: &[u8]) {
+    let Some(announce) = LocalAnnounce::decode(bytes) else { return };
+    assert!((1..=MAX_LOCAL_TORRENTS).contains(&announce.torrents.len()) && announce.port != 0);
+    for is_v4 in [true, false] {
+        let again = LocalAnnounce::decode(&announce.encode(is_v4));
+        assert_eq!(again.as_ref(), Some(&announce), "what is written is read");
+    }
 }

@@ -15,7 +15,7 @@
 //! ```
 //!
 //! [`wire`] is the protocol between peers, [`encryption`] hides it, and [`announce`] is the protocol between peers
-//! and trackers.
+//! and trackers. [`local`] is how peers announce themselves on a local network.
 
 // `as` may cut bits off silently: `SaturatingFrom` and `try_from` say what happens to them.
 #![cfg_attr(
@@ -26,4 +26,5 @@
 
 pub mod announce;
 pub mod encryption;
+pub mod local;
 pub mod wire;

@@ -51,6 +51,7 @@ pub mod admission;
 pub mod announcer;
 pub mod budget;
 pub mod lifecycle;
+pub mod local_discovery;
 
 mod allowed_fast;
 mod blame;

@@ -318,6 +318,7 @@ impl Rpc {
             free: None,
             session_id: self.session_id(),
             pex: self.daemon.exchanges_peers(),
+            lpd: self.daemon.announces_locally(),
         }
     }
 

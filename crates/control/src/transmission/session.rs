@@ -21,6 +21,7 @@ pub(super) struct Facts {
     pub(super) free: Option<u64>,
     pub(super) session_id: String,
     pub(super) pex: bool,
+    pub(super) lpd: bool,
 }
 
 /// All that `session_get` tells.
@@ -48,7 +49,7 @@ pub(super) fn told(settings: &Settings, facts: &Facts, figures: &Figures) -> Map
         "dht_enabled": false,
         "incomplete_dir": settings.downloads.to_string_lossy(),
         "incomplete_dir_enabled": false,
-        "lpd_enabled": false,
+        "lpd_enabled": facts.lpd,
         "peer_port_random_on_start": false,
         "pex_enabled": facts.pex,
         "port_forwarding_enabled": false,

@@ -165,6 +165,7 @@ impl<'a> Run<'a> {
         if let Some(blame) = blame {
             swarm.set_blame(*blame);
         }
+        means.begun.add(torrent.entry.info_hash());
         let mut run = Self {
             torrent,
             swarm,
