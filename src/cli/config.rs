@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 use piecework_api::Encryption;
 use piecework_core::printable;
 use piecework_daemon::encryption_policy;
-use piecework_engine::SessionConfig;
+use piecework_engine::{DhtOptions, SessionConfig};
 use piecework_journal::{Journal, JournalOptions, PieceLog};
 use piecework_storage::INCOMPLETE_SUFFIX;
 use piecework_swarm::ChokePolicy;
@@ -98,6 +98,12 @@ pub struct PeerConfig {
     pub announce_all_tiers: bool,
     /// Whether to announce to trackers in private networks that only a `.torrent` names.
     pub private_trackers: bool,
+    /// Whether to find peers of public torrents over the DHT.
+    pub dht: bool,
+    /// Nodes of the DHT to begin at, as `HOST:PORT`.
+    pub dht_bootstrap: Vec<String>,
+    /// The name of a network that is separate from the public one. Empty for the public one.
+    pub dht_network: String,
     /// Whether files keep the unmodified names of the torrent, even if they could harm a terminal.
     pub raw_names: bool,
     /// Maximum time for a peer's handshake.
@@ -328,6 +334,11 @@ impl PeerConfig {
                 false => TierPolicy::First,
             },
             private_trackers: self.private_trackers,
+            dht: self.dht.then(|| DhtOptions {
+                bootstrap: self.dht_bootstrap.clone(),
+                network: Some(self.dht_network.clone()).filter(|name| !name.is_empty()),
+                table: None,
+            }),
             raw_names: self.raw_names,
             handshake_timeout: self.handshake_timeout,
             connect_timeout: self.connect_timeout,
@@ -397,6 +408,9 @@ impl Default for PeerConfig {
             report_holdings: true,
             announce_all_tiers: true,
             private_trackers: false,
+            dht: false,
+            dht_bootstrap: Vec::new(),
+            dht_network: String::new(),
             raw_names: false,
             handshake_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),

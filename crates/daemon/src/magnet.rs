@@ -111,7 +111,7 @@ async fn from_peers(
     progress: impl Fn(u64, u64) + Send + Sync,
 ) -> Result<(FetchedTorrent, Vec<String>), Option<DaemonError>> {
     let (peers, unknown) = tracker_client::look_up_known_peers(&link.peers).await;
-    if peers.is_empty() && link.trackers.is_empty() {
+    if peers.is_empty() && link.trackers.is_empty() && session.dht_figures().is_none() {
         return Err(None);
     }
     let request = MetadataRequest {

@@ -27,7 +27,7 @@ pub struct DhtConfig {
     pub v6: bool,
     /// Answers no questions (BEP 43).
     pub is_read_only: bool,
-    /// The name of a network that is separate from the public one, at most 32 bytes. Packets of others are ignored.
+    /// The name of a network that is separate from the public one. 32 bytes count. Packets of others are ignored.
     pub network: Option<Vec<u8>>,
     /// Questions a second.
     pub queries_per_second: u32,
@@ -125,7 +125,9 @@ impl Default for DhtConfig {
 impl Dht {
     /// Returns a node without any others. `secret` must come from the operating system: with it, others could forge
     /// tokens and answers.
-    pub fn new(config: DhtConfig, secret: [u8; 32], mut rng: Rng, now: Moment) -> Self {
+    pub fn new(mut config: DhtConfig, secret: [u8; 32], mut rng: Rng, now: Moment) -> Self {
+        // It is in every packet.
+        config.network.iter_mut().for_each(|name| name.truncate(MOST_NETWORK_NAME));
         let mut side = |enabled: bool| {
             let id = NodeId::random(&mut rng);
             enabled.then(|| Side { id, table: Table::new(id) })
@@ -656,6 +658,9 @@ impl Dht {
 
 /// Look-ups at a time. Each takes at most 40 kB.
 const MOST_LOOKUPS: usize = 128;
+
+/// The bytes of a network's name that count.
+const MOST_NETWORK_NAME: usize = 32;
 
 /// Addresses that wait to be asked.
 const MOST_UNCHECKED: usize = 512;

@@ -98,11 +98,24 @@ pub struct SessionConfig {
     /// Bytes of a check after which its progress is kept, so that a later process goes on from
     /// there. After 30 s it is kept in any case.
     pub keep_check_every: u64,
+    /// Takes part in the DHT, to find peers of public torrents. `None` does not.
+    pub dht: Option<DhtOptions>,
     /// Network interface that all sockets are bound to (`SO_BINDTODEVICE`), by name.
     pub interface: Option<String>,
     /// Folders below which no symbolic link is followed, not even on the way to a torrent's root,
     /// as in [`StoreOptions::keep_to`](piecework_storage::StoreOptions::keep_to).
     pub keep_to: Arc<Vec<PathBuf>>,
+}
+
+/// How a session takes part in the DHT.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DhtOptions {
+    /// Nodes to begin at, as `HOST:PORT`.
+    pub bootstrap: Vec<String>,
+    /// The name of a network that is separate from the public one.
+    pub network: Option<String>,
+    /// What [`Session::dht_table`](crate::Session::dht_table) of an earlier session returned.
+    pub table: Option<Vec<u8>>,
 }
 
 /// Keeps checkpoints of torrents. It is called on a torrent's own task, so it must return at once
@@ -262,6 +275,7 @@ impl Default for SessionConfig {
             keeper: None,
             checks: 2,
             keep_check_every: 4 << 30,
+            dht: None,
             interface: None,
             keep_to: Arc::default(),
         }

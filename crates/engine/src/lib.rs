@@ -54,6 +54,7 @@ mod config;
 mod connections;
 mod counters;
 mod descriptors;
+mod dht;
 mod discovery;
 mod doubt;
 mod entry;
@@ -92,7 +93,7 @@ mod torrents;
 mod wants;
 
 pub use changes::Changes;
-pub use config::{AddTorrent, Keeper, SessionConfig, TorrentOptions};
+pub use config::{AddTorrent, DhtOptions, Keeper, SessionConfig, TorrentOptions};
 pub use counters::SessionFigures;
 pub use descriptors::raise_file_limit;
 pub use error::{PathConflict, PathTaken, StrangeFiles, TorrentError};

@@ -84,7 +84,12 @@ impl Session {
         let (means, fetches) = (Arc::clone(&self.parts.means), Arc::clone(&self.parts.fetches));
         let (inputs, heard) = mpsc::channel(INPUTS_WAITING);
         let listed = fetches.list(request.info_hash, inputs.clone());
-        let driver = MetadataFetcher::new(means, trackers, request, inputs);
+        let dht = self.parts.dht.get();
+        if let Some(dht) = dht {
+            dht.find_for_fetch(request.info_hash, inputs.clone());
+        }
+        let mut driver = MetadataFetcher::new(means, trackers, request, inputs);
+        driver.is_looking = dht.is_some();
         let result = driver.run(heard, progress).await;
         drop(listed);
         result
@@ -105,6 +110,8 @@ struct MetadataFetcher {
     tasks: JoinSet<()>,
     announcing: usize,
     dialing: usize,
+    /// The first look-up in the DHT has not ended.
+    is_looking: bool,
     /// Nobody gave anything since then.
     idle_since: Moment,
     received: u32,
@@ -158,6 +165,7 @@ impl MetadataFetcher {
             tasks: JoinSet::new(),
             announcing: 0,
             dialing: 0,
+            is_looking: false,
             idle_since: now,
             received: 0,
         }
@@ -209,7 +217,10 @@ impl MetadataFetcher {
     fn end_of_patience(&self) -> Result<Option<Moment>, MetadataError> {
         let Some(patience) = self.request.patience else { return Ok(None) };
         let is_alone = self.peers.is_empty() && self.dialing == 0 && self.announcing == 0;
-        if is_alone && !self.announcer.statuses().iter().any(|tracker| tracker.peers > 0) {
+        if is_alone
+            && !self.is_looking
+            && !self.announcer.statuses().iter().any(|tracker| tracker.peers > 0)
+        {
             return Err(MetadataError::NoPeer("nobody who may have it can be reached"));
         }
         let end = self.idle_since + patience;
@@ -235,6 +246,10 @@ impl MetadataFetcher {
             }
             FetchInput::Peer(peer, said) => self.on_said(peer, said),
             FetchInput::Announced(tracker, outcome) => self.announced(&tracker, outcome),
+            FetchInput::Found(source, addrs) => {
+                self.fetch.handle(now, MetadataEvent::Candidates { source, addrs });
+            }
+            FetchInput::LookedUp => self.is_looking = false,
             FetchInput::Ended => return Err(MetadataError::Ended),
             FetchInput::Checked(_, Err(CheckFault::Unusable(error))) => return Err(error.into()),
             FetchInput::Checked(check, outcome) => {

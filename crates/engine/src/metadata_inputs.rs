@@ -14,7 +14,7 @@ use piecework_core::metainfo::{Metainfo, MetainfoError};
 use piecework_proto::announce::{AnnounceReply, TrackerUrl};
 use piecework_proto::encryption::torrent_mark;
 use piecework_proto::wire::MetadataMessage;
-use piecework_swarm::{Direction, PeerKey};
+use piecework_swarm::{Direction, PeerKey, PeerSource};
 
 /// Torrents whose metadata is being fetched, for connections that peers open.
 #[derive(Default)]
@@ -68,6 +68,10 @@ pub(super) enum FetchInput {
     },
     Peer(PeerKey, PeerSaid),
     Announced(TrackerUrl, Result<AnnounceReply, TrackerError>),
+    /// Peers that were found, and where.
+    Found(PeerSource, Vec<SocketAddr>),
+    /// A look-up in the DHT has ended.
+    LookedUp,
     Checked(u32, Result<Metainfo, CheckFault>),
     /// The session ends.
     Ended,

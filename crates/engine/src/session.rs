@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -15,6 +15,7 @@ use crate::tracker_client::{
     CatalogueError, ClientOptions, ReachableOver, TrackerClient, TrackerError,
 };
 use piecework_core::{Checkpoint, InfoHash, PeerId, Rng, printable};
+use piecework_dht::DhtFigures;
 use piecework_proto::encryption::EncryptionPolicy;
 use piecework_storage::{FolderIdentity, StorageError, Store, StoreMode, StoreOptions};
 use piecework_swarm::lifecycle::{CheckScope, ContentState, Lifecycle, LifecycleConfig};
@@ -24,6 +25,7 @@ use super::accept::{Acceptor, listen_beside};
 use super::changes::Changes;
 use super::check_slots::CheckSlots;
 use super::connections::Bounds;
+use super::dht::DhtDriver;
 use super::discovery::Discovery;
 use super::entry::{Call, Entry, SessionLink};
 use super::error::PathTaken;
@@ -58,6 +60,8 @@ pub(super) struct Parts {
     pub torrents: Arc<TorrentMap>,
     pub fetches: Arc<MetadataFetches>,
     pub discovery: Discovery,
+    /// Set when the session starts, if it takes part.
+    pub dht: OnceLock<Arc<DhtDriver>>,
     pub paths: Arc<PathOwners>,
     pub lifecycle: Arc<LifecycleDriver>,
     /// What each torrent has of the session. It reaches the tasks weakly, so they are held here.
@@ -154,6 +158,7 @@ impl Parts {
             torrents,
             fetches: Arc::default(),
             discovery,
+            dht: OnceLock::new(),
             paths,
             lifecycle,
             link,
@@ -234,6 +239,14 @@ impl Session {
             listeners.into_iter().map(|listener| tokio::spawn(Arc::clone(&acceptor).run(listener)));
         loops.extend(accepting);
         loops.extend(local.map(|local| tokio::spawn(local.run())));
+        if let Some(options) = parts.means.config.dht.clone() {
+            let secret = random_bytes().map_err(StartError::Random)?;
+            let Parts { means, torrents, .. } = &*parts;
+            if let Some(dht) = DhtDriver::new(means, torrents, options, &addrs, secret) {
+                loops.push(tokio::spawn(Arc::clone(&dht).run()));
+                let _ = parts.dht.set(dht);
+            }
+        }
         let ending = Mutex::default();
         let listening = Arc::new(Listening { addrs, loops: Mutex::new(loops), ending });
         Ok(Self { parts, listening })
@@ -263,6 +276,9 @@ impl Session {
         torrents.insert(&entry);
         drop(torrents);
         self.parts.means.changes.mark(info_hash);
+        if let Some(dht) = self.parts.dht.get() {
+            dht.torrents_changed();
+        }
         Ok(self.handle(entry))
     }
 
@@ -318,6 +334,17 @@ impl Session {
     /// Returns whether torrents are announced on the local network.
     pub fn announces_locally(&self) -> bool {
         self.parts.means.config.local_discovery
+    }
+
+    /// Returns figures of the node in the DHT, if the session takes part in it.
+    pub fn dht_figures(&self) -> Option<DhtFigures> {
+        self.parts.dht.get().map(|dht| dht.figures())
+    }
+
+    /// Returns the nodes of the DHT that are known, for [`DhtOptions::table`](crate::DhtOptions::table)
+    /// of a later session.
+    pub fn dht_table(&self) -> Option<Vec<u8>> {
+        self.parts.dht.get().map(|dht| dht.table())
     }
 
     /// Returns figures of the whole session. Looks at every torrent.

@@ -213,7 +213,10 @@ pub(super) fn begin(
     let info = metainfo.info();
     let more: &[TrackerUrl] = if info.is_private() { &[] } else { &target.trackers };
     let named = metainfo.trackers();
-    if tracker.is_none() && named.is_empty() && peers.is_empty() && more.is_empty() {
+    let has_dht = node.has_dht() && !info.is_private();
+    let leads_nowhere =
+        tracker.is_none() && named.is_empty() && peers.is_empty() && more.is_empty();
+    if leads_nowhere && !has_dht {
         return Err(CliError::failed(format_args!(
             "`{}` names no tracker: name one, or a peer with --peer",
             printable(info.name())

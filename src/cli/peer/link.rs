@@ -61,7 +61,7 @@ pub(super) async fn follow(
         Err(error) => error,
     };
     let patience = (!wait).then_some(config.nobody_timeout);
-    let Some(request) = metadata_request(link, tracker, peers, patience) else {
+    let Some(request) = metadata_request(link, tracker, peers, (patience, config.dht)) else {
         // Only the catalogue can get to know it.
         return match wait {
             true => Ok(Found::without_peers(find(env, wanted, tracker, true).await?)),
@@ -109,7 +109,9 @@ pub(super) async fn follow_with(
         Ok(found) => return Ok(Some(Found::without_peers(found))),
         Err(error) => error,
     };
-    let Some(request) = metadata_request(link, tracker, peers, Some(config.nobody_timeout)) else {
+    let Some(request) =
+        metadata_request(link, tracker, peers, (Some(config.nobody_timeout), config.dht))
+    else {
         return Err(error);
     };
     node.screen().notice(asking_peers(link));
@@ -167,10 +169,10 @@ fn metadata_request(
     link: &Magnet,
     tracker: Option<&Tracker>,
     peers: Vec<HeardAddress>,
-    patience: Option<Duration>,
+    (patience, has_dht): (Option<Duration>, bool),
 ) -> Option<MetadataRequest> {
     let named_trackers = || tracker.into_iter().flat_map(|tracker| tracker.tiers.iter().flatten());
-    let leads_somewhere = !peers.is_empty() || !link.trackers.is_empty();
+    let leads_somewhere = has_dht || !peers.is_empty() || !link.trackers.is_empty();
     leads_somewhere.then(|| MetadataRequest {
         info_hash: link.info_hash,
         // One that the user names too may be in our own network.

@@ -116,6 +116,11 @@ impl Node {
         self.raw_names
     }
 
+    /// Returns whether it takes part in the DHT.
+    pub(super) fn has_dht(&self) -> bool {
+        self.session.dht_figures().is_some()
+    }
+
     /// Starts a node, which listens for peers.
     ///
     /// # Errors If no address is free or the log cannot be written.

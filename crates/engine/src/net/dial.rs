@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
 use piecework_core::{InfoHash, Rng};
 use piecework_listener::Listener;
@@ -102,6 +102,23 @@ pub fn listen(addr: SocketAddr, interface: Option<&str>) -> io::Result<Listener>
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     Ok(Listener::new(TcpListener::from_std(socket.into())?, "peer"))
+}
+
+/// Opens a UDP socket at `addr`, on the network interface of that name alone if there is one.
+///
+/// # Errors
+/// If the address or the interface cannot be used.
+pub fn udp(addr: SocketAddr, interface: Option<&str>) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+    if let Some(interface) = interface {
+        socket.bind_device(Some(interface.as_bytes()))?;
+    }
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    UdpSocket::from_std(socket.into())
 }
 
 /// Connects to `addr` and exchanges handshakes. Where the policy leaves a choice, a peer that

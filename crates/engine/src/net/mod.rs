@@ -25,7 +25,7 @@ mod stream;
 
 pub use dial::{
     Accepted, DialOptions, HandshakeError, Torrents, accept, check_interface, dial, greet,
-    greet_encrypted, hang_up, listen, write_all,
+    greet_encrypted, hang_up, listen, udp, write_all,
 };
 pub use limiter::Limiter;
 pub use link::{Input, Inputs, Link, LinkEnd, LinkOptions};

@@ -1,6 +1,7 @@
 //! Sessions over real sockets on loopback.
 
 mod content;
+mod dht;
 mod encryption;
 mod exchange;
 mod liars;
