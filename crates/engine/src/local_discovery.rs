@@ -14,7 +14,7 @@ use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
 use tracing::debug;
 
-use piecework_core::{InfoHash, Moment};
+use piecework_core::Moment;
 use piecework_proto::local::{
     LOCAL_GROUP_V4, LOCAL_GROUP_V6, LOCAL_PORT, LocalAnnounce, MAX_LOCAL_LEN,
 };

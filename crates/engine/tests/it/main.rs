@@ -6,6 +6,7 @@ mod encryption;
 mod exchange;
 mod liars;
 mod lifecycle;
+mod local_discovery;
 mod metadata;
 mod peers;
 mod places;
