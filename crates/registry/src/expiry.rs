@@ -5,7 +5,7 @@ use piecework_core::Moment;
 use piecework_core::SaturatingFrom;
 
 use super::peers::{Tick, tick_of};
-use super::registry::{ExpiryCursor, Registry};
+use super::registry::{ExpiryCursor, Registry, hash_of};
 use super::select::PeerPosition;
 use super::watch::DepartureCause;
 
@@ -34,6 +34,7 @@ impl Registry {
             if slot >= self.torrents.capacity() {
                 self.cursor = ExpiryCursor::default();
                 done.round_done = true;
+                self.shrink();
                 break;
             }
             done.looked += 1;
@@ -53,6 +54,19 @@ impl Registry {
             }
         }
         done
+    }
+
+    /// Gives back the room of torrents if most of it is empty.
+    fn shrink(&mut self) {
+        let wanted = 2 * self.torrents.len();
+        if wanted >= self.torrents.capacity() / 2 {
+            return;
+        }
+        // Only as far as the last torrents have gone, because a torrent keeps its place.
+        self.torrents.shrink_to_fit();
+        let (torrents, hasher) = (&self.torrents, &self.hasher);
+        self.by_hash.shrink_to(wanted, |slot| hash_of(torrents[*slot as usize].info_hash, hasher));
+        self.ids.shrink();
     }
 
     /// Returns the next peer of a torrent to examine; `None` if there is none, or none can have expired.

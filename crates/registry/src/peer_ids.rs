@@ -45,6 +45,11 @@ impl PeerIds {
         self.known.iter().filter(of_it).map(|((_, addr), _)| *addr).collect()
     }
 
+    /// Gives back the room of ids that were removed.
+    pub(super) fn shrink(&mut self) {
+        self.known.shrink_to(2 * self.known.len());
+    }
+
     /// Returns the number of heap bytes.
     pub(super) fn heap_bytes(&self) -> usize {
         self.known.allocation_size()

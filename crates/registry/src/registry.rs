@@ -203,6 +203,6 @@ fn left<A: Family>(peer: Packed<A>) -> (SocketAddr, u16) {
     (peer.addr(), peer.recent)
 }
 
-fn hash_of(info_hash: InfoHash, hasher: &FixedState) -> u64 {
+pub(super) fn hash_of(info_hash: InfoHash, hasher: &FixedState) -> u64 {
     std::hash::BuildHasher::hash_one(hasher, info_hash.0)
 }

@@ -257,3 +257,20 @@ fn whoever_fills_the_table_makes_way_for_others() {
     assert!(f.registry.forget(gone) && !f.registry.forget(gone) && !f.registry.forget(hash(1)));
     f.registry.check();
 }
+
+#[test]
+fn the_room_of_torrents_that_are_gone_is_given_back() {
+    let mut f = Fixture::new(roomy());
+    for n in 0..2_000_u16 {
+        let mut announce = announce(1, 1_000 + n, 1);
+        announce.info_hash.0[..2].copy_from_slice(&n.to_be_bytes());
+        f.announce(0, ip(1), &announce, 0);
+    }
+    let before = f.registry.stats().peer_bytes;
+    assert_eq!(f.expire_all(1_000), 2_000);
+    f.registry.check();
+    assert!(f.registry.torrents.capacity() < 100);
+    assert!(f.registry.stats().peer_bytes < before / 20);
+    f.announce(1_000, ip(1), &announce(1, 7, 1), 0);
+    f.registry.check();
+}
