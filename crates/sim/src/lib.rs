@@ -50,6 +50,6 @@ mod tests;
 
 pub use bound::{Bound, broadcast_bound};
 pub use oracle::{Failure, Violation};
-pub use report::{GroupReport, Report, Spread};
+pub use report::{GroupReport, Report, Spread, UplinkShares};
 pub use scenario::{Addresses, Choke, Content, Leave, PeerGroup, Scenario, ScenarioError};
 pub use world::{RunOutcome, World};

@@ -34,12 +34,53 @@ pub struct Report {
     /// The fraction of the time up to the last completion in which the uplinks were sending, weighted by
     /// their rate.
     pub uplink_use: f64,
+    /// What the uplinks of present peers did up to then, and why they did nothing. From samples.
+    pub uplinks: UplinkShares,
+    /// When leechers together held everything. `None` if they did not.
+    pub all_given: Option<f64>,
     /// How many connections were closed for sending wrong data.
     pub bans: usize,
     /// The reports of the groups of the scenario.
     pub groups: Vec<GroupReport>,
     /// How many events were handled.
     pub events: u64,
+}
+
+/// Shares of the time of all uplinks.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct UplinkShares {
+    /// Sending what the receiver needed.
+    pub useful: f64,
+    /// Sending what was of no use: duplicate, late, or wrong.
+    pub in_vain: f64,
+    /// Idle: those who asked cannot take more.
+    pub blocked: f64,
+    /// Idle: the peer holds nothing yet.
+    pub empty: f64,
+    /// Idle: no neighbour lacks anything that the peer holds.
+    pub unneeded: f64,
+    /// Idle: only neighbours without a slot lack something.
+    pub no_slot: f64,
+    /// Idle: those that lack something have requested all of it from others.
+    pub elsewhere: f64,
+    /// Idle: those that lack something have requested it from nobody.
+    pub unrequested: f64,
+}
+
+impl UplinkShares {
+    /// Returns each share with a short description.
+    pub fn by_cause(&self) -> [(&'static str, f64); 8] {
+        [
+            ("sending what is needed", self.useful),
+            ("sending in vain", self.in_vain),
+            ("idle: receivers are slower", self.blocked),
+            ("idle: holds nothing yet", self.empty),
+            ("idle: nobody needs it", self.unneeded),
+            ("idle: those in need have no slot", self.no_slot),
+            ("idle: requested from others", self.elsewhere),
+            ("idle: requested from nobody", self.unrequested),
+        ]
+    }
 }
 
 /// What happened to the peers of a group.

@@ -182,7 +182,7 @@ impl From<ChokeArg> for Choke {
     }
 }
 
-/// Returns the results: a row for each run, then the groups of the last one.
+/// Returns the results: a row for each run, then the groups of the last one and the use of its uplinks.
 fn text(scenario: &Scenario, runs: &[Run], width: usize, paint: Paint) -> String {
     let mut text = format!(
         "{}: {} in pieces of {}\n\n",
@@ -194,6 +194,8 @@ fn text(scenario: &Scenario, runs: &[Run], width: usize, paint: Paint) -> String
     if let Some(run) = runs.last() {
         text += "\n\n";
         text += &table_text(&group_table(&run.report), width, paint);
+        text += "\n\n";
+        text += &table_text(&uplink_table(&run.report), width, paint);
         let (events, took): (u64, Duration) =
             (runs.iter().map(|run| run.report.events).sum(), runs.iter().map(|run| run.took).sum());
         let speed = events as f64 / took.as_secs_f64().max(1e-9);
@@ -247,6 +249,12 @@ fn group_table(report: &Report) -> Table {
     Table::new(titles).right(&[1, 2, 3, 4, 5, 6, 7]).names(&[0]).spare(&[4, 7]).rows(rows)
 }
 
+fn uplink_table(report: &Report) -> Table {
+    let used = report.uplinks.by_cause().into_iter().filter(|(_, share)| *share > 0.0);
+    let rows = used.map(|(cause, share)| vec![cause.to_owned(), part(share)]);
+    Table::new(["use of uplinks", "time"]).right(&[1]).rows(rows)
+}
+
 fn time(seconds: Option<f64>) -> String {
     seconds.map_or("·".to_owned(), |seconds| format!("{seconds:.2} s"))
 }
@@ -290,7 +298,9 @@ mod tests {
             let text = text(&scenario, &runs, width, Paint::new(false));
             let fits = |line: &str| piecework_core::columns(line) < width;
             assert!(text.lines().all(fits), "{width}:\n{text}");
-            for title in ["SEED", "LAST", "× BOUND", "BY SEEDS", "WASTED", "COPIES SENT"] {
+            for title in
+                ["SEED", "LAST", "× BOUND", "BY SEEDS", "WASTED", "COPIES SENT", "USE OF UPLINKS"]
+            {
                 assert!(text.contains(title), "{width}: {title}:\n{text}");
             }
         }

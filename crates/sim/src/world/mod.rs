@@ -4,6 +4,7 @@ mod actions;
 mod links;
 mod results;
 mod tracker;
+mod uplinks;
 
 use piecework_core::SaturatingFrom;
 use std::collections::{BTreeMap, VecDeque};
@@ -17,6 +18,7 @@ use piecework_registry::{Refusal, Registry, RegistryConfig};
 use piecework_swarm::announcer::{Announcer, TierPolicy};
 use piecework_swarm::{Event, PieceOutcome, Swarm, SwarmConfig};
 
+use self::uplinks::UplinkSamples;
 use crate::connection::{Connection, Flow};
 use crate::events::EventQueue;
 use crate::line::Line;
@@ -43,6 +45,11 @@ pub struct World {
     /// The number of leechers that have not completed.
     unfinished: usize,
     bytes_held: u64,
+    /// The pieces that some leecher holds or has held.
+    given: Bitfield,
+    /// When that was all of them.
+    all_given_at: Option<Moment>,
+    uplinks: UplinkSamples,
     handled: u64,
     check_each: Option<u64>,
     wrong_blocks: u64,
@@ -142,6 +149,9 @@ impl World {
             rng,
             unfinished: 0,
             bytes_held: 0,
+            given: Bitfield::empty(geometry.pieces()),
+            all_given_at: None,
+            uplinks: UplinkSamples::new(SAMPLE_EACH),
             handled: 0,
             check_each: None,
             wrong_blocks: 0,
@@ -152,6 +162,10 @@ impl World {
             for _ in 0..group.count {
                 world.add_node(number, group);
             }
+        }
+        if let Some(bound) = world.bound() {
+            let each = Duration::from_secs_f64(bound / SAMPLES).max(LEAST_SAMPLE);
+            world.uplinks = UplinkSamples::new(each);
         }
         Ok(world)
     }
@@ -210,6 +224,7 @@ impl World {
                 self.now = until;
                 return if is_over { self.judge_end() } else { Ok(RunOutcome::Running) };
             };
+            self.sample_uplinks(at.since(START));
             self.now = at;
             self.happen(happening);
             while let Some((node, event)) = self.to_tell.pop_front() {
@@ -235,6 +250,9 @@ impl World {
                 if matches!(*outcome, PieceOutcome::Verified { .. }) {
                     self.nodes[node].right.insert(piece);
                     self.bytes_held += u64::from(self.geometry.piece_size(piece));
+                    if self.given.insert(piece) && self.given.is_full() {
+                        self.all_given_at = Some(self.now);
+                    }
                 }
                 self.tell(node, Event::PieceChecked { piece, outcome: *outcome });
             }
@@ -399,6 +417,14 @@ const LAN: u32 = 250;
 
 /// When a run begins: late enough that earlier moments exist.
 const START: Moment = Moment::from_secs(1_000);
+
+/// How often the uplinks are looked at without a bound.
+const SAMPLE_EACH: Duration = Duration::from_millis(100);
+
+/// How often they are looked at within the least possible time.
+const SAMPLES: f64 = 200.0;
+
+const LEAST_SAMPLE: Duration = Duration::from_millis(1);
 
 const PORT: u16 = 6881;
 const INFO_HASH: InfoHash = InfoHash([0x5a; 20]);

@@ -60,6 +60,8 @@ impl World {
             copies_sent_each: bytes_sent(&all) / lacked,
             wasted: wasted as f64 / lacked,
             uplink_use: uplink_use(&all, end),
+            uplinks: self.uplinks.shares(wasted as f64 / bytes_sent(&all).max(1.0)),
+            all_given: self.all_given_at.map(|at| at.since(START).as_secs_f64()),
             bans: self.nodes.iter().map(|node| node.banned.len()).sum(),
             groups: groups.collect(),
             events: self.handled,
@@ -71,7 +73,7 @@ impl World {
         self.nodes.iter().map(|node| node.swarm.progress().bytes_have).collect()
     }
 
-    fn bound(&self) -> Option<f64> {
+    pub(super) fn bound(&self) -> Option<f64> {
         let (mut seeds, mut leechers) = (Vec::new(), Vec::new());
         for group in &self.scenario.peers {
             for _ in 0..group.count {
