@@ -14,7 +14,7 @@ import holdings
 import readme
 import round_trips
 import trackers
-from harness import HOST, Failure, check_same, copy_of, free_port, make_content, run
+from harness import HOST, Failure, check_same, copy_of, free_port, listening, make_content, run, wait_for
 
 # libtorrent calls the old way to make a torrent deprecated; both still do the same.
 warnings.simplefilter("ignore", DeprecationWarning)
@@ -140,6 +140,50 @@ def we_get_by_magnet(client, scheme, kind):
             check_same(content[kind], os.path.join(into, os.path.basename(content[kind])))
 
     return Case(f"{client} seeds {kind} to us by a magnet link over {scheme}", case)
+
+
+# Nobody listens there: whoever is found is found otherwise.
+NO_TRACKER = f"http://{HOST}:9/announce"
+
+
+def by_exchange(middle, getter):
+    """`getter` knows only `middle`, which downloads so slowly that it has next to nothing, and finds the seed
+    by peer exchange with it. One of the two is ours."""
+
+    def case(binaries, content, folder):
+        with ExitStack() as stack:
+            torrent, _ = clients.create(binaries, content["single"], NO_TRACKER, folder)
+
+            def client(name, role):
+                within = os.path.join(folder, role)
+                os.makedirs(within)
+                made = clients.Ours(within, binaries) if name == "piecework" else driver(name)(within)
+                made.exchanges = True
+                stack.callback(made.stop)
+                return made
+
+            seeder = client("libtorrent", "seed")
+            seeder.add(torrent, copy_of(content["single"], os.path.join(folder, "whole")))
+            seeder.wait_until_complete()
+            slow, fast = client(middle, "middle"), client(getter, "getter")
+            seed, into = f"{seeder.host}:{seeder.port}", os.path.join(folder, "got")
+            known = f"{slow.host}:{slow.port}"
+            if middle == "piecework":
+                slow.settings = ['download_limit = "2KiB"']
+                slow.get_from(torrent, os.path.join(folder, "little"), seed)
+                wait_for("our peer to listen", 30, lambda: slow.process.must_run() or listening(slow.port))
+            else:
+                slow.limit, slow.peers = 2, [seed]
+                slow.add(torrent, os.path.join(folder, "little"))
+            if getter == "libtorrent":
+                fast.peers = [known]
+                fast.add(torrent, into)
+            elif getter == "piecework":
+                fast.get_from(torrent, into, known)
+            fast.wait_until_complete()
+            check_same(content["single"], os.path.join(into, os.path.basename(content["single"])), fast.makes_empty_files)
+
+    return Case(f"{getter} finds a seed by exchange with {middle} alone", case)
 
 
 def said_of(encryption):
@@ -290,6 +334,8 @@ ALL = [
     *(libtorrent_gets_by_magnet(scheme, kind) for scheme in SCHEMES for kind in KINDS),
     *(we_get_by_magnet(client, scheme, "single") for client in clients.FOREIGN for scheme in SCHEMES),
     we_get_by_magnet("demanding libtorrent", "http", "single"),
+    by_exchange("libtorrent", "piecework"),
+    by_exchange("piecework", "libtorrent"),
     *(first_byte_comes(client, scheme, 60) for client in clients.FOREIGN for scheme in SCHEMES),
     *(Case(name, body) for name, body in round_trips.all_cases()),
     Case("the commands of README and the tutorial run word for word", readme.case),

@@ -29,6 +29,10 @@ class Client:
     as_it_comes = False
     # Only connections that are encrypted as a whole are made or taken.
     demands_encryption = False
+    # It exchanges peers with others.
+    exchanges = False
+    # Peers that it connects to, HOST:PORT (libtorrent alone).
+    peers = ()
 
     def __init__(self, folder):
         self.folder = os.path.join(folder, self.name)
@@ -198,8 +202,11 @@ class Libtorrent(Client):
     def add(self, torrent, folder):
         worker = os.path.join(os.path.dirname(os.path.abspath(__file__)), "libtorrent_peer.py")
         self.control = free_port()
-        settings = "as-it-comes" if self.as_it_comes else "encrypted" if self.demands_encryption else "plain"
-        self.spawn([sys.executable, worker, HOST, str(self.port), torrent, folder, str(self.control), str(self.limit), settings])
+        settings = (
+            "as-it-comes" if self.as_it_comes else "encrypted" if self.demands_encryption
+            else "exchange" if self.exchanges else "plain"
+        )
+        self.spawn([sys.executable, worker, HOST, str(self.port), torrent, folder, str(self.control), str(self.limit), settings, *self.peers])
         wait_for("libtorrent to answer", 30, lambda: self.process.must_run() or listening(self.control))
 
     def received(self):
@@ -224,6 +231,8 @@ class Ours(Client):
     name = "piecework"
     # What `config.toml` says of encryption; `None` is the default.
     encryption = None
+    # Further lines of `config.toml`.
+    settings = ()
 
     def __init__(self, folder, binaries, name="piecework"):
         self.name = name
@@ -231,11 +240,12 @@ class Ours(Client):
         self.program = os.path.join(binaries, "torrent-peer")
 
     def spawn(self, argv):
-        if self.encryption:
+        settings = [*self.settings, *([f'encryption = "{self.encryption}"'] if self.encryption else [])]
+        if settings:
             os.makedirs(self.folder, exist_ok=True)
             config = os.path.join(self.folder, "config.toml")
             with open(config, "w") as out:
-                out.write(f'[peer]\nencryption = "{self.encryption}"\n')
+                out.write("\n".join(["[peer]", *settings, ""]))
             argv = [*argv, "--config", config]
         super().spawn(argv)
 
@@ -248,6 +258,12 @@ class Ours(Client):
         self.spawn(
             [self.program, "get", torrent, tracker, f"{HOST}:{self.port}", "--output", folder, "--wait", "--exit"]
         )
+
+    def get_from(self, torrent, folder, *peers):
+        """Downloads from these peers, HOST:PORT, and those that they lead to."""
+        named = [part for peer in peers for part in ("--peer", peer)]
+        listen = ["--listen", f"{HOST}:{self.port}"]
+        self.spawn([self.program, "get", torrent, *listen, *named, "--output", folder, "--wait", "--exit"])
 
     def wait_until_complete(self, seconds=240):
         code = self.process.wait(seconds)

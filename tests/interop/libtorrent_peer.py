@@ -1,8 +1,8 @@
-"""One libtorrent peer: HOST PORT TORRENT FOLDER CONTROL LIMIT SETTINGS. TORRENT is a file or a magnet link. Says `begun` when it has
+"""One libtorrent peer: HOST PORT TORRENT FOLDER CONTROL LIMIT SETTINGS [PEER...]. TORRENT is a file or a magnet link. Says `begun` when it has
 downloaded something and `complete` when it has all, runs until it is ended. Whoever connects to port CONTROL gets the bitfield of the pieces it holds. It downloads LIMIT
 KiB a second at most, 0 is no limit. SETTINGS is `plain` (neither discovery nor uTP nor encryption),
-`encrypted` (the same, but all connections must be encrypted as a whole) or `as-it-comes` (all of these,
-encryption preferred)."""
+`exchange` (the same, but peers are exchanged), `encrypted` (as `plain`, but all connections must be encrypted as a whole) or `as-it-comes` (all of these,
+encryption preferred). It connects to each PEER, HOST:PORT."""
 
 import socket
 import sys
@@ -11,7 +11,7 @@ import time
 
 import libtorrent
 
-host, port, torrent, folder, control, limit, settings = sys.argv[1:]
+host, port, torrent, folder, control, limit, settings, *peers = sys.argv[1:]
 PLAIN = {
     "enable_dht": False,
     "enable_lsd": False,
@@ -30,7 +30,7 @@ session = libtorrent.session(
     {
         "listen_interfaces": f"{host}:{port}",
         "download_rate_limit": int(limit) << 10,
-        **{"plain": PLAIN, "encrypted": ENCRYPTED, "as-it-comes": AS_IT_COMES}[settings],
+        **{"plain": PLAIN, "exchange": PLAIN, "encrypted": ENCRYPTED, "as-it-comes": AS_IT_COMES}[settings],
         # Every peer of the suite has the same address.
         "allow_multiple_connections_per_ip": True,
         "alert_mask": libtorrent.alert.category_t.status_notification
@@ -45,9 +45,12 @@ else:
     params.ti = libtorrent.torrent_info(torrent)
 params.save_path = folder
 params.flags &= ~(libtorrent.torrent_flags.auto_managed | libtorrent.torrent_flags.paused)
-if settings != "as-it-comes":
+if settings not in ("as-it-comes", "exchange"):
     params.flags |= libtorrent.torrent_flags.disable_pex
 handle = session.add_torrent(params)
+for peer in peers:
+    peer_host, _, peer_port = peer.rpartition(":")
+    handle.connect_peer((peer_host, int(peer_port)))
 
 
 def tell_pieces(listener):

@@ -289,6 +289,8 @@ class Actions:
         page.eval("document.activeElement?.blur()")
         page.key("p")
         self.until("it to be paused", lambda: state() == "paused")
+        # The page decides by what it shows what the key does.
+        page.wait("document.querySelector('.state')?.innerText.includes('paused')", "the page to know it")
         page.key("p")
         self.until("it to be fetched", lambda: state() == "metadata")
         self.daemon.ask("DELETE", f"/torrents/{info_hash}")
