@@ -299,7 +299,7 @@ fn line_11_what_is_not_used_of_a_torrent_is_shown() {
     fs::write(dir.path().join("u.torrent"), torrent).unwrap();
     let shown = run(show::main, dir.path(), &["u.torrent"]).fine().stdout;
     assert!(shown.contains("web seeds are not supported: its `1`"), "{shown}");
-    assert!(shown.contains("the DHT is not supported"), "{shown}");
+    assert!(shown.contains("nodes of the DHT (`nodes`) are not used"), "{shown}");
     assert!(shown.contains("`wss://w.org` is not used"), "{shown}");
 }
 

@@ -83,6 +83,19 @@ pub fn is_dialable(addr: SocketAddr) -> bool {
     addr.port() != 0 && is_of_one_machine(addr.ip())
 }
 
+/// Returns whether `ip`, which a host at `giver` names, means the same machine for us. Addresses that are not global mean
+/// something only within their network, and nobody on the internet leads us into ours.
+pub fn may_be_named(giver: IpAddr, ip: IpAddr) -> bool {
+    let near = scope_of(giver.to_canonical());
+    match scope_of(ip.to_canonical()) {
+        Scope::Global => true,
+        Scope::Private => matches!(near, Scope::Private | Scope::LinkLocal | Scope::Loopback),
+        Scope::Loopback => near == Scope::Loopback,
+        // A link-local address that a host of the same link names may be of another interface.
+        Scope::LinkLocal | Scope::Special => false,
+    }
+}
+
 /// Returns what one subscriber usually holds: an IPv4 address, or an IPv6 /64. The loopback address
 /// is returned as it is.
 pub fn network_of(ip: IpAddr) -> IpAddr {

@@ -50,7 +50,7 @@ mod table;
 mod text;
 mod unwritable;
 
-pub use addresses::{Scope, is_dialable, is_of_one_machine, network_of, scope_of};
+pub use addresses::{Scope, is_dialable, is_of_one_machine, may_be_named, network_of, scope_of};
 pub use announce_key::AnnounceKey;
 pub use bitfield::{Bitfield, BitfieldError};
 pub use boxed_default::{BoxedDefault, SharedDefault};

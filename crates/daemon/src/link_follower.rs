@@ -7,11 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot};
-use tokio::time::Instant;
 
 use super::DaemonError;
 use super::add_fetched::{FetchedInstaller, TorrentChoice};
-use super::entry::{Body, Entry, unix_now};
+use super::entry::{Body, Entry};
 use super::fetch::TorrentFetcher;
 use super::install::Placeholder;
 use super::linked::{LinkPhase, LinkedTorrent};
@@ -19,10 +18,8 @@ use super::magnet::UnfollowedLink;
 use super::pending_work::{AddOutcome, PendingWork};
 use super::provisional::ProvisionalTorrents;
 use super::record::{LinkRequest, TorrentRecord};
-use super::table::MAX_PENDING;
 use super::torrent_source::FetchedTorrent;
 use super::torrents::Torrents;
-use crate::state::{Counters, Saved};
 use piecework_api::{Added, TorrentSettings};
 use piecework_core::figures::count;
 use piecework_core::{InfoHash, printable};
@@ -34,14 +31,15 @@ pub(super) struct LinkFollower {
     pub fetcher: Arc<TorrentFetcher>,
     pub installer: Arc<FetchedInstaller>,
     pub provisional: ProvisionalTorrents,
-    /// Places for links that are followed at the same time. Links without peers give theirs away after half a minute.
-    pub places: Semaphore,
+    /// Places for links of the owner, and of guests, that are followed at the same time. Links without peers give theirs
+    /// away after half a minute.
+    pub places: [Semaphore; 2],
 }
 
 impl LinkFollower {
     /// Returns the places that a daemon has.
-    pub(crate) fn places() -> Semaphore {
-        Semaphore::new(PLACES)
+    pub(crate) fn places() -> [Semaphore; 2] {
+        PLACES.map(Semaphore::new)
     }
 
     /// Lists the torrent of a link, and begins to fetch its metadata. If that is here within a few seconds, the answer
@@ -60,10 +58,10 @@ impl LinkFollower {
             if let Some(added) = self.torrents.duplicate(link.info_hash) {
                 return Ok(added);
             }
-            self.reserve()?;
-            let listed = self.list(link, request, root, settings).await;
-            self.torrents.table().pending_soon -= 1;
-            listed?
+            if !request.caller.is_owner() {
+                self.check_guests()?;
+            }
+            self.list(link, request, root, settings).await?
         };
         if paused {
             listed.warnings.push("its metadata is fetched once it is started".to_owned());
@@ -83,19 +81,22 @@ impl LinkFollower {
         }
     }
 
-    /// Takes a place among the torrents that are listed before they are ones.
-    fn reserve(&self) -> Result<(), DaemonError> {
-        let mut table = self.torrents.table();
-        let now = table.pending + table.pending_soon;
-        if now >= MAX_PENDING {
-            return Err(DaemonError::conflict(format!(
-                "`{}` magnet links wait for their metadata, or files are being hashed, which is the \
-                 limit: remove some of them, or add this one later",
-                count(now as u64)
-            )));
+    /// Returns an error if too many links of guests wait.
+    fn check_guests(&self) -> Result<(), DaemonError> {
+        let is_guests = |entry: &Entry| {
+            let request = entry.record.common.to_fetch.as_ref();
+            request.is_some_and(|request| !request.caller.is_owner())
+        };
+        let table = self.torrents.table();
+        let now = table.entries.values().filter(|entry| is_guests(entry)).count();
+        if now < MAX_OF_GUESTS {
+            return Ok(());
         }
-        table.pending_soon += 1;
-        Ok(())
+        Err(DaemonError::conflict(format!(
+            "`{}` magnet links that were not added by the daemon's owner wait for their metadata, which is the limit: \
+             remove some of them",
+            count(now as u64)
+        )))
     }
 
     async fn list(
@@ -108,34 +109,11 @@ impl LinkFollower {
         let info_hash = link.info_hash;
         let linked = LinkedTorrent::new(link, root.clone(), settings.paused);
         let mut record = TorrentRecord { settings: settings.into(), ..TorrentRecord::default() };
-        record.rank = self.torrents.table().order.push(info_hash);
         record.common.change(|common| common.to_fetch = Some(Box::new(request)));
-        let saved = Saved {
-            info_hash,
-            file: String::new(),
-            root,
-            added_at: unix_now(),
-            done_at: None,
-            settings: record.to_text(),
-            checkpoint: None,
-            counters: Counters::default(),
-        };
-        if let Err(error) = self.torrents.state.put(saved.clone()).await {
-            self.torrents.table().order.remove(record.rank);
-            return Err(error.into());
-        }
         let (work, phase) = (Arc::clone(&linked.work), linked.phase);
         let outcome = work.wait();
-        let listed = {
-            let mut table = self.torrents.table();
-            let id = table.new_id();
-            let entry = Entry::new(id, &saved, record, Body::linked(linked), Instant::now());
-            let name = entry.name().to_owned();
-            table.enter(info_hash, Box::new(entry));
-            let (tracker, warnings) = (None, Vec::new());
-            Added { info_hash, id, name, duplicate: false, tracker, warnings }
-        };
-        self.torrents.touch(info_hash, false);
+        let body = Body::linked(linked);
+        let listed = self.provisional.list(info_hash, String::new(), root, record, body).await?;
         if phase == LinkPhase::Fetching {
             self.start_fetching(info_hash, work);
         }
@@ -231,9 +209,11 @@ impl LinkFollower {
         info_hash: InfoHash,
         work: &Arc<PendingWork>,
     ) -> Result<FetchedTorrent, UnfollowedLink> {
-        // Nobody closes the semaphore.
-        let _place = self.places.acquire().await.map_err(|_| DaemonError::Ending)?;
         let request = self.request(info_hash)?;
+        let [owners, guests] = &self.places;
+        let places = if request.caller.is_owner() { owners } else { guests };
+        // Nobody closes these semaphores.
+        let _place = places.acquire().await.map_err(|_| DaemonError::Ending)?;
         let (torrents, work) = (Arc::clone(&self.torrents), Arc::clone(work));
         let progress = move |received: u64, claimed: u64| {
             if work.at(received, claimed, 0) {
@@ -317,8 +297,11 @@ impl LinkFollower {
     }
 }
 
-/// Links that are followed at the same time. Each may have 36 MiB of metadata in memory.
-const PLACES: usize = 8;
+/// Links of the owner, and of guests, that are followed at the same time. Each may have 36 MiB of metadata in memory.
+const PLACES: [usize; 2] = [6, 2];
+
+/// Links of guests that may wait for their metadata.
+const MAX_OF_GUESTS: usize = 100;
 
 /// How long a request waits for the metadata.
 const ANSWER_WITHIN: Duration = Duration::from_secs(4);

@@ -7,15 +7,22 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::DaemonError;
 use super::background::blocking;
 use super::entries::{EntryMap, EntryMut};
-use super::entry::unix_now;
+use super::entry::{Body, Entry, unix_now};
 use super::pending_work::PendingWork;
+use super::record::TorrentRecord;
+use super::table::MAX_PENDING;
 use super::torrents::Torrents;
+use crate::state::{Counters, Saved};
+use piecework_api::Added;
+use piecework_core::figures::count;
 use piecework_core::{InfoHash, printable, printable_path};
 
-/// Removes torrents from the list that are listed under provisional info-hashes.
+/// Lists torrents before they are ones, and removes them from the list.
 pub(super) struct ProvisionalTorrents {
     pub torrents: Arc<Torrents>,
     /// The folder of `.torrent` files.
@@ -23,6 +30,85 @@ pub(super) struct ProvisionalTorrents {
 }
 
 impl ProvisionalTorrents {
+    /// Puts a torrent into the state and the list, at the end of the queue. `file` is the hidden `.torrent` that came with
+    /// the request, or empty, and is removed if this fails.
+    ///
+    /// # Errors
+    /// If too many torrents are listed like this, or the state cannot be written.
+    pub(crate) async fn list(
+        &self,
+        info_hash: InfoHash,
+        file: String,
+        root: PathBuf,
+        record: TorrentRecord,
+        body: Body,
+    ) -> Result<Added, DaemonError> {
+        let hidden = file.clone();
+        let listed = match self.reserve() {
+            Ok(()) => {
+                let listed = self.enter(info_hash, file, root, record, body).await;
+                self.torrents.table().pending_soon -= 1;
+                listed
+            }
+            Err(error) => Err(error),
+        };
+        if listed.is_err() {
+            self.forget_hidden(&hidden).await;
+        }
+        listed
+    }
+
+    /// Takes a place among the torrents that are listed before they are ones.
+    fn reserve(&self) -> Result<(), DaemonError> {
+        let mut table = self.torrents.table();
+        let now = table.pending + table.pending_soon;
+        if now >= MAX_PENDING {
+            return Err(DaemonError::conflict(format!(
+                "`{}` files and folders to hash, and magnet links without metadata, wait already, which is the limit: \
+                 remove some of them, or add this one when some are done",
+                count(now as u64)
+            )));
+        }
+        table.pending_soon += 1;
+        Ok(())
+    }
+
+    async fn enter(
+        &self,
+        info_hash: InfoHash,
+        file: String,
+        root: PathBuf,
+        mut record: TorrentRecord,
+        body: Body,
+    ) -> Result<Added, DaemonError> {
+        record.rank = self.torrents.table().order.push(info_hash);
+        let saved = Saved {
+            info_hash,
+            file,
+            root,
+            added_at: unix_now(),
+            done_at: None,
+            settings: record.to_text(),
+            checkpoint: None,
+            counters: Counters::default(),
+        };
+        if let Err(error) = self.torrents.state.put(saved.clone()).await {
+            self.torrents.table().order.remove(record.rank);
+            return Err(error.into());
+        }
+        let listed = {
+            let mut table = self.torrents.table();
+            let id = table.new_id();
+            let entry = Entry::new(id, &saved, record, body, Instant::now());
+            let name = entry.name().to_owned();
+            table.enter(info_hash, Box::new(entry));
+            let (tracker, warnings) = (None, Vec::new());
+            Added { info_hash, id, name, duplicate: false, tracker, warnings }
+        };
+        self.torrents.touch(info_hash, false);
+        Ok(listed)
+    }
+
     /// Leaves a torrent in the list with its error.
     pub(crate) fn give_up(
         &self,

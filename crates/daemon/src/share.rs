@@ -11,10 +11,9 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
-use tokio::time::Instant;
 
 use super::background::blocking;
-use super::entry::{Body, BodyView, Entry, unix_now};
+use super::entry::{Body, BodyView};
 use super::fetch::TorrentFetcher;
 use super::pending_work::{AddOutcome, PendingWork};
 use super::provisional::{ProvisionalTorrents, hidden_name};
@@ -22,13 +21,10 @@ use super::publish::Publisher;
 use super::reason::Reason;
 use super::record::{HashRequest, TorrentRecord};
 use super::share_request::{ShareRequests, check_len, check_torrent};
-use super::table::MAX_PENDING;
 use super::torrents::Torrents;
 use super::unhashed::{PendingSeed, UnhashedTorrent};
 use super::{Caller, DaemonError, hashing, torrent_source};
-use crate::state::{Counters, Saved};
 use piecework_api::{Added, SeedRequest, TorrentSettings};
-use piecework_core::figures::count;
 use piecework_core::{InfoHash, printable_path};
 use piecework_storage::write_whole;
 
@@ -79,23 +75,9 @@ impl Sharer {
         if let Some(begun) = self.join(provisional) {
             return Ok(begun);
         }
-        {
-            let mut table = self.torrents.table();
-            let now = table.pending + table.pending_soon;
-            if now >= MAX_PENDING {
-                return Err(DaemonError::conflict(format!(
-                    "`{}` files and folders are being hashed, or magnet links wait for their \
-                     metadata, which is the limit: share this one when some are done",
-                    count(now as u64)
-                )));
-            }
-            table.pending_soon += 1;
-        }
         let local = caller == Caller::Local;
         let hash_request = HashRequest { name: unhashed.name.clone(), request, local };
-        let begun = self.list(provisional, hash_request, unhashed, torrent).await;
-        self.torrents.table().pending_soon -= 1;
-        begun
+        self.list(provisional, hash_request, unhashed, torrent).await
     }
 
     /// Joins an equal request that is not done yet. Retries one that was given up.
@@ -142,36 +124,11 @@ impl Sharer {
             TorrentSettings { labels: hash_request.request.labels.clone(), ..Default::default() };
         let mut record =
             TorrentRecord { settings: settings.into(), seed: true, ..TorrentRecord::default() };
-        record.rank = self.torrents.table().order.push(provisional);
         record.common.change(|common| common.to_hash = Some(Box::new(hash_request)));
-        let saved = Saved {
-            info_hash: provisional,
-            file,
-            root: unhashed.root.clone(),
-            added_at: unix_now(),
-            done_at: None,
-            settings: record.to_text(),
-            checkpoint: None,
-            counters: Counters::default(),
-        };
-        if let Err(error) = self.torrents.state.put(saved.clone()).await {
-            self.torrents.table().order.remove(record.rank);
-            self.provisional.forget_hidden(&saved.file).await;
-            return Err(error.into());
-        }
-        let work = Arc::clone(&unhashed.work);
+        let (root, work) = (unhashed.root.clone(), Arc::clone(&unhashed.work));
         let outcome = work.wait();
-        let listed = {
-            let mut table = self.torrents.table();
-            let id = table.new_id();
-            let body = Body::unhashed(unhashed);
-            let entry = Entry::new(id, &saved, record, body, Instant::now());
-            let name = entry.name().to_owned();
-            table.enter(provisional, Box::new(entry));
-            let (tracker, warnings) = (None, Vec::new());
-            Added { info_hash: provisional, id, name, duplicate: false, tracker, warnings }
-        };
-        self.torrents.touch(provisional, false);
+        let body = Body::unhashed(unhashed);
+        let listed = self.provisional.list(provisional, file, root, record, body).await?;
         self.start_hashing(provisional, work);
         Ok(PendingSeed { listed, outcome })
     }

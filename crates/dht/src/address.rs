@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use piecework_core::{Scope, is_dialable, network_of, scope_of};
+use piecework_core::{Scope, is_dialable, may_be_named, network_of, scope_of};
 
 use super::node_id::NodeId;
 
@@ -75,23 +75,14 @@ pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
-/// Returns whether `addr`, which a node at `giver` named, may be sent to or passed on. Nobody on the internet leads
-/// us into a private network.
-pub(crate) fn may_be_named(giver: IpAddr, addr: SocketAddr) -> bool {
-    let from = scope_of(giver.to_canonical());
-    is_dialable(addr)
-        && addr.ip().to_canonical() == addr.ip()
-        && match scope_of(addr.ip()) {
-            Scope::Global => true,
-            Scope::Private => matches!(from, Scope::Private | Scope::Loopback),
-            Scope::Loopback => from == Scope::Loopback,
-            Scope::LinkLocal | Scope::Special => false,
-        }
+/// Returns whether `addr`, which a node at `giver` named, may be sent to or passed on.
+pub(crate) fn is_acceptable(giver: IpAddr, addr: SocketAddr) -> bool {
+    is_dialable(addr) && addr.ip().to_canonical() == addr.ip() && may_be_named(giver, addr.ip())
 }
 
 /// Returns the network of which few nodes are believed: a /24 of IPv4 or a /64 of IPv6. In private networks all nodes
 /// belong to somebody who is trusted, and may share a machine: `None`.
-pub(crate) fn neighbourhood(ip: IpAddr) -> Option<IpAddr> {
+pub(crate) fn subnet_of(ip: IpAddr) -> Option<IpAddr> {
     let ip = ip.to_canonical();
     if scope_of(ip) != Scope::Global {
         return None;
@@ -120,7 +111,7 @@ mod tests {
     #[test]
     fn the_internet_names_no_private_addresses() {
         let named =
-            |giver: &str, addr: &str| may_be_named(giver.parse().unwrap(), addr.parse().unwrap());
+            |giver: &str, addr: &str| is_acceptable(giver.parse().unwrap(), addr.parse().unwrap());
         assert!(named("8.8.8.8", "9.9.9.9:1") && named("10.0.0.1", "9.9.9.9:1"));
         assert!(named("10.0.0.1", "192.168.0.1:1") && named("127.0.0.1", "127.0.0.1:9"));
         for addr in [

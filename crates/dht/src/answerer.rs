@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use piecework_core::{InfoHash, Moment, Rng};
 
-use super::address::{Contact, Family, may_be_named, sender_of};
+use super::address::{Contact, Family, is_acceptable, sender_of};
 use super::krpc::{Body, MAX_SENT, PROTOCOL_ERROR, Packet, Question, Response, Want};
 use super::node_id::NodeId;
 use super::peer_store::{PeerStore, StoreLimits};
@@ -109,7 +109,7 @@ impl Answerer {
         let family = Family::of(from);
         let mut values =
             self.store.peers(now, hash, family, without_seeds, MOST_VALUES, &mut self.rng);
-        values.retain(|peer| may_be_named(from.ip(), *peer));
+        values.retain(|peer| is_acceptable(from.ip(), *peer));
         values
     }
 
@@ -161,7 +161,7 @@ fn add_nodes(
         }
         let side = sides[family.index()].as_ref()?;
         let mut contacts: Vec<Contact> = side.table.closest(target, K);
-        contacts.retain(|it| it.addr != from && may_be_named(from.ip(), it.addr));
+        contacts.retain(|it| it.addr != from && is_acceptable(from.ip(), it.addr));
         Some(contacts)
     };
     response.nodes = closest(Family::V4, want.v4);

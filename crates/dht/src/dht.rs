@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use piecework_core::{InfoHash, Moment, Rng};
 
-use super::address::{Contact, Family, canonical, may_be_named};
+use super::address::{Contact, Family, canonical, is_acceptable};
 use super::answerer::{Answerer, Asked, Side, VERSION};
 use super::krpc::{Body, MAX_RECEIVED, Packet, PacketError, Question, Response, Want};
 use super::lookup::{AnnounceAs, Goal, Lookup, LookupId, LookupReport};
@@ -490,7 +490,7 @@ impl Dht {
                 let is_enabled = self.sides[Family::of(contact.addr).index()].is_some();
                 let is_free = self.unchecked.len() < MOST_UNCHECKED / 2;
                 let Contact { id, addr } = contact;
-                if is_enabled && is_free && may_be_named(addr.ip(), addr) {
+                if is_enabled && is_free && is_acceptable(addr.ip(), addr) {
                     self.unchecked.push_back((addr, Some(id), Purpose::Check));
                 }
             }

@@ -16,7 +16,7 @@ use foldhash::fast::FixedState;
 
 use piecework_core::{InfoHash, Moment};
 
-use super::address::{Contact, Family, may_be_named, neighbourhood};
+use super::address::{Contact, Family, is_acceptable, subnet_of};
 use super::node_id::{Distance, NodeId};
 use super::table::K;
 
@@ -179,7 +179,7 @@ impl Lookup {
         let giver = from.addr.ip();
         let mut named: Vec<Contact> = contacts
             .filter(|contact| {
-                Family::of(contact.addr) == self.family && may_be_named(giver, contact.addr)
+                Family::of(contact.addr) == self.family && is_acceptable(giver, contact.addr)
             })
             .collect();
         named.sort_by_key(|contact| contact.id.distance(&self.target));
@@ -187,7 +187,7 @@ impl Lookup {
         named.truncate(NAMED_BY_ONE);
         named.iter().for_each(|contact| self.offer(*contact, depth + 1, Some(giver)));
         let mut new = Vec::new();
-        for peer in values.iter().take(PEERS_OF_ONE).filter(|peer| may_be_named(giver, **peer)) {
+        for peer in values.iter().take(PEERS_OF_ONE).filter(|peer| is_acceptable(giver, **peer)) {
             if self.peers.len() < MOST_PEERS && self.peers.insert(*peer) {
                 new.push(*peer);
             }
@@ -325,7 +325,7 @@ impl Lookup {
             return;
         }
         // What is in private networks has any id, and may share an address.
-        let network = neighbourhood(contact.addr.ip());
+        let network = subnet_of(contact.addr.ip());
         let is_near = |it: &Candidate| network.is_some() && it.network == network;
         if list.iter().any(is_near) || self.gone.contains(&contact.addr) {
             return;

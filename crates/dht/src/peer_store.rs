@@ -168,7 +168,7 @@ impl PeerStore {
 
 /// Returns whether two addresses are of the same peer.
 fn is_same(a: SocketAddr, b: SocketAddr) -> bool {
-    let is_private = super::address::neighbourhood(a.ip()).is_none();
+    let is_private = super::address::subnet_of(a.ip()).is_none();
     a.ip() == b.ip() && (!is_private || a.port() == b.port())
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use piecework_core::{Moment, Rng};
 
-use super::address::{Contact, neighbourhood};
+use super::address::{Contact, subnet_of};
 use super::node_id::NodeId;
 
 /// The nodes of one family.
@@ -52,7 +52,7 @@ impl Node {
         let ip = contact.addr.ip();
         Self {
             contact,
-            network: neighbourhood(ip),
+            network: subnet_of(ip),
             is_fit: contact.id.fits(ip),
             seen: now,
             checked: now,

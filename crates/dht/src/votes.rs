@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use piecework_core::{Scope, scope_of};
 
-use super::address::neighbourhood;
+use super::address::subnet_of;
 
 /// What the last nodes said, one for each network.
 #[derive(Default)]
@@ -20,7 +20,7 @@ impl Votes {
     pub(crate) fn add(&mut self, voter: IpAddr, ip: IpAddr) -> Option<IpAddr> {
         let ip = ip.to_canonical();
         // A neighbour sees another address than the internet does.
-        let network = neighbourhood(voter)?;
+        let network = subnet_of(voter)?;
         if scope_of(ip) != Scope::Global {
             return None;
         }

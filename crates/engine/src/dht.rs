@@ -52,6 +52,8 @@ struct DhtState {
     fetches: Vec<FetchLookups>,
     running: HashMap<LookupId, InfoHash, FixedState>,
     next_scan: Moment,
+    /// No look-up is due before. Kept, so that a packet costs the same whatever the number of torrents.
+    next_lookup: Moment,
 }
 
 /// When a torrent is looked up.
@@ -114,6 +116,7 @@ impl DhtDriver {
             fetches: Vec::new(),
             running: HashMap::with_hasher(FixedState::default()),
             next_scan: now,
+            next_lookup: now,
         };
         Some(Arc::new(Self {
             means: Arc::clone(means),
@@ -145,7 +148,10 @@ impl DhtDriver {
     /// Looks for peers of a torrent whose metadata is fetched, until `to` is closed.
     pub(crate) fn find_for_fetch(&self, info_hash: InfoHash, to: mpsc::Sender<FetchInput>) {
         let due = self.means.now();
-        self.state.lock().fetches.push(FetchLookups { info_hash, to, due });
+        let mut state = self.state.lock();
+        state.fetches.push(FetchLookups { info_hash, to, due });
+        state.next_lookup = due;
+        drop(state);
         self.changed.notify_one();
     }
 
@@ -229,7 +235,9 @@ impl DhtDriver {
             state.next_scan = now + SCAN_EVERY;
             self.scan(now, &mut state);
         }
-        let next_lookup = self.begin_due(now, &mut state);
+        if now >= state.next_lookup {
+            self.begin_due(now, &mut state);
+        }
         state.dht.handle_timeout(now);
         let mut packets = Vec::new();
         while let Some(action) = state.dht.poll() {
@@ -241,8 +249,7 @@ impl DhtDriver {
                 }
             }
         }
-        let mut next = state.dht.deadline().min(state.next_scan);
-        next = next_lookup.map_or(next, |due| next.min(due));
+        let next = state.dht.deadline().min(state.next_scan).min(state.next_lookup);
         Turn { packets, next: next.max(now) }
     }
 
@@ -260,14 +267,17 @@ impl DhtDriver {
             wanted.into_iter().filter(|it| !state.torrents.contains_key(it)).collect();
         // Many that come together are spread.
         let spread = SPREAD * u32::try_from(new.len()).unwrap_or(u32::MAX);
+        if !new.is_empty() {
+            state.next_lookup = now;
+        }
         for (n, info_hash) in new.into_iter().enumerate() {
             let wait = if n < AT_ONCE { Duration::ZERO } else { state.wait(spread.min(LONGEST)) };
             state.torrents.insert(info_hash, TorrentLookups { due: now + wait, failures: 0 });
         }
     }
 
-    /// Begins look-ups that are due. Returns when the next one is.
-    fn begin_due(&self, now: Moment, state: &mut DhtState) -> Option<Moment> {
+    /// Begins look-ups that are due, and determines when the next one is.
+    fn begin_due(&self, now: Moment, state: &mut DhtState) {
         state.fetches.retain(|fetch| !fetch.to.is_closed());
         let mut due: Vec<InfoHash> = Vec::new();
         for fetch in state.fetches.iter_mut().filter(|fetch| fetch.due <= now) {
@@ -295,7 +305,7 @@ impl DhtDriver {
         // When there is no room, the end of a look-up is awaited.
         let has_room = state.running.len() < AT_ONCE;
         let torrents = state.torrents.values().map(|lookups| lookups.due).filter(|_| has_room);
-        fetches.chain(torrents).min()
+        state.next_lookup = fetches.chain(torrents).min().unwrap_or(state.next_scan);
     }
 
     fn found(&self, state: &DhtState, lookup: LookupId, peers: Vec<SocketAddr>) {
@@ -311,6 +321,8 @@ impl DhtDriver {
 
     fn ended(&self, now: Moment, state: &mut DhtState, lookup: LookupId, report: &LookupReport) {
         let Some(info_hash) = state.running.remove(&lookup) else { return };
+        // There is room for another one.
+        state.next_lookup = now;
         debug!(%info_hash, ?report, "looked for peers in the DHT");
         let is_alone = report.peers == 0
             && self.torrents.get(info_hash).is_some_and(|entry| entry.is_downloading());

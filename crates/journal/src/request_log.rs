@@ -303,8 +303,7 @@ mod tests {
         assert_eq!((ports, log.len(), log.dropped()), (vec![4, 5], 3, 2));
     }
 
-    #[test]
-    fn what_is_not_written_is_counted() {
+    fn journal() -> (tempfile::TempDir, Arc<Journal>) {
         let dir = tempfile::tempdir().unwrap();
         let options = crate::JournalOptions {
             path: dir.path().join("journal.sqlite"),
@@ -313,6 +312,12 @@ mod tests {
             program: "test".to_owned(),
         };
         let journal = Arc::new(Journal::open(&options).unwrap());
+        (dir, journal)
+    }
+
+    #[test]
+    fn what_is_not_written_is_counted() {
+        let (_dir, journal) = journal();
         let log = RequestLog::with_journal(10, Arc::clone(&journal)).unwrap();
         (0..1_000).for_each(|_| log.push(record(1, 0)));
         let written = u64::from(FIRST_OF_A_NETWORK + OTHER_A_SECOND.regular);
@@ -323,14 +328,7 @@ mod tests {
 
     #[test]
     fn requests_that_were_left_out_count_as_dropped_and_the_journal_says_so() {
-        let dir = tempfile::tempdir().unwrap();
-        let options = crate::JournalOptions {
-            path: dir.path().join("journal.sqlite"),
-            age: Journal::DEFAULT_AGE,
-            size: Journal::DEFAULT_SIZE,
-            program: "test".to_owned(),
-        };
-        let journal = Arc::new(Journal::open(&options).unwrap());
+        let (_dir, journal) = journal();
         let log = RequestLog::with_journal(10, Arc::clone(&journal)).unwrap();
         log.left_out(7);
         log.push(RequestRecord { time: RequestRecord::time_of(5_000), ..record(1, 0) });

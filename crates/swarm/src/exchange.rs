@@ -1,7 +1,7 @@
 //! Peer exchange (BEP 11): which connected peers are named to whom and when, and which named addresses are taken in.
 //!
-//! Only peers are named that are connected, at an address that we dialled or at which they say they listen. What is
-//! heard is hearsay: each message, each host that names addresses, and all of them together have a limit
+//! Only peers are named that are connected, at an address that we dialled or at which they say they listen. Nobody has
+//! verified what other peers name: each message, each host that names addresses, and all of them together have a limit
 //! ([`CandidateList::add_exchanged`](super::candidates::CandidateList::add_exchanged)).
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use super::canonical::canonical_priority;
 use super::peer::Peer;
 use super::peer_exchange::{MOST_NAMED, PeerExchange, news};
 use super::{Direction, PeerFault, PeerKey, PeerSource, Swarm};
-use piecework_core::{Moment, Scope, scope_of};
+use piecework_core::{Moment, may_be_named};
 use piecework_proto::wire::{ExchangeFlags, ExchangeMessage, ExchangedPeer, Message};
 
 impl Swarm {
@@ -62,7 +62,7 @@ impl Swarm {
                 let may_know = |other: SocketAddr, flags: ExchangeFlags| {
                     Some(other) != listens_at
                         && other != addr
-                        && is_of_use_to(addr.ip(), other.ip())
+                        && may_be_named(addr.ip(), other.ip())
                         && !(is_seed && flags.has(ExchangeFlags::SEED))
                 };
                 let message = news(&exchange.told, &named, may_know);
@@ -123,7 +123,7 @@ impl Swarm {
             let addr = canonical(addr);
             let is_itself = addr == by || Some(addr) == listens_at;
             let is_seed = asks_nothing && flags.has(ExchangeFlags::SEED);
-            if is_itself || is_seed || !is_of_use_to(by.ip(), addr.ip()) {
+            if is_itself || is_seed || !may_be_named(by.ip(), addr.ip()) {
                 continue;
             }
             if !self.blame.is_banned_addr(addr) {
@@ -172,20 +172,6 @@ fn flags_of(peer: &Peer) -> ExchangeFlags {
         flags = flags.with(ExchangeFlags::REACHABLE);
     }
     flags
-}
-
-/// Returns whether the peer at `to` and we mean the same machine by `ip`. Addresses that are not global mean something
-/// only within their network, so a peer elsewhere neither needs them nor may lead us to them.
-fn is_of_use_to(to: IpAddr, ip: IpAddr) -> bool {
-    let near = scope_of(to);
-    match scope_of(ip) {
-        Scope::Global => true,
-        Scope::Private => matches!(near, Scope::Private | Scope::LinkLocal | Scope::Loopback),
-        // One that a peer of the same link names may be of another interface.
-        Scope::LinkLocal => false,
-        Scope::Loopback => near == Scope::Loopback,
-        Scope::Special => false,
-    }
 }
 
 fn canonical(addr: SocketAddr) -> SocketAddr {

@@ -10,9 +10,9 @@ use parking_lot::Mutex;
 
 use super::access_log::{AccessLog, AccessRecord};
 use super::addresses::{local_ip_towards, may_name};
+use super::announce_log_limit::{AnnounceLogLimit, LogCandidate};
 use super::config::TrackerConfig;
 use super::counters::TrackerCounters;
-use super::log_gate::{LogCandidate, LogGate};
 use super::swarms::Swarms;
 use piecework_core::{InfoHash, Moment, is_of_one_machine};
 use piecework_journal::{HandedList, RequestEvent, Via};
@@ -26,7 +26,7 @@ pub(super) struct Announces {
     pub(super) log: Arc<AccessLog>,
     pub(super) counters: Arc<TrackerCounters>,
     /// The gate of what comes over HTTP.
-    pub(super) gate: Mutex<LogGate>,
+    pub(super) gate: Mutex<AnnounceLogLimit>,
 }
 
 /// The origin of an announce.

@@ -22,6 +22,7 @@
 
 mod access_log;
 mod addresses;
+mod announce_log_limit;
 mod announces;
 mod bittorrent_routes;
 mod catalogue;
@@ -36,7 +37,6 @@ mod datagrams;
 mod feeds;
 mod format;
 mod listing;
-mod log_gate;
 mod metrics;
 mod observation;
 mod observer;

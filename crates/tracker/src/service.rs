@@ -5,12 +5,12 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::access_log::AccessLog;
+use super::announce_log_limit::AnnounceLogLimit;
 use super::announces::Announces;
 use super::catalogue::Catalogue;
 use super::config::TrackerConfig;
 use super::counters::TrackerCounters;
 use super::feeds::Feeds;
-use super::log_gate::LogGate;
 use super::observation::Observation;
 use super::operator::OperatorToken;
 use super::persistence::Persistence;
@@ -68,7 +68,7 @@ impl Service {
                 swarms: Arc::clone(&swarms),
                 log: Arc::clone(&log),
                 counters: Arc::clone(&counters),
-                gate: Mutex::new(LogGate::new(2, seed)),
+                gate: Mutex::new(AnnounceLogLimit::new(2, seed)),
             },
             reports: Reports {
                 catalogue: Arc::clone(&catalogue),

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
+use super::announce_log_limit::{AnnounceLogLimit, LogCandidate};
 use super::announces::AnnounceOrigin;
 use super::connection_id::ConnectionIds;
 use super::datagrams::{Datagrams, Inbox, Outbox, ReceivedDatagram};
-use super::log_gate::{LogCandidate, LogGate};
 use super::service::Service;
 use piecework_core::{InfoHash, Moment};
 use piecework_journal::{RequestEvent, Via};
@@ -46,7 +46,7 @@ impl UdpWorkers {
         for number in 0..count {
             let (sockets, stop) = (Arc::clone(&workers.sockets), Arc::clone(&workers.stop));
             let (service, ids) = (Arc::clone(service), Arc::clone(&ids));
-            let gate = LogGate::new(2 * count, seed);
+            let gate = AnnounceLogLimit::new(2 * count, seed);
             let thread = std::thread::Builder::new().name(format!("udp-{number}"));
             workers.threads.push(thread.spawn(move || {
                 let answer = AnnounceAnswer::default();
@@ -89,7 +89,7 @@ impl Drop for UdpWorkers {
 struct Worker {
     service: Arc<Service>,
     ids: Arc<ConnectionIds>,
-    gate: LogGate,
+    gate: AnnounceLogLimit,
     answer: AnnounceAnswer,
     counts: Counts,
 }

@@ -66,10 +66,7 @@ impl ParseReport {
             ));
         }
         if self.nodes > 0 {
-            notices.push(format!(
-                "the DHT is not supported: its `{}` `nodes` are not used",
-                self.nodes
-            ));
+            notices.push(format!("its `{}` nodes of the DHT (`nodes`) are not used", self.nodes));
         }
         if self.trailing > 0 {
             notices.push(format!("`{}` bytes after the torrent are ignored", self.trailing));

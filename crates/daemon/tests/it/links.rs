@@ -7,7 +7,7 @@ use piecework_api::{
 };
 use piecework_core::base64;
 use piecework_core::metainfo::Metainfo;
-use piecework_daemon::{Daemon, DaemonError};
+use piecework_daemon::{Caller, Daemon, DaemonError};
 use piecework_testkit::daemon::{Home, until};
 
 fn link_of(metainfo: &Metainfo, peer: SocketAddr) -> String {
@@ -135,6 +135,24 @@ async fn a_link_is_removed_without_a_trace_and_one_that_leads_nowhere_is_refused
     assert_eq!(daemon.torrents().len(), 0);
     daemon.shutdown().await;
     seeder.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guests_may_let_a_tenth_of_all_links_wait_and_take_no_place_of_the_owner() {
+    let home = Home::new();
+    let daemon = home.start().await;
+    let guest = daemon.for_caller(Caller::Guest);
+    let link = |number: u32| LeechRequest {
+        paused: Some(true),
+        ..request(&format!("magnet:?xt=urn:btih:{number:040x}&x.pe=127.0.0.1:9"))
+    };
+    for number in 0..100 {
+        guest.leech(link(number)).await.unwrap();
+    }
+    let refused = guest.leech(link(100)).await.unwrap_err();
+    assert!(refused.to_string().contains("`100` magnet links"), "{refused}");
+    daemon.leech(link(100)).await.unwrap();
+    daemon.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

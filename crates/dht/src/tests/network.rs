@@ -174,7 +174,7 @@ fn of_a_thousand_nodes_with_a_tenth_of_liars_almost_all_torrents_are_found() {
 
 /// `cargo test --release -p piecework-dht -- --ignored --nocapture`
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "takes two minutes, and fails: 85 % are found, with a median of 5 rounds"]
 fn of_ten_thousand_nodes_with_a_tenth_of_liars_almost_all_torrents_are_found() {
     run(&Trial { nodes: 10_000, liars: 1_000, torrents: 500, minutes: 60, seed: 2 }).check();
 }

@@ -1,8 +1,8 @@
 //! Which announces are logged when there are too many of them.
 //!
-//! A record costs about as much as an announce itself. So each part of the tracker that answers announces has a gate.
-//! In each second it admits the first announces of each network, and of the others as many as have room. What it does
-//! not admit is only counted. Announces of catalogued torrents have room of their own.
+//! A record costs about as much as an announce itself. So each part of the tracker that answers announces has a limit.
+//! In each second it admits the first announces of each network, and a bounded number of others. What it does not admit is
+//! only counted. Announces of catalogued torrents have bounds of their own.
 
 use std::hash::BuildHasher;
 use std::net::IpAddr;
@@ -12,19 +12,19 @@ use foldhash::fast::FixedState;
 use piecework_core::{Moment, SaturatingFrom, network_of};
 
 /// Decides which announces are logged.
-pub(super) struct LogGate {
+pub(super) struct AnnounceLogLimit {
     second: u64,
     /// The first announces of networks in this second, by a hash of the network. Some networks share a number.
     networks: [Box<[u8; NETWORKS]>; 2],
-    admitted: [GateCounts; 2],
-    bounds: [GateCounts; 2],
+    admitted: [LoggedCounts; 2],
+    bounds: [LoggedCounts; 2],
     left_out: u64,
     hasher: FixedState,
 }
 
 /// Announces that are logged in a second, and the bounds of their numbers.
 #[derive(Clone, Copy, Default)]
-struct GateCounts {
+struct LoggedCounts {
     /// The first ones of their networks.
     first: u32,
     /// Further ones that report something rare.
@@ -32,7 +32,7 @@ struct GateCounts {
     regular: u32,
 }
 
-/// What a gate needs to know about a request.
+/// What a limit needs to know about a request.
 #[derive(Clone, Copy)]
 pub(super) struct LogCandidate {
     pub now: Moment,
@@ -42,12 +42,12 @@ pub(super) struct LogCandidate {
     pub telling: bool,
 }
 
-impl LogGate {
-    /// Returns one of `gates` gates, which share the room. `seed` decides which networks share a number.
-    pub(super) fn new(gates: usize, seed: u64) -> Self {
-        let gates = u32::saturating_from(gates).max(1);
-        let share = |bound: u32| (bound / gates).max(LEAST);
-        let bounds = [OTHER, CATALOGUED].map(|all| GateCounts {
+impl AnnounceLogLimit {
+    /// Creates one of `parts` limits, which share the records of a second. `seed` decides which networks share a number.
+    pub(super) fn new(parts: usize, seed: u64) -> Self {
+        let parts = u32::saturating_from(parts).max(1);
+        let share = |bound: u32| (bound / parts).max(LEAST);
+        let bounds = [OTHER, CATALOGUED].map(|all| LoggedCounts {
             first: share(all.first),
             telling: share(all.telling),
             regular: share(all.regular),
@@ -99,10 +99,10 @@ const FIRST_OF_A_NETWORK: u8 = 8;
 
 /// The bounds of all gates together: 9,000 records in a second. At 1.5 µs each they take about a hundredth of a core.
 /// The log has as many of 100,000 records.
-const CATALOGUED: GateCounts = GateCounts { first: 4_000, telling: 1_000, regular: 1_000 };
-const OTHER: GateCounts = GateCounts { first: 2_000, telling: 500, regular: 500 };
+const CATALOGUED: LoggedCounts = LoggedCounts { first: 4_000, telling: 1_000, regular: 1_000 };
+const OTHER: LoggedCounts = LoggedCounts { first: 2_000, telling: 500, regular: 500 };
 
-/// The minimum share of a gate, however many there are.
+/// The minimum share of a limit, however many there are.
 const LEAST: u32 = 50;
 
 /// The number of counters for networks: 4 KiB.
@@ -119,33 +119,33 @@ mod tests {
         LogCandidate { now, ip: ip.into(), catalogued, telling }
     }
 
-    fn admitted(gate: &mut LogGate, request: &LogCandidate, count: usize) -> usize {
-        (0..count).filter(|_| gate.admits(request)).count()
+    fn admitted(limit: &mut AnnounceLogLimit, request: &LogCandidate, count: usize) -> usize {
+        (0..count).filter(|_| limit.admits(request)).count()
     }
 
     #[test]
     fn a_few_requests_are_all_logged_and_of_a_flood_a_part() {
-        let mut gate = LogGate::new(1, 1);
+        let mut limit = AnnounceLogLimit::new(1, 1);
         let flood = at(1, [10, 0, 0, 1], false, false);
-        assert_eq!(admitted(&mut gate, &flood, 500), 500);
+        assert_eq!(admitted(&mut limit, &flood, 500), 500);
         let first = usize::from(FIRST_OF_A_NETWORK);
-        assert_eq!(admitted(&mut gate, &flood, 9_500), first + OTHER.regular as usize - 500);
-        assert_eq!(gate.take_left_out(), 10_000 - 8 - u64::from(OTHER.regular));
-        assert_eq!(gate.take_left_out(), 0);
-        assert!(gate.admits(&at(1, [10, 0, 0, 1], false, true)), "rare ones have their own room");
-        assert!(gate.admits(&at(1, [10, 0, 0, 1], true, false)), "the catalogue too");
-        assert!(gate.admits(&at(1, [10, 0, 0, 2], false, false)), "and so have other networks");
-        assert_eq!(admitted(&mut gate, &at(2, [10, 0, 0, 1], false, false), 100), 100);
+        assert_eq!(admitted(&mut limit, &flood, 9_500), first + OTHER.regular as usize - 500);
+        assert_eq!(limit.take_left_out(), 10_000 - 8 - u64::from(OTHER.regular));
+        assert_eq!(limit.take_left_out(), 0);
+        assert!(limit.admits(&at(1, [10, 0, 0, 1], false, true)), "rare ones have their own room");
+        assert!(limit.admits(&at(1, [10, 0, 0, 1], true, false)), "the catalogue too");
+        assert!(limit.admits(&at(1, [10, 0, 0, 2], false, false)), "and so have other networks");
+        assert_eq!(admitted(&mut limit, &at(2, [10, 0, 0, 1], false, false), 100), 100);
     }
 
     #[test]
     fn a_flood_from_many_networks_takes_no_room_of_the_catalogue() {
-        let mut gate = LogGate::new(2, 1);
+        let mut limit = AnnounceLogLimit::new(2, 1);
         for n in 0..100_000_u32 {
-            gate.admits(&at(1, n.to_be_bytes(), false, n % 2 == 0));
+            limit.admits(&at(1, n.to_be_bytes(), false, n % 2 == 0));
         }
-        assert_eq!(admitted(&mut gate, &at(1, [10, 0, 0, 1], true, false), 8), 8);
+        assert_eq!(admitted(&mut limit, &at(1, [10, 0, 0, 1], true, false), 8), 8);
         let most = u64::from((OTHER.first + OTHER.telling + OTHER.regular) / 2);
-        assert!(gate.take_left_out() >= 100_000 - most);
+        assert!(limit.take_left_out() >= 100_000 - most);
     }
 }
